@@ -1,0 +1,69 @@
+"""What a peer has to offer to take part: for each case a server, a client, and a sentence on how it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+PAYLOAD = b"0123456789abcdef"  # 16 bytes: what is measured is the path, not the copy
+IN_FLIGHT = 16
+BUNDLE = 64  # messages between two looks at the clock
+
+Announce = Callable[[str], None]
+Step = Callable[[], int]
+"""Does some work and returns how many messages were answered in it."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one peer plays one case.
+
+    `serve(announce)` listens on a free port of 127.0.0.1, calls `announce(address)` and answers until it is killed.
+    `client(address)` connects and gives the step that is repeated; leaving the context ends whatever was started.
+    """
+
+    how: str
+    serve: Callable[[Announce], None]
+    client: Callable[[str], AbstractContextManager[Step]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is measured. `latency`: time of each step, smaller is better; otherwise messages per second.
+
+    `without`: peers that cannot play it, and why.
+    """
+
+    name: str
+    about: str
+    latency: bool = False
+    without: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        return "µs" if self.latency else "msg/s"
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            "reqrep_roundtrip",
+            "REQ/REP over tcp, 16 bytes, one request at a time: the time from send to the reply (p50, p99)",
+            latency=True,
+        ),
+        Case("inflight16_raw", "raw REQ to raw REP over tcp, 16 bytes, one client thread keeps 16 requests in flight"),
+        Case(
+            "inflight16_contexts",
+            "REQ/REP over tcp, 16 bytes, one thread with 16 contexts, receiving from them in turn",
+        ),
+        Case(
+            "inflight16_polled",
+            "the same, but the thread polls the contexts' descriptors and serves those that are readable",
+            without={"pynng": "its contexts have no descriptor to poll"},
+        ),
+        Case("inflight16_threads", "the same with a thread for each of the 16 contexts"),
+        Case("inflight16_asyncio", "the same with an asyncio task for each of the 16 contexts"),
+    )
+}

@@ -1,0 +1,120 @@
+"""Clients that differ between peers only in how a request is made: in turn, in sixteen threads, in sixteen tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from benchmarks.contract import BUNDLE, PAYLOAD, Step
+
+LOOK_EVERY = 0.05  # seconds between two looks at what free-running clients have done
+
+
+class Messenger(Protocol):
+    """What can have one request on its way: a socket, a context, a connection."""
+
+    def send(self, data: bytes, /) -> object: ...
+
+    def recv(self) -> object: ...
+
+
+@contextmanager
+def one_by_one(peer: Messenger) -> Iterator[Step]:
+    """Each step is one request and its reply."""
+    send, recv = peer.send, peer.recv
+
+    def step() -> int:
+        send(PAYLOAD)
+        recv()
+        return 1
+
+    yield step
+
+
+@contextmanager
+def in_turn(peers: Sequence[Messenger]) -> Iterator[Step]:
+    """All have a request on its way; one thread receives from them in turn, the order in which one server answers."""
+    for peer in peers:
+        peer.send(PAYLOAD)
+
+    def step() -> int:
+        for _ in range(BUNDLE // len(peers)):
+            for peer in peers:
+                peer.recv()
+                peer.send(PAYLOAD)
+        return BUNDLE
+
+    yield step
+
+
+@contextmanager
+def in_threads(peers: Sequence[Messenger]) -> Iterator[Step]:
+    """A thread for each, running freely; a step looks how many requests were answered since the last."""
+    done = [0] * len(peers)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def work(n: int, peer: Messenger) -> None:
+        try:
+            while not stop.is_set():
+                peer.send(PAYLOAD)
+                peer.recv()
+                done[n] += 1
+        except BaseException as error:
+            if not stop.is_set():
+                failures.append(error)
+                stop.set()
+
+    threads = [threading.Thread(target=work, args=job, daemon=True) for job in enumerate(peers)]
+    for thread in threads:
+        thread.start()
+    before = 0
+
+    def step() -> int:
+        nonlocal before
+        if stop.wait(LOOK_EVERY):
+            raise RuntimeError("a client thread failed") from failures[0]
+        now = sum(done)
+        new, before = now - before, now
+        return new
+
+    try:
+        yield step
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=5.0)
+
+
+@contextmanager
+def in_tasks(loop: asyncio.AbstractEventLoop, exchanges: Sequence[Callable[[], Awaitable[object]]]) -> Iterator[Step]:
+    """A task for each exchange, repeating it; a step lets the loop run for a while and looks how many were done."""
+    done = [0] * len(exchanges)
+
+    async def work(n: int, exchange: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await exchange()
+            done[n] += 1
+
+    tasks = [loop.create_task(work(n, exchange)) for n, exchange in enumerate(exchanges)]
+    before = 0
+
+    def step() -> int:
+        nonlocal before
+        loop.run_until_complete(asyncio.wait(tasks, timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED))
+        for task in tasks:
+            if task.done():
+                task.result()  # raises what ended it
+        now = sum(done)
+        new, before = now - before, now
+        return new
+
+    try:
+        yield step
+    finally:
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

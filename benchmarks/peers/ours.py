@@ -1,0 +1,125 @@
+"""spworkers itself."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import Any
+
+from benchmarks import forms
+from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, Announce, Form, Step
+
+sp: Any = importlib.import_module("spworkers")
+
+REQUEST = 0x80000000  # the bit by which the last word of a backtrace is known
+
+
+def serve_rep(announce: Announce) -> None:
+    with sp.Rep(listen="tcp://127.0.0.1:0") as server:
+        announce(server.listeners[0].address)
+        while True:
+            server.send(server.recv())
+
+
+def serve_raw(announce: Announce) -> None:
+    with sp.Rep(raw=True, listen="tcp://127.0.0.1:0") as server:
+        announce(server.listeners[0].address)
+        while True:
+            server.send_msg(server.recv_msg())
+
+
+@contextmanager
+def roundtrip(address: str) -> Iterator[Step]:
+    with sp.Req(dial=address) as peer, forms.one_by_one(peer) as step:
+        yield step
+
+
+@contextmanager
+def contexts(address: str) -> Iterator[list[Any]]:
+    with ExitStack() as stack:
+        peer = stack.enter_context(sp.Req(dial=address))
+        yield [stack.enter_context(peer.open_context()) for _ in range(IN_FLIGHT)]
+
+
+@contextmanager
+def raw(address: str) -> Iterator[Step]:
+    with sp.Req(raw=True, dial=address) as peer:
+        for number in range(IN_FLIGHT):
+            peer.send_msg(sp.Message(PAYLOAD, header=(REQUEST | number).to_bytes(4, "big")))
+
+        def step() -> int:
+            for _ in range(BUNDLE):
+                peer.send_msg(peer.recv_msg())
+            return BUNDLE
+
+        yield step
+
+
+@contextmanager
+def polled(address: str) -> Iterator[Step]:
+    with contexts(address) as peers, select.epoll() as poller:
+        by_descriptor = {peer.fileno(): peer for peer in peers}
+        for descriptor, peer in by_descriptor.items():
+            poller.register(descriptor, select.EPOLLIN)
+            peer.send(PAYLOAD)
+
+        def step() -> int:
+            done = 0
+            while done < BUNDLE:
+                for descriptor, _ in poller.poll():
+                    peer = by_descriptor[descriptor]
+                    try:
+                        peer.recv(timeout=0)
+                    except sp.RecvTimeoutError:  # a readiness may be told once too often
+                        continue
+                    peer.send(PAYLOAD)
+                    done += 1
+            return done
+
+        yield step
+
+
+@contextmanager
+def in_turn(address: str) -> Iterator[Step]:
+    with contexts(address) as peers, forms.in_turn(peers) as step:
+        yield step
+
+
+@contextmanager
+def threads(address: str) -> Iterator[Step]:
+    with contexts(address) as peers, forms.in_threads(peers) as step:
+        yield step
+
+
+@contextmanager
+def tasks(address: str) -> Iterator[Step]:
+    loop = asyncio.new_event_loop()
+
+    async def exchange(peer: Any) -> None:
+        await peer.asend(PAYLOAD)
+        await peer.arecv()
+
+    with (
+        closing(loop),
+        contexts(address) as peers,
+        forms.in_tasks(loop, [partial(exchange, peer) for peer in peers]) as step,
+    ):
+        yield step
+
+
+FORMS = {
+    "reqrep_roundtrip": Form("Req to Rep", serve_rep, roundtrip),
+    "inflight16_raw": Form("raw Req to raw Rep", serve_raw, raw),
+    "inflight16_contexts": Form(
+        "16 contexts in one thread, received from in turn; the server one Rep", serve_rep, in_turn
+    ),
+    "inflight16_polled": Form(
+        "16 contexts and epoll on their fileno() in one thread; the server one Rep", serve_rep, polled
+    ),
+    "inflight16_threads": Form("16 contexts, a thread for each; the server one Rep", serve_rep, threads),
+    "inflight16_asyncio": Form("16 contexts, asend and arecv in a task for each; the server one Rep", serve_rep, tasks),
+}

@@ -1,0 +1,144 @@
+"""What pyproject.toml cannot say: the ring is compiled by Cython, the protocol machines by mypyc.
+
+SPWORKERS_COMPILE=0 leaves the protocol machines interpreted, to debug them and to test that both give the same
+results.
+The ring has no interpreted form: without a working C compiler the installation ends with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
+
+ROOT = Path(__file__).resolve().parent
+RING = Path("spworkers/ring")
+COMPILE = os.environ.get("SPWORKERS_COMPILE", "1") != "0"
+# A folder for each Python and each way, so that no build finds another one's products.
+BUILD = Path("build", f"{sys.implementation.cache_tag}-{'compiled' if COMPILE else 'interpreted'}")
+
+# Compiled by mypyc: the modules of these packages, and single ones.
+MYPYC_PACKAGES = ("spworkers/protocol", "spworkers/halves")
+MYPYC_MODULES: list[str] = [
+    "spworkers/ioproc/hub.py",
+    "spworkers/ioproc/ports.py",
+    "spworkers/demand.py",
+    "spworkers/port.py",
+    "spworkers/waiting.py",
+]
+
+
+def main() -> None:
+    """Build, or only describe: the C sources are made where a command needs them, not for mere metadata."""
+    os.chdir(ROOT)
+    commands = set(sys.argv[1:])
+    if "bdist_wheel" in commands:  # which packs whatever lies there, also what an earlier build left
+        for stale in BUILD.glob("lib*"):
+            shutil.rmtree(stale)
+    describing = commands & {"dist_info", "egg_info", "sdist", "clean", "--help"}
+    setup(
+        ext_modules=[] if describing else extensions(),
+        cmdclass={"build_ext": BuildExt},
+        options={"build": {"build_base": str(BUILD)}},
+    )
+
+
+def extensions() -> list[Extension]:
+    """Everything that is compiled."""
+    check_compiler()
+    found = ring_extensions()
+    if COMPILE:
+        found += protocol_extensions()
+    return found
+
+
+def ring_extensions() -> list[Extension]:
+    """One extension for each spworkers/ring/*.pyx."""
+    from Cython.Build import cythonize
+
+    depends = [str(path) for pattern in ("*.h", "*.pxi", "*.pxd") for path in sorted(RING.glob(pattern))]
+    sources = [
+        Extension(
+            ".".join(path.with_suffix("").parts),
+            [str(path)],
+            include_dirs=[str(RING)],
+            depends=depends,
+            extra_compile_args=["-O2"],
+        )
+        for path in sorted(RING.glob("*.pyx"))
+    ]
+    made: list[Extension] = cythonize(
+        sources, build_dir=str(BUILD / "cython"), include_path=[str(RING)], language_level=3, quiet=True
+    )
+    return made
+
+
+def protocol_extensions() -> list[Extension]:
+    """The modules that mypyc compiles, as one library with a small extension for each."""
+    from mypyc.build import mypycify
+
+    found = (path for package in MYPYC_PACKAGES for path in sorted(Path(package).glob("*.py")))
+    modules = [*(str(path) for path in found if path.name != "__init__.py"), *MYPYC_MODULES]
+    # `tox -e types` checks all types; here they are used, and only those of these modules matter.
+    flags = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
+    made: list[Extension] = mypycify(
+        [*flags, *modules], opt_level="2", debug_level="0", group_name="spworkers", target_dir=str(BUILD / "mypyc")
+    )
+    return made
+
+
+def check_compiler() -> None:
+    """End the installation with one sentence, before anything long begins, if C cannot be compiled here."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if not _compiles(command, "int main(void) { return 0; }\n"):
+        sys.exit(
+            f"spworkers needs a C compiler to be installed from source, and {command!r} does not work here:"
+            " install gcc or clang (Debian, Ubuntu: apt install build-essential; macOS: xcode-select --install)."
+        )
+    if not _compiles(command, "#include <Python.h>\nint main(void) { return 0; }\n"):
+        sys.exit(
+            "spworkers needs the C headers of Python to be installed from source, and Python.h of"
+            f" {sys.executable} is not there: install them (Debian, Ubuntu: apt install python3-dev)."
+        )
+    if not _compiles(command, "#include <stdatomic.h>\nint main(void) { return 0; }\n"):
+        sys.exit(
+            f"spworkers needs a C compiler with C11 atomics, which {command!r} lacks: install a newer gcc or clang."
+        )
+
+
+def _compiles(command: str, program: str) -> bool:
+    paths = sysconfig.get_paths()
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder, "probe.c"), Path(folder, "probe.o")
+        source.write_text(program)
+        include = [f"-I{paths[name]}" for name in ("include", "platinclude")]
+        flags = shlex.split(os.environ.get("CFLAGS", ""))
+        line = [*shlex.split(command), *flags, *include, "-c", str(source), "-o", str(made)]
+        try:
+            done = subprocess.run(line, capture_output=True, check=False)
+        except OSError:
+            return False
+        # A "compiler" that does nothing with success, /bin/true say, is none either.
+        return done.returncode == 0 and made.exists()
+
+
+class BuildExt(build_ext):
+    """setuptools' own, with one sentence at the end of a build that fails."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (CompileError, ExecError, LinkError, PlatformError) as problem:
+            sys.exit(f"spworkers could not be compiled here ({problem}); the compiler's own message stands above.")
+
+
+main()

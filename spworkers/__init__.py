@@ -1,0 +1,99 @@
+"""Scalability Protocols and a worker framework: sockets that run in processes of their own, handlers, pools.
+
+    import spworkers as sp
+
+    with sp.Rep(listen="tcp://127.0.0.1:0") as rep, sp.Req(dial=rep.listeners[0].address) as req:
+        req.send(b"ping")
+        assert rep.recv() == b"ping"
+
+Names are imported when they are first used: the supervisor and the I/O processes import the modules that they need, and
+none of the user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from spworkers._platform import check as _check
+
+_check()
+
+if TYPE_CHECKING:
+    from spworkers.context import Context as Context
+    from spworkers.devices import Device as Device
+    from spworkers.devices import device as device
+    from spworkers.endpoint import Dialer as Dialer
+    from spworkers.endpoint import Listener as Listener
+    from spworkers.errors import *  # noqa: F403
+    from spworkers.message import Message as Message
+    from spworkers.pipe import Pipe as Pipe
+    from spworkers.pipe import PipeEvent as PipeEvent
+    from spworkers.socket import Bus as Bus
+    from spworkers.socket import Pair as Pair
+    from spworkers.socket import Pair1 as Pair1
+    from spworkers.socket import Pub as Pub
+    from spworkers.socket import Pull as Pull
+    from spworkers.socket import Push as Push
+    from spworkers.socket import Rep as Rep
+    from spworkers.socket import Req as Req
+    from spworkers.socket import Respondent as Respondent
+    from spworkers.socket import Socket as Socket
+    from spworkers.socket import Star as Star
+    from spworkers.socket import Sub as Sub
+    from spworkers.socket import Surveyor as Surveyor
+    from spworkers.workers.app import App as App
+    from spworkers.workers.client import Client as Client
+    from spworkers.workers.contextpool import ContextPool as ContextPool
+    from spworkers.workers.server import Server as Server
+
+__version__ = "0.1.0"
+
+_HOMES: Final = {
+    "App": "workers.app",
+    "Bus": "socket",
+    "Client": "workers.client",
+    "Context": "context",
+    "ContextPool": "workers.contextpool",
+    "Device": "devices",
+    "Dialer": "endpoint",
+    "Listener": "endpoint",
+    "Message": "message",
+    "Pair": "socket",
+    "Pair1": "socket",
+    "Pipe": "pipe",
+    "PipeEvent": "pipe",
+    "Pub": "socket",
+    "Pull": "socket",
+    "Push": "socket",
+    "Rep": "socket",
+    "Req": "socket",
+    "Respondent": "socket",
+    "Server": "workers.server",
+    "Socket": "socket",
+    "Star": "socket",
+    "Sub": "socket",
+    "Surveyor": "socket",
+    "device": "devices",
+}
+"""Public name → the module that it lives in; the errors are all of `spworkers.errors`."""
+
+
+def _errors() -> list[str]:
+    names: list[str] = importlib.import_module("spworkers.errors").__all__
+    return [name for name in names if name.endswith("Error")]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return sorted([*_HOMES, *_errors()])
+    home = _HOMES.get(name) or ("errors" if name.endswith("Error") else None)
+    if home is None or name.startswith("_"):
+        raise AttributeError(f"module 'spworkers' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"spworkers.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_errors()])

@@ -1,0 +1,90 @@
+"""From what a user gives as an option's value to its canonical form, one function a kind.
+
+Each raises `ValueError` with the rest of a sentence that begins with the option's name: "wants seconds, not 'soon'".
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["COERCE", "Kind", "Seconds", "seconds"]
+
+Seconds: TypeAlias = float | timedelta | None
+"""A time as users may give it: seconds, a timedelta, or None where that means something."""
+
+Kind = Literal["bool", "int", "mode", "seconds", "bytes", "tls", "object"]
+"""What an option's value is: `mode` are permission bits, `object` is read only and made by the library."""
+
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def seconds(value: Any) -> float:
+    """A time as a float of seconds; infinity is left to the caller."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if not math.isnan(number):
+            return number
+    raise ValueError(f"wants seconds (a number) or a timedelta, not {_say(value)}")
+
+
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"wants True or False, not {_say(value)}")
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    raise ValueError(f"wants an int, not {_say(value)}")
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise ValueError(f"wants bytes or str, not {_say(value)}")
+
+
+def _tls(value: Any) -> Any:
+    """A TLSConfig (whatever can say itself by `to_wire`), its wire form, the name of a factory, or None."""
+    if type(value).__module__ == "ssl":
+        raise ValueError(
+            f"cannot take {_say(value)}, which cannot cross to the I/O process: give a TLSConfig, or the name of a"
+            ' function that makes the context there, "module:function"'
+        )
+    if value is None or isinstance(value, Mapping) or callable(getattr(value, "to_wire", None)):
+        return value
+    if isinstance(value, str) and _FACTORY.fullmatch(value):
+        return value
+    raise ValueError(
+        f'wants a TLSConfig or the name of a function that makes one, "module:function", not {_say(value)}'
+    )
+
+
+def _object(value: Any) -> Any:
+    return value
+
+
+def _say(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+COERCE: dict[Kind, Callable[[Any], Any]] = {
+    "bool": _bool,
+    "int": _int,
+    "mode": _int,
+    "seconds": seconds,
+    "bytes": _bytes,
+    "tls": _tls,
+    "object": _object,
+}

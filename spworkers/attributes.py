@@ -1,0 +1,223 @@
+"""Options as attributes of the handles: `socket.recv_deadline = 1.0` is `socket.set_option("RECV-DEADLINE", 1.0)`.
+
+The blocks below are what a type checker and an editor see; a test holds them against the table of `spworkers.options`.
+SUBSCRIBE and UNSUBSCRIBE are missing: they can only be set, and are methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
+
+from spworkers.options import OPTIONS, Seconds
+
+__all__ = [
+    "ContextAttributes",
+    "DialerAttributes",
+    "ListenerAttributes",
+    "PipeAttributes",
+    "SocketAttributes",
+    "SocketKeywords",
+]
+
+Got = TypeVar("Got")
+Put = TypeVar("Put")
+
+
+class HasOptions(Protocol):
+    """What a handle needs for its options to be attributes."""
+
+    def get_option(self, name: str, /) -> Any:
+        """The option's value."""
+
+    def set_option(self, name: str, value: Any, /) -> None:
+        """Set the option."""
+
+
+class OptionAttribute(Generic[Got, Put]):
+    """A descriptor that reads and sets one option of its handle."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.__doc__ = OPTIONS[name].doc
+
+    @overload
+    def __get__(self, handle: None, owner: type[Any]) -> OptionAttribute[Got, Put]: ...
+    @overload
+    def __get__(self, handle: HasOptions, owner: type[Any]) -> Got: ...
+    def __get__(self, handle: HasOptions | None, owner: type[Any]) -> OptionAttribute[Got, Put] | Got:
+        return self if handle is None else cast("Got", handle.get_option(self.name))
+
+    def __set__(self, handle: HasOptions, value: Put) -> None:
+        handle.set_option(self.name, value)
+
+
+class Time(OptionAttribute[float, Seconds]):
+    """Seconds as float; takes a timedelta too."""
+
+
+class Flag(OptionAttribute[bool, bool]):
+    """True or False."""
+
+
+class Number(OptionAttribute[int, int]):
+    """A whole number."""
+
+
+class MaybeNumber(OptionAttribute["int | None", "int | None"]):
+    """A whole number, or None while it was not set."""
+
+
+class TLS(OptionAttribute[Any, Any]):
+    """A TLSConfig, the name of a factory, or None."""
+
+
+class ReadOnly(OptionAttribute[Got, NoReturn]):
+    """What can only be read; an assignment raises BadOptionError."""
+
+
+class SocketAttributes:
+    """The options of sockets. One that its protocol does not have raises BadOptionError, an AttributeError."""
+
+    __slots__ = ()
+
+    raw: ReadOnly[bool] = ReadOnly("RAW")
+    recv_deadline = Time("RECV-DEADLINE")
+    send_deadline = Time("SEND-DEADLINE")
+    retry_time = Time("RETRY-TIME")
+    survey_time = Time("SURVEY-TIME")
+    tls_config = TLS("TLS-CONFIG")
+    writeq_len = Number("WRITEQ-LEN")
+    readq_len = Number("READQ-LEN")
+    keepalive = Flag("KEEPALIVE")
+    keepalivetime = Time("KEEPALIVETIME")
+    no_delay = Flag("NO-DELAY")
+    linger = Time("LINGER")
+    ttl = Number("TTL")
+    max_rcv_size = Number("MAX-RCV-SIZE")
+    reconnect_time = Time("RECONNECT-TIME")
+    max_reconnect_time = Time("MAX-RECONNECT-TIME")
+    best_effort = Flag("BEST-EFFORT")
+    dial_asynch = Flag("DIAL-ASYNCH")
+    fail_no_peers = Flag("FAIL-NO-PEERS")
+    unix_ipc_chmod = MaybeNumber("UNIX-IPC-CHMOD")
+    unix_ipc_owner = MaybeNumber("UNIX-IPC-OWNER")
+    unix_ipc_group = MaybeNumber("UNIX-IPC-GROUP")
+    websocket_checkorigin = Flag("WEBSOCKET-CHECKORIGIN")
+    handshake_timeout = Time("HANDSHAKE-TIMEOUT")
+    byte_budget = Number("BYTE-BUDGET")
+
+
+class ContextAttributes:
+    """The options of contexts. One that its protocol does not have raises BadOptionError, an AttributeError."""
+
+    __slots__ = ()
+
+    recv_deadline = Time("RECV-DEADLINE")
+    send_deadline = Time("SEND-DEADLINE")
+    retry_time = Time("RETRY-TIME")
+    survey_time = Time("SURVEY-TIME")
+    readq_len = Number("READQ-LEN")
+    best_effort = Flag("BEST-EFFORT")
+    fail_no_peers = Flag("FAIL-NO-PEERS")
+
+
+class DialerAttributes:
+    """The options of dialers. One that its scheme does not have raises BadOptionError, an AttributeError."""
+
+    __slots__ = ()
+
+    tls_config = TLS("TLS-CONFIG")
+    keepalive = Flag("KEEPALIVE")
+    keepalivetime = Time("KEEPALIVETIME")
+    no_delay = Flag("NO-DELAY")
+    max_rcv_size = Number("MAX-RCV-SIZE")
+    reconnect_time = Time("RECONNECT-TIME")
+    max_reconnect_time = Time("MAX-RECONNECT-TIME")
+    dial_asynch = Flag("DIAL-ASYNCH")
+    handshake_timeout = Time("HANDSHAKE-TIMEOUT")
+
+
+class ListenerAttributes:
+    """The options of listeners. One that its scheme does not have raises BadOptionError, an AttributeError."""
+
+    __slots__ = ()
+
+    tls_config = TLS("TLS-CONFIG")
+    keepalive = Flag("KEEPALIVE")
+    keepalivetime = Time("KEEPALIVETIME")
+    no_delay = Flag("NO-DELAY")
+    max_rcv_size = Number("MAX-RCV-SIZE")
+    unix_ipc_chmod = MaybeNumber("UNIX-IPC-CHMOD")
+    unix_ipc_owner = MaybeNumber("UNIX-IPC-OWNER")
+    unix_ipc_group = MaybeNumber("UNIX-IPC-GROUP")
+    websocket_checkorigin = Flag("WEBSOCKET-CHECKORIGIN")
+    handshake_timeout = Time("HANDSHAKE-TIMEOUT")
+
+
+class PipeAttributes:
+    """The options of pipes, all read only: its own, and those of the dialer or listener that made it."""
+
+    __slots__ = ()
+
+    local_addr: ReadOnly[Any] = ReadOnly("LOCAL-ADDR")
+    remote_addr: ReadOnly[Any] = ReadOnly("REMOTE-ADDR")
+    tls_state: ReadOnly[Any] = ReadOnly("TLS-STATE")
+    http_request: ReadOnly[Any] = ReadOnly("HTTP-REQUEST")
+    peer_pid: ReadOnly[int] = ReadOnly("PEER-PID")
+    peer_uid: ReadOnly[int] = ReadOnly("PEER-UID")
+    peer_gid: ReadOnly[int] = ReadOnly("PEER-GID")
+    tls_config: ReadOnly[Any] = ReadOnly("TLS-CONFIG")
+    keepalive: ReadOnly[bool] = ReadOnly("KEEPALIVE")
+    keepalivetime: ReadOnly[float] = ReadOnly("KEEPALIVETIME")
+    no_delay: ReadOnly[bool] = ReadOnly("NO-DELAY")
+    max_rcv_size: ReadOnly[int] = ReadOnly("MAX-RCV-SIZE")
+    reconnect_time: ReadOnly[float] = ReadOnly("RECONNECT-TIME")
+    max_reconnect_time: ReadOnly[float] = ReadOnly("MAX-RECONNECT-TIME")
+    dial_asynch: ReadOnly[bool] = ReadOnly("DIAL-ASYNCH")
+    unix_ipc_chmod: ReadOnly[int | None] = ReadOnly("UNIX-IPC-CHMOD")
+    unix_ipc_owner: ReadOnly[int | None] = ReadOnly("UNIX-IPC-OWNER")
+    unix_ipc_group: ReadOnly[int | None] = ReadOnly("UNIX-IPC-GROUP")
+    websocket_checkorigin: ReadOnly[bool] = ReadOnly("WEBSOCKET-CHECKORIGIN")
+    handshake_timeout: ReadOnly[float] = ReadOnly("HANDSHAKE-TIMEOUT")
+
+
+class SocketKeywords(TypedDict, total=False):
+    """The options that a socket's constructor takes as keywords (`**options: Unpack[SocketKeywords]`)."""
+
+    recv_deadline: Seconds
+    send_deadline: Seconds
+    retry_time: Seconds
+    subscribe: str | bytes | Iterable[str | bytes]
+    survey_time: Seconds
+    tls_config: Any
+    writeq_len: int
+    readq_len: int
+    keepalive: bool
+    keepalivetime: Seconds
+    no_delay: bool
+    linger: Seconds
+    ttl: int
+    max_rcv_size: int
+    reconnect_time: Seconds
+    max_reconnect_time: Seconds
+    best_effort: bool
+    dial_asynch: bool
+    fail_no_peers: bool
+    unix_ipc_chmod: int | None
+    unix_ipc_owner: int | None
+    unix_ipc_group: int | None
+    websocket_checkorigin: bool
+    handshake_timeout: Seconds
+    byte_budget: int
+
+
+if TYPE_CHECKING:
+
+    class _Checked(SocketAttributes):  # mypy proves here that a handle satisfies the descriptors
+        def get_option(self, name: str, /) -> Any: ...
+        def set_option(self, name: str, value: Any, /) -> None: ...
+
+    def _types(handle: _Checked) -> tuple[float, bool, int, int | None]:
+        handle.recv_deadline = None
+        return handle.recv_deadline, handle.raw, handle.ttl, handle.unix_ipc_chmod

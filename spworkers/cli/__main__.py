@@ -1,0 +1,8 @@
+"""`python -m spworkers.cli`: the command, where its script is not on the path."""
+
+from __future__ import annotations
+
+from spworkers.cli.main import main
+
+if __name__ == "__main__":
+    main(prog_name="spworkers")

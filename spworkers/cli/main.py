@@ -1,0 +1,27 @@
+"""The command `spworkers`.
+
+Exit codes: 0 it worked; 1 it did not (nobody listens, the handler raised, a worker could not start); 2 it was asked
+wrongly.
+"""
+
+from __future__ import annotations
+
+import click
+
+import spworkers
+from spworkers.cli.call import call
+from spworkers.cli.info import info
+from spworkers.cli.serve import serve
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(spworkers.__version__, "-V", "--version", prog_name="spworkers")
+def main() -> None:
+    """Workers and sockets of the Scalability Protocols (nng, nanomsg, mangos)."""
+
+
+main.add_command(serve)
+main.add_command(call)
+main.add_command(info)

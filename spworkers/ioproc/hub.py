@@ -1,0 +1,507 @@
+"""The hub joins a protocol machine, the pipes and the rings of one socket.
+
+    context's ring ──▶ drain ──▶ machine ──▶ transmit ──▶ pipe's writer ──▶ kernel
+    context's ring ◀── deliver ◀── machine ◀── feed ◀── pipe's reader ◀── kernel
+
+It does what the machine answers (`Actions`) and tells it what happens. Nothing here waits: the watch calls
+`doorbell` and `ready`, the loop calls `timer`, each of which ends in `settle`, where what the machine asked for
+meanwhile (resumes, closes, writes) is done outside of the machine's own methods.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from spworkers.errors import TooLongError
+from spworkers.ioproc.counters import CAUSES, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
+from spworkers.ioproc.ports import ContextPort, PipePort
+from spworkers.protocol.machine import Actions, Machine, Outgoing
+from spworkers.ring import ERROR, Region, hush_bell
+
+log = logging.getLogger(__name__)
+
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+READABLE: Final = 1
+WRITABLE: Final = 4
+BROKEN: Final = 8 | 16
+"""Events, as `spworkers.ring` has them; known to the compiler here."""
+
+OVER: Final = 2
+"""`FrameReader.more` of a pipe of which nothing is read any more."""
+
+READS = 8
+"""Reads of one pipe in a row before the others get their turn."""
+
+WRITE_AT_ONCE = 128 * 1024
+"""Bytes queued on a pipe from which it is flushed in the midst of a drain rather than at its end."""
+
+RETRY_DELIVERY = 0.02
+"""Seconds until a delivery for which there was no slot is tried again."""
+
+PUBLISHED = 2
+"""State of a message in a lane that nobody has taken yet."""
+
+ROUNDS = 16
+"""Drains in a row before the loop gets a turn."""
+
+
+class Hub(Actions):
+    """The I/O process's core.
+
+    Args:
+        loop: has asyncio's `call_soon`, `call_later` and `call_at`, by the clock `time.monotonic`.
+        watch: on the bell and the pipes (`spworkers.ioproc.loop.Watch`).
+        region: the socket's shared memory.
+        io_bell: its bell.
+        make_machine: makes the protocol's machine.
+    """
+
+    def __init__(
+        self, loop: Any, watch: Any, region: Region, io_bell: int, make_machine: Callable[[Actions], Machine]
+    ) -> None:
+        self.loop = loop
+        self.watch = watch
+        self.edges: bool = watch.edges
+        self.clock = time.monotonic
+        self.region = region
+        self.io_bell = io_bell
+        self.machine = make_machine(self)
+        self.contexts: dict[int, ContextPort] = {}
+        self.pipes: dict[int, PipePort] = {}
+        # Those asked for last; most sockets have one of each, and looking up a number costs as much as a delivery.
+        self.last_context: ContextPort | None = None
+        self.last_pipe: PipePort | None = None
+        self.dirty: list[PipePort] = []
+        self.hot = False
+        self.resumed: list[PipePort] = []
+        self.closing: list[tuple[PipePort, str]] = []
+        self.settling = False
+        self.armed_at = math.inf
+        self.timer_handle: Any = None
+        self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
+        self.on_kill: Callable[[int, str], None] = _ignore_kill
+        self.on_settled: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Begin to answer the bell."""
+        self.watch.watch(self.io_bell, READABLE, self.doorbell, None, True)
+        self.loop.call_soon(self.doorbell)
+
+    def replace(self, make_machine: Callable[[Actions], Machine]) -> None:
+        """Go on with another machine for the same pipes; requests that nobody had taken yet go to the new one."""
+        old = self.machine
+        old.now = self.clock()
+        for index in list(self.contexts):
+            old.context_closed(index)
+        machine = make_machine(self)
+        machine.now = old.now
+        self.machine = machine
+        for pipe in list(self.pipes.values()):
+            machine.pipe_added(pipe.id)
+            if pipe.congested:
+                machine.pipe_congested(pipe.id)
+            pipe.backlog = [payload for number, payload in old.undelivered() if number == pipe.id] + pipe.backlog
+            if pipe.backlog:
+                self.read_no_more(pipe)
+                self.resumed.append(pipe)
+        for index in list(self.contexts):
+            machine.context_opened(index)
+
+    # ---- contexts
+
+    def open_context(self, port: ContextPort, options: Mapping[str, Any] = _NO_OPTIONS, *, again: bool = True) -> None:
+        """A context's rings are here; records that a predecessor left unfinished come first.
+
+        Args:
+            port: of the context.
+            options: its own.
+            again: send what the predecessor had begun to send once more; False: it fails with CanceledError.
+        """
+        self.contexts[port.index] = port
+        unfinished = port.outlet.adopt()
+        self.machine.now = self.clock()
+        self.machine.context_opened(port.index)
+        for name, value in options.items():
+            self.machine.configure(port.index, name, value)
+        for _ in range(unfinished):
+            record = port.outlet.next()
+            if record is None:
+                break
+            if record.begun and not again:
+                self.fail(port.index, record.serial, "CanceledError")
+                record.claim()
+                record.release()
+            else:
+                self.machine.context_message(port.index, record)
+        self.drain(port)
+        self.settle()
+
+    def context(self, index: int) -> ContextPort | None:
+        """The context of that number."""
+        port = self.last_context
+        if port is None or port.index != index:
+            port = self.last_context = self.contexts.get(index)
+        return port
+
+    def pipe(self, number: int) -> PipePort | None:
+        """The pipe of that number."""
+        pipe = self.last_pipe
+        if pipe is None or pipe.id != number:
+            pipe = self.last_pipe = self.pipes.get(number)
+        return pipe
+
+    def close_context(self, index: int) -> None:
+        """Its owner closed it, or died: what it had published still goes out."""
+        port = self.contexts.get(index)
+        if port is None:
+            return
+        self.machine.now = self.clock()
+        self.drain(port)
+        self.forget_context(index)
+        port.inlet.close()
+        self.settle()
+
+    def forget_context(self, index: int) -> None:
+        """It is no more; the machine may take back what it has not taken."""
+        self.machine.context_closed(index)
+        del self.contexts[index]
+        self.last_context = None
+
+    def doorbell(self, _about: None = None, _events: int = 0) -> None:
+        """Somebody rang: look at the contexts that did, then arm the bell again (clear it, say so, look once more)."""
+        region = self.region
+        self.machine.now = self.clock()
+        for _ in range(ROUNDS):
+            for index in region.collect():
+                port = self.context(index)
+                if port is not None:
+                    self.drain(port)
+            self.settle()
+            if not self.edges:
+                hush_bell(self.io_bell)
+            if not region.rearm():
+                return
+        self.loop.call_soon(self.doorbell)
+
+    def drain(self, port: ContextPort) -> None:
+        """Everything that a context has published goes to the machine."""
+        machine = self.machine
+        outlet = port.outlet
+        index = port.index
+        while True:
+            record = outlet.next()
+            if record is None:
+                break
+            machine.context_message(index, record)
+            if self.hot:
+                self.flush()
+        machine.context_wants(index)
+
+    # ---- pipes
+
+    def attach(self, pipe: PipePort) -> bool:
+        """Tell the machine of a new pipe. False: it was refused."""
+        self.machine.now = self.clock()
+        self.pipes[pipe.id] = pipe
+        if not self.machine.pipe_added(pipe.id):
+            del self.pipes[pipe.id]
+            self.last_pipe = None
+            return False
+        pipe.attached = True
+        self.region.pipes = len(self.pipes)
+        self.read_on(pipe)
+        self.settle()
+        return True
+
+    def read_on(self, pipe: PipePort) -> None:
+        if not pipe.reading and not pipe.closed:
+            pipe.reading = True
+            self.attend(pipe)
+
+    def read_no_more(self, pipe: PipePort) -> None:
+        if pipe.reading:
+            pipe.reading = False
+            self.attend(pipe)
+
+    def attend(self, pipe: PipePort) -> None:
+        """Watch for what it waits for now."""
+        events = (READABLE if pipe.reading else 0) | (WRITABLE if pipe.congested else 0)
+        self.watch.watch(pipe.fd, events, self.ready, pipe)
+
+    def ready(self, pipe: PipePort, events: int) -> None:
+        """The kernel takes bytes of this pipe again, or has bytes for us, or tells of the end."""
+        if pipe.congested and events != READABLE:
+            self.machine.now = self.clock()
+            self.flush_pipe(pipe)
+        if pipe.reading and events != WRITABLE:
+            self.readable(pipe, events & BROKEN != 0)
+        self.settle()
+
+    def leave(self, pipe: PipePort) -> None:
+        """Watch this pipe no more; its socket stays open."""
+        self.read_no_more(pipe)
+        if pipe.congested:
+            self.leave_congestion(pipe)
+
+    def readable(self, pipe: PipePort, broken: bool) -> None:
+        """Read what there is; if it is `broken`, to the very end: before the error there may be bytes."""
+        for _ in range(READS):
+            if not pipe.reading or not self.read(pipe, broken):
+                return
+        self.loop.call_soon(self.ready, pipe, READABLE | BROKEN)  # it is the others' turn
+
+    def read(self, pipe: PipePort, broken: bool) -> bool:
+        """Read once. False: there is nothing more."""
+        reader = pipe.reader
+        try:
+            payloads = reader.read()
+        except OSError as error:
+            self.lose(pipe, "connection_lost", str(error))
+            return False
+        if payloads:
+            self.machine.now = self.clock()
+            self.feed(pipe, payloads)
+        more = reader.more
+        if more == OVER:
+            self.ended(pipe)
+            return False
+        return more != 0 or (broken and reader.got > 0)
+
+    def ended(self, pipe: PipePort) -> None:
+        """Nothing more can be read from this pipe."""
+        wrong = pipe.reader.error
+        if wrong is None:
+            self.lose(pipe, "peer_closed", "the peer closed the connection")
+            return
+        log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote, wrong)
+        self.lose(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
+
+    def feed(self, pipe: PipePort, payloads: list[bytes]) -> None:
+        """Give payloads to the machine; what it does not take waits, and so does the pipe."""
+        machine = self.machine
+        number = pipe.id
+        for taken, payload in enumerate(payloads):
+            if pipe.closed:
+                return
+            if not machine.pipe_message(number, payload):
+                pipe.backlog = payloads[taken:]
+                self.read_no_more(pipe)
+                return
+
+    def flush(self) -> None:
+        """Write what was queued since the last time."""
+        self.hot = False
+        dirty = self.dirty
+        if dirty:
+            self.dirty = []
+            for pipe in dirty:
+                pipe.dirty = False
+                if not pipe.closed and not pipe.congested:
+                    self.flush_pipe(pipe)
+
+    def flush_pipe(self, pipe: PipePort) -> None:
+        try:
+            done = pipe.writer.flush()
+        except OSError as error:
+            self.lose(pipe, "connection_lost", str(error))
+            return
+        if done == pipe.congested:
+            if done:
+                self.leave_congestion(pipe)
+                if pipe.attached:
+                    self.machine.pipe_ready(pipe.id)
+            else:
+                pipe.congested = True
+                self.region.set_congested(pipe.id, True)
+                self.attend(pipe)
+                if pipe.attached:
+                    self.machine.pipe_congested(pipe.id)
+
+    def leave_congestion(self, pipe: PipePort) -> None:
+        """The kernel takes this pipe's bytes again, or it is over."""
+        pipe.congested = False
+        self.attend(pipe)
+        self.region.set_congested(pipe.id, False)
+        for other in self.pipes.values():
+            if other.congested:  # it may share the bit
+                self.region.set_congested(other.id, True)
+
+    def lose(self, pipe: PipePort, cause: str, text: str) -> None:
+        """A pipe is over: by its peer, by bad bytes, or by us."""
+        if pipe.closed:
+            return
+        pipe.closed = True
+        self.leave(pipe)
+        unsent = pipe.writer.discard()
+        self.region.add(SENT, pipe.writer.frames)
+        self.region.add(SENT_BYTES, pipe.writer.sent)
+        self.region.add(RECEIVED, pipe.reader.frames)
+        self.region.add(RECEIVED_BYTES, pipe.reader.received)
+        if unsent:
+            self.count("unsent", pipe.id, unsent)
+        if cause in ("too_long", "garbled"):
+            self.count(cause, pipe.id)
+        self.last_pipe = None
+        if self.pipes.pop(pipe.id, None) is not None:
+            self.region.pipes = len(self.pipes)
+            if pipe.attached:
+                self.machine.now = self.clock()
+                self.machine.pipe_removed(pipe.id)
+                if not self.pipes:
+                    for port in self.contexts.values():  # senders that may not wait without a peer (FAIL-NO-PEERS)
+                        port.ring()
+        pipe.backlog = []
+        pipe.sock.close()
+        self.on_pipe_lost(pipe, text)
+
+    # ---- what the machine asked for, done outside of it
+
+    def settle(self) -> None:
+        """Do what is left to do after an event, until nothing is."""
+        if self.settling:
+            return
+        self.settling = True
+        try:
+            while self.dirty or self.resumed or self.closing:
+                self.flush()
+                while self.closing:
+                    pipe, cause = self.closing.pop()
+                    self.lose(pipe, "closed", cause)  # the machine has counted it
+                while self.resumed:
+                    self.go_on(self.resumed.pop(0))
+        finally:
+            self.settling = False
+        if self.machine.deadline < self.armed_at:
+            self.arm_timer()
+        if self.on_settled is not None:
+            self.on_settled()
+
+    def go_on(self, pipe: PipePort) -> None:
+        if pipe.closed:
+            return
+        backlog = pipe.backlog
+        pipe.backlog = []
+        self.feed(pipe, backlog)
+        if not pipe.backlog:
+            self.read_on(pipe)
+
+    def arm_timer(self) -> None:
+        if self.timer_handle is not None:
+            self.timer_handle.cancel()
+        self.armed_at = self.machine.deadline
+        self.timer_handle = self.loop.call_at(self.armed_at, self.timer)
+
+    def timer(self) -> None:
+        """The machine's deadline, as it was when the timer was set."""
+        self.timer_handle = None
+        self.armed_at = math.inf
+        machine = self.machine
+        machine.now = self.clock()
+        if machine.now >= machine.deadline:
+            machine.timer_due()
+        self.settle()
+
+    # ---- Actions
+
+    def transmit(self, pipe: int, prefix: bytes, message: Outgoing, skip: int) -> None:
+        port = self.pipe(pipe)
+        assert port is not None, "a machine sends to the pipes that it has been told of"
+        record: Any = message
+        self.touch(port, port.writer.push_record(prefix, record, skip))
+
+    def transmit_bytes(self, pipe: int, payload: bytes) -> None:
+        port = self.pipe(pipe)
+        assert port is not None, "a machine sends to the pipes that it has been told of"
+        self.touch(port, port.writer.push_bytes(payload))
+
+    def touch(self, port: PipePort, pending: int) -> None:
+        """So many bytes wait to be written to it."""
+        if not port.dirty:
+            port.dirty = True
+            self.dirty.append(port)
+        if pending > WRITE_AT_ONCE:
+            self.hot = True
+
+    def deliver(self, context: int, pipe: int, payload: bytes, header_length: int, serial: int, prefix: bytes) -> int:
+        port = self.context(context)
+        if port is None:
+            return 0
+        inlet = port.inlet
+        ticket = inlet.offer(prefix, payload, header_length, pipe, serial)
+        if ticket == 0 and inlet.arm(len(prefix) + len(payload)):
+            ticket = inlet.offer(prefix, payload, header_length, pipe, serial)
+            if ticket == 0:  # no slot to be had: leases hold them all
+                self.loop.call_later(RETRY_DELIVERY, self.wants_again, context)
+        return ticket
+
+    def wants_again(self, context: int) -> None:
+        if context in self.contexts:
+            self.machine.now = self.clock()
+            self.machine.context_wants(context)
+            self.settle()
+
+    def revoke(self, context: int, ticket: int) -> bool:
+        port = self.context(context)
+        return port is not None and port.inlet.revoke(ticket)
+
+    def waits(self, context: int, ticket: int) -> bool:
+        port = self.context(context)
+        return port is not None and port.inlet.state(ticket) == PUBLISHED
+
+    def fail(self, context: int, serial: int, error: str) -> None:
+        port = self.context(context)
+        if port is not None:
+            port.inlet.offer(b"", error.encode(), 0, 0, serial, ERROR, True)
+
+    def resume(self, pipe: int) -> None:
+        port = self.pipe(pipe)
+        if port is not None:
+            self.resumed.append(port)
+
+    def close_pipe(self, pipe: int, cause: str) -> None:
+        port = self.pipe(pipe)
+        if port is not None:
+            self.closing.append((port, cause))
+
+    def count(self, cause: str, pipe: int = 0, n: int = 1) -> None:
+        self.region.add(CAUSES.get(cause, CAUSES["other"]), n)
+
+    def set_ready(self, n: int) -> None:
+        self.region.ready_pipes = n
+
+    def set_window(self, context: int, n: int) -> None:
+        port = self.context(context)
+        if port is not None:
+            port.inlet.window = n
+
+    def kill(self, context: int, reason: str) -> None:
+        self.on_kill(context, reason)
+
+    # ---- what others ask about
+
+    def unsent(self) -> int:
+        """Messages that the kernel has not accepted whole, for each pipe that they are for."""
+        return self.machine.held() + sum(pipe.writer.queued for pipe in self.pipes.values())
+
+    def totals(self) -> dict[str, int]:
+        """Messages and bytes of this socket since it was opened, living pipes included."""
+        region, pipes = self.region, list(self.pipes.values())
+        return {
+            "sent": region.counter(SENT) + sum(pipe.writer.frames for pipe in pipes),
+            "sent_bytes": region.counter(SENT_BYTES) + sum(pipe.writer.sent for pipe in pipes),
+            "received": region.counter(RECEIVED) + sum(pipe.reader.frames for pipe in pipes),
+            "received_bytes": region.counter(RECEIVED_BYTES) + sum(pipe.reader.received for pipe in pipes),
+        }
+
+
+def _ignore_loss(pipe: PipePort, text: str) -> None:
+    return None
+
+
+def _ignore_kill(context: int, reason: str) -> None:
+    return None

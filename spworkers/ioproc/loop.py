@@ -1,0 +1,122 @@
+"""The I/O process's event loop, and its watch on what is hot: the socket's bell and its pipes.
+
+Where there is epoll, the loop is asyncio's own with a selector that serves hot descriptors itself, in compiled code,
+and returns to asyncio only when something else is ready, a timer is due, or a handler has left work for the loop.
+Against uvloop that takes two system calls and a callback's bookkeeping off each message (docs/architecture.md).
+Elsewhere the hot ones are readers and writers of uvloop, if there is one, or of asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE
+
+__all__ = ["Watch", "new_loop", "watch_of"]
+
+
+class Watch(Protocol):
+    """Calls for hot descriptors."""
+
+    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any, edge: bool = False) -> None:
+        """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
+
+        Args:
+            fd: the descriptor.
+            events: what to wait for.
+            call: the handler. Told of BROKEN it reads until there is nothing more: it may not be called again.
+            about: its first argument.
+            edge: where the watch is on edges (`edges`), call once for each ring of a bell.
+        """
+
+    @property
+    def edges(self) -> bool:
+        """Whether bells are told by their edge, so that nobody has to silence them."""
+
+
+class LoopWatch:
+    """The watch of a loop that has readers and writers only."""
+
+    edges = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.watched: dict[int, int] = {}
+
+    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any, edge: bool = False) -> None:
+        """See `Watch`. uvloop tells of an error only once, so every call may be the last."""
+        before = self.watched.pop(fd, 0)
+        if events:
+            self.watched[fd] = events
+        if events & READABLE and not before & READABLE:
+            self.loop.add_reader(fd, call, about, READABLE | BROKEN)
+        elif before & READABLE and not events & READABLE:
+            self.loop.remove_reader(fd)
+        if events & WRITABLE and not before & WRITABLE:
+            self.loop.add_writer(fd, call, about, WRITABLE)
+        elif before & WRITABLE and not events & WRITABLE:
+            self.loop.remove_writer(fd)
+
+
+if sys.platform == "linux" and POLLER:
+    from spworkers.ring import Poller
+
+    class HotSelector(selectors.EpollSelector):
+        """asyncio's selector, which serves hot descriptors while it waits."""
+
+        def __init__(self, failed: Callable[[Exception], None]) -> None:
+            super().__init__()
+            self.poller = Poller(self.fileno(), failed)
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            """What else is ready, as asyncio wants it."""
+            ready = []
+            keys = self.get_map()
+            for fd, events in self.poller.poll(-1.0 if timeout is None else max(timeout, 0.0)):
+                key = keys.get(fd)
+                if key is not None:  # gone since, else
+                    read = 0 if events == WRITABLE else selectors.EVENT_READ
+                    write = 0 if events == READABLE else selectors.EVENT_WRITE
+                    ready.append((key, key.events & (read | write)))
+            return ready
+
+    class HotLoop(asyncio.SelectorEventLoop):
+        """asyncio's loop on a `HotSelector`. What handlers leave for the loop ends the selector's wait."""
+
+        def __init__(self) -> None:
+            selector = HotSelector(self._failed)
+            self.poller = selector.poller
+            super().__init__(selector)
+
+        def _failed(self, error: Exception) -> None:
+            self.call_exception_handler({"message": "a handler of a hot descriptor failed", "exception": error})
+
+        def call_soon(self, *args: Any, **keywords: Any) -> asyncio.Handle:  # type: ignore[override]
+            self.poller.stirred = True
+            return super().call_soon(*args, **keywords)
+
+        def call_at(self, *args: Any, **keywords: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+            self.poller.stirred = True
+            return super().call_at(*args, **keywords)
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        """The I/O process's loop."""
+        return HotLoop()
+
+    def watch_of(loop: asyncio.AbstractEventLoop) -> Watch:
+        """The watch on hot descriptors that goes with a loop."""
+        return loop.poller if isinstance(loop, HotLoop) else LoopWatch(loop)
+
+else:
+    try:
+        from uvloop import new_event_loop as new_loop
+    except ImportError:  # PyPy, or a platform without a wheel
+        from asyncio import new_event_loop as new_loop
+
+    def watch_of(loop: asyncio.AbstractEventLoop) -> Watch:
+        """The watch on hot descriptors that goes with a loop."""
+        return LoopWatch(loop)

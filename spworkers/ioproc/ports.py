@@ -1,0 +1,80 @@
+"""What the hub knows of each context and of each pipe."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from spworkers.ring import FrameReader, FrameWriter, Inlet, Outlet, Segment, ring_bell
+
+if TYPE_CHECKING:
+    from spworkers.ioproc.bridge import Deliveries
+
+
+class ContextPort:
+    """A context seen from the I/O process: the two ends of its lanes, and the client that owns it."""
+
+    def __init__(self, index: int, segment: Segment, recv_bell: int, send_bell: int, client: str) -> None:
+        self.index = index
+        self.client = client
+        self.segment = segment
+        self.bells = (recv_bell, send_bell)
+        self.outlet = Outlet(segment, send_bell)
+        self.inlet: Deliveries = Inlet(segment, recv_bell)
+
+    def ring(self) -> None:
+        """Have both sides look again, after a death on either."""
+        for bell in self.bells:
+            ring_bell(bell)
+
+
+class PipePort:
+    """A pipe seen from the hub: its socket, its frame reader and writer, and where it stands."""
+
+    def __init__(
+        self,
+        number: int,
+        sock: socket.socket,
+        framing: int,
+        max_size: int,
+        address: str,
+        local: str,
+        remote: str,
+        dialer: int,
+        listener: int,
+        properties: dict[str, Any],
+    ) -> None:
+        self.id = number
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.reader = FrameReader(self.fd, framing, max_size)
+        self.writer = FrameWriter(self.fd, framing)
+        self.address = address
+        self.local = local
+        self.remote = remote
+        self.dialer = dialer  # its key, or -1
+        self.listener = listener  # likewise
+        self.properties = properties
+        self.backlog: list[bytes] = []  # payloads that the machine did not take yet
+        self.attached = False  # the machine knows it
+        self.reading = False
+        self.congested = False
+        self.dirty = False  # something was written to it since the last flush
+        self.closed = False
+        self.ending = False  # it stays until the socket's close has drained it
+
+    def info(self) -> dict[str, Any]:
+        """The pipe as the control channel tells of it."""
+        return {
+            "id": self.id,
+            "address": self.address,
+            "local": self.local,
+            "remote": self.remote,
+            "dialer": None if self.dialer < 0 else self.dialer,
+            "listener": None if self.listener < 0 else self.listener,
+            "properties": self.properties,
+            "sent": self.writer.frames,
+            "received": self.reader.frames,
+            "sent_bytes": self.writer.sent,
+            "received_bytes": self.reader.received,
+        }

@@ -1,0 +1,119 @@
+"""Pipes: single connections to a peer, and what happens to them."""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from spworkers.attributes import PipeAttributes
+from spworkers.errors import BadOptionError, ClosedError
+from spworkers.options import Place, lookup
+
+if TYPE_CHECKING:
+    from spworkers.endpoint import Dialer, Listener
+    from spworkers.socket import Socket
+
+__all__ = ["Pipe", "PipeEvent"]
+
+
+class PipeEvent(enum.Enum):
+    """What a pipe event hook is told: `hook(event, pipe)`.
+
+    A hook that closes the pipe, or raises, in ATTACHING refuses it: the peer sees a closed connection.
+    """
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHED = "detached"
+
+
+class Pipe(PipeAttributes):
+    """A connection to one peer.
+
+    Attributes: `id` (31 bits, not 0), `address` (of the dialer or listener that made it), `dialer` or `listener`.
+    """
+
+    __slots__ = ("_known", "_ref", "_refused", "id")
+
+    def __init__(self, socket: Socket, number: int, info: dict[str, Any] | None = None) -> None:
+        self._ref = weakref.ref(socket)  # a socket knows its pipes, and is not to be kept alive by them
+        self._known = info  # None: the I/O process is asked when somebody wants to know
+        self._refused = False
+        self.id = number
+
+    @property
+    def _socket(self) -> Socket:
+        socket = self._ref()
+        if socket is None:
+            raise ClosedError(f"the socket of pipe {self.id} is gone")
+        return socket
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        if self._known is None:
+            self._known = self._socket._pipe_info(self.id)
+        return self._known
+
+    @property
+    def address(self) -> str:
+        """The address of the dialer or listener that made it."""
+        return str(self._info["address"])
+
+    @property
+    def dialer(self) -> Dialer | None:
+        """The dialer that made it, or None."""
+        key = self._info.get("dialer")
+        return None if key is None else self._socket._dialer(key)
+
+    @property
+    def listener(self) -> Listener | None:
+        """The listener that made it, or None."""
+        key = self._info.get("listener")
+        return None if key is None else self._socket._listener(key)
+
+    def get_option(self, name: str) -> Any:
+        """LOCAL-ADDR, REMOTE-ADDR, PEER-PID … or whatever can be read at the dialer or listener that made it.
+
+        Raises:
+            BadOptionError: no such option here.
+        """
+        if name == "LOCAL-ADDR":
+            return self._info["local"]
+        if name == "REMOTE-ADDR":
+            return self._info["remote"]
+        own = self._info.get("properties", {})
+        if name in own:
+            return own[name]
+        endpoint = self.dialer or self.listener
+        place = Place("pipe", self.address.partition("://")[0])
+        if endpoint is None:
+            lookup(name, place)
+            raise BadOptionError(f"{self!r} has no {name}: what made it is closed", name)
+        try:
+            return endpoint.get_option(name)
+        except BadOptionError:
+            lookup(name, place)  # which says so of a pipe
+            raise
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Options of pipes are read only: BadOptionError."""
+        lookup(name, Place("pipe", self.address.partition("://")[0]), write=True)
+
+    def close(self) -> None:
+        """Disconnect this peer; a dialer dials again. In an ATTACHING hook it refuses the pipe."""
+        self._refused = True
+        try:
+            self._socket._request("close_pipe", key=self.id)
+        except ClosedError:
+            return
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipe) and other.id == self.id and other._ref == self._ref
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        ends = "" if self._known is None else f": {self._known['local']} to {self._known['remote']}"
+        return f"<Pipe {self.id}{ends}>"

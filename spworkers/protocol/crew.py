@@ -1,0 +1,111 @@
+"""The workers of a dispatcher: who has how much to do, and who is to get the next request."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spworkers.protocol.alarms import Alarm
+from spworkers.protocol.fifo import Fifo, Node
+from spworkers.protocol.machine import Outgoing
+from spworkers.protocol.peers import Peer
+
+__all__ = ["Crew", "Held", "Job", "Worker"]
+
+# Workers with this many requests or more count as equally busy. Only PREFETCH values beyond it would notice.
+_LEVELS: Final = 64
+
+
+class Job(Node):
+    """A request, from its arrival until its answer is sent.
+
+    As a node it stands in the backlog, among those that one worker has, or among the answers that wait for their pipe.
+    """
+
+    def __init__(self, peer: Peer, payload: bytes, header: bytes) -> None:
+        super().__init__()
+        self.peer: Final = peer
+        self.payload: Final = payload
+        self.header: Final = header  # the way back
+        self.wanted = True  # False: its peer is gone, or asks for something else by now
+        self.timeout: float = -1.0  # its own limits; negative: TIMEOUT and RETRIES hold
+        self.retries = -1
+        self.deaths = 0  # workers that died of it
+        self.worker: Worker | None = None
+        self.serial = 0  # a new one each time it is handed out
+        self.ticket = 0
+        self.answer: Outgoing | None = None  # not claimed yet
+        self.error: bytes | None = None  # the answer that the dispatcher itself gives
+        self.held: Held | None = None
+
+
+class Held(Node):
+    """An answer that waits for its pipe, among all those of its worker that do."""
+
+    def __init__(self, job: Job, worker: Worker) -> None:
+        super().__init__()
+        self.job: Final = job
+        self.worker: Final = worker
+
+
+class Worker(Node):
+    """A context that answers requests. As a node it stands among the available workers that have as many requests."""
+
+    def __init__(self, context: int, prefetch: int) -> None:
+        super().__init__()
+        self.id: Final = context
+        self.prefetch = prefetch  # requests that it may have at once; 0: as many as it asks for
+        self.own_prefetch = False
+        self.jobs: Final[Fifo[Job]] = Fifo()  # handed to it and not answered, oldest first
+        self.held: Final[Fifo[Held]] = Fifo()
+        self.full = False  # its lane refused a request: not before it wants one
+        self.overdue: Job | None = None  # what it is being killed for
+        self.alarm: Final = Alarm(context)  # for its oldest request
+        self.level = -1  # where it stands; -1: it is not available
+
+
+class Crew:
+    """All workers, and the available ones by how many requests they have. Every operation takes constant time."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.available = 0
+        self._levels: list[Fifo[Worker]] = [Fifo() for _ in range(_LEVELS)]
+        self._lowest = 0  # no level below this one has anybody in it
+
+    def add(self, worker: Worker) -> None:
+        """A new worker."""
+        self.workers[worker.id] = worker
+        self.place(worker)
+
+    def remove(self, context: int) -> Worker | None:
+        """A worker is gone; None: there was none of this number."""
+        worker = self.workers.pop(context, None)
+        if worker is not None:
+            self._take_out(worker)
+        return worker
+
+    def place(self, worker: Worker) -> None:
+        """Something changed for this worker: let it stand where it belongs, behind those that stand there already."""
+        self._take_out(worker)
+        load = worker.jobs.length
+        if worker.full or worker.overdue is not None or (worker.prefetch > 0 and load >= worker.prefetch):
+            return
+        level = min(load, _LEVELS - 1)
+        worker.level = level
+        self._levels[level].append(worker)
+        self.available += 1
+        self._lowest = min(self._lowest, level)
+
+    def least_loaded(self) -> Worker | None:
+        """The available worker with the fewest requests, of several the one that waits longest; None: nobody is."""
+        if self.available == 0:
+            return None
+        while self._levels[self._lowest].length == 0:
+            self._lowest += 1
+        return self._levels[self._lowest].head
+
+    def _take_out(self, worker: Worker) -> None:
+        if worker.level >= 0:
+            self._levels[worker.level].remove(worker)
+            worker.level = -1
+            self.available -= 1

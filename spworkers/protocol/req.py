@@ -1,0 +1,303 @@
+"""REQ: one request at a time per context, sent again until it is answered.
+
+    send   header = 1|request id; the body is the program's
+    wire   header ‖ body
+    recv   header = the request id; anything else is dropped
+
+```
+            context_message                 a ready pipe               reply
+   (none) ─────────────────▶ queued ───────────────────────▶ sent ───────────────▶ (none)
+                               ▲                               │
+                               └── RETRY-TIME, or pipe lost ───┘
+```
+A new message of a context, `CANCEL` and the context's end lead from anywhere to (none). With RETRY-TIME 0 a lost pipe
+does so too, and the receiver gets CanceledError; with FAIL-NO-PEERS the loss of the last pipe does, with NoPeersError.
+
+A queued request is unclaimed, so that its sender can take it back; a sent one stays claimed until it is answered, so
+that it can be sent again without a copy, by this process or its successor. Only the first reply counts, from whatever
+pipe.
+"""
+
+from __future__ import annotations
+
+from random import SystemRandom
+from typing import Any, Final, cast
+
+from spworkers.protocol.alarms import Alarm, Alarms
+from spworkers.protocol.fifo import Fifo, Node
+from spworkers.protocol.machine import (
+    CANCEL,
+    CANCELED,
+    DATA,
+    GARBLED,
+    UNEXPECTED,
+    UNKNOWN_REPLY,
+    Actions,
+    Outgoing,
+)
+from spworkers.protocol.peers import Peer
+from spworkers.protocol.sharing import Sharing
+
+__all__ = ["Req"]
+
+# RETRY-TIME's default, in seconds; mangos, nng and nanomsg have the same.
+_RETRY: Final = 60.0
+
+# Retries of one request are at least this far apart, in seconds: a RETRY-TIME of 1 ns must not occupy the process.
+_RETRY_FLOOR: Final = 0.001
+
+# What a context's receive lane takes: a reply, and an older one that was not fetched before a new request was sent. A
+# third one waits here.
+_WINDOW: Final = 2
+
+
+class _Request(Node):
+    """A request. As a node it stands in the queue to be sent, or among those sent by one pipe."""
+
+    def __init__(self, asker: _Asker, message: Outgoing, key: bytes) -> None:
+        super().__init__()
+        self.asker: Final = asker
+        self.message: Final = message
+        self.serial: Final = message.serial
+        self.key: Final = key
+        self.retry: float = 0.0  # the retry time when it was sent
+        self.claimed = False
+        self.pipe = 0  # the last one that it was sent by; in the end the one that its reply came by
+        self.reply = b""
+
+
+class _Asker:
+    """A context, with the one request that it may have."""
+
+    def __init__(self, context: int, retry: float, fail_no_peers: bool) -> None:
+        self.id: Final = context
+        self.retry = retry
+        self.fail_no_peers = fail_no_peers
+        self.own_retry = False  # the option is its own, not the socket's
+        self.own_fail_no_peers = False
+        self.alarm: Final = Alarm(context)  # set while the request is sent and may be sent again
+        self.request: _Request | None = None  # queued or sent
+        self.answered: _Request | None = None  # its reply found no room yet
+
+
+class Req(Sharing):
+    """The machine of a REQ socket.
+
+    Args:
+        out: the driver's actions.
+        seed: the number before the first request id; None: a random one.
+    """
+
+    def __init__(self, out: Actions, *, seed: int | None = None) -> None:
+        super().__init__(out)
+        self._last_id: int = SystemRandom().getrandbits(31) if seed is None else seed
+        self._retry: float = _RETRY
+        self._fail_no_peers = False
+        self._askers: dict[int, _Asker] = {}
+        self._requests: dict[bytes, _Request] = {}  # queued and sent ones, by the id as it is on the wire
+        self._queue: Fifo[_Request] = Fifo()
+        self._sent: dict[int, Fifo[_Request]] = {}  # by pipe
+        self._alarms = Alarms()
+
+    # --- contexts and what they send
+
+    def context_opened(self, context: int) -> None:
+        self._askers[context] = _Asker(context, self._retry, self._fail_no_peers)
+        self.out.set_window(context, _WINDOW)
+
+    def context_closed(self, context: int) -> None:
+        asker = self._askers.pop(context, None)
+        if asker is not None:
+            self._cancel(asker)
+
+    def context_message(self, context: int, message: Outgoing) -> None:
+        asker = self._askers.get(context)
+        if asker is None or message.kind != DATA:
+            self._control(asker, message)
+            return
+        self._cancel(asker)
+        if asker.fail_no_peers and len(self.peers) == 0:
+            self.out.fail(context, message.serial, "NoPeersError")
+            if message.claim():
+                message.release()
+            return
+        request = _Request(asker, message, self._new_key())
+        asker.request = request
+        self._requests[request.key] = request
+        self._queue.append(request)
+        self.pump()
+
+    def _control(self, asker: _Asker | None, message: Outgoing) -> None:
+        """Deal with what is no request."""
+        if asker is None or message.kind != CANCEL:
+            self.discard(message, UNEXPECTED, 0)
+        elif message.claim():
+            current = asker.request if asker.answered is None else asker.answered
+            if current is not None and current.serial == message.serial:
+                self._cancel(asker)
+            message.release()
+
+    def _cancel(self, asker: _Asker) -> None:
+        """Forget a context's request, or the reply that found no room."""
+        answered = asker.answered
+        if answered is not None:
+            asker.answered = None
+            self.out.count(CANCELED, answered.pipe)
+            answered.message.release()
+        request = asker.request
+        if request is not None:
+            self._forget(request)
+            if request.claimed:
+                request.message.release()
+            else:
+                self.discard(request.message, CANCELED, 0)
+
+    def _fail(self, request: _Request, error: str) -> None:
+        """End a request with an error."""
+        self._forget(request)
+        self.out.fail(request.asker.id, request.serial, error)
+        if request.claimed or request.message.claim():
+            request.message.release()
+
+    def _forget(self, request: _Request) -> None:
+        """Take a request out of all tables; its message remains to be dealt with."""
+        request.asker.request = None
+        request.asker.alarm.cancel()
+        del self._requests[request.key]
+        cast("Fifo[_Request]", request.home).remove(request)
+
+    def _new_key(self) -> bytes:
+        """The next request id, as it is on the wire: the top bit marks the end of the backtrace."""
+        while True:
+            self._last_id = (self._last_id + 1) & 0x7FFFFFFF
+            key = (self._last_id | 0x80000000).to_bytes(4, "big")
+            if key not in self._requests:
+                return key
+
+    # --- pipes and what is sent by them
+
+    def pump(self) -> None:
+        while self._queue.length > 0:
+            peer = self.ready.head
+            if peer is None:
+                return
+            request = self._queue.popleft()
+            if request is None:
+                return
+            if request.claimed or request.message.claim():
+                self._send(request, peer)
+            else:  # its sender took it back
+                request.asker.request = None
+                del self._requests[request.key]
+
+    def _send(self, request: _Request, peer: Peer) -> None:
+        """Send a claimed request by this pipe, or by the next ready one if this is where it was sent before."""
+        if request.pipe == peer.id:
+            other = self.ready.following(peer)
+            if other is not None:
+                peer = other
+        self.ready.rotate(peer)
+        request.claimed = True
+        request.pipe = peer.id
+        request.retry = request.asker.retry
+        self._sent[peer.id].append(request)
+        if request.retry > 0.0:
+            self._alarms.set(request.asker.alarm, self.now + max(request.retry, _RETRY_FLOOR))
+            self.deadline = self._alarms.first
+        self.out.transmit(peer.id, request.key, request.message, 0)
+
+    def _send_again(self, request: _Request) -> None:
+        """Queue a request that was sent."""
+        request.asker.alarm.cancel()
+        cast("Fifo[_Request]", request.home).remove(request)
+        self._queue.append(request)
+
+    def timer_due(self) -> None:
+        alarm = self._alarms.ring(self.now)
+        while alarm is not None:
+            asker = self._askers.get(alarm.owner)
+            if asker is not None and asker.request is not None:
+                self._send_again(asker.request)
+            alarm = self._alarms.ring(self.now)
+        self.pump()
+        self.deadline = self._alarms.first
+
+    def peer_joined(self, peer: Peer) -> None:
+        self._sent[peer.id] = Fifo()
+
+    def peer_lost(self, peer: Peer) -> None:
+        super().peer_lost(peer)
+        if len(self.peers) == 0:
+            self._nobody_left()
+        sent = self._sent[peer.id]
+        request = sent.head
+        while request is not None:
+            if request.retry > 0.0:
+                self._send_again(request)
+            else:
+                self._fail(request, "CanceledError")
+            request = sent.head
+        del self._sent[peer.id]
+        self.pump()
+
+    def _nobody_left(self) -> None:
+        """Fail what may not wait for a peer."""
+        for asker in self._askers.values():
+            if asker.fail_no_peers and asker.request is not None:
+                self._fail(asker.request, "NoPeersError")
+
+    # --- replies
+
+    def pipe_message(self, pipe: int, payload: bytes) -> bool:
+        if len(payload) < 4 or payload[0] < 0x80:
+            self.out.count(GARBLED, pipe)
+            return True
+        request = self._requests.get(payload[:4])
+        if request is None or request.pipe == 0:
+            self.out.count(UNKNOWN_REPLY, pipe)
+            return True
+        self._forget(request)
+        request.pipe = pipe
+        request.reply = payload
+        self._deliver_reply(request)
+        return True
+
+    def _deliver_reply(self, request: _Request) -> None:
+        """Give the context its reply, now or as soon as there is room; until then its successor can ask again."""
+        asker = request.asker
+        if self.out.deliver(asker.id, request.pipe, request.reply, 4, request.serial, b"") != 0:
+            asker.answered = None
+            request.message.release()
+        else:
+            asker.answered = request
+
+    def context_wants(self, context: int) -> None:
+        asker = self._askers.get(context)
+        if asker is not None and asker.answered is not None:
+            self._deliver_reply(asker.answered)
+
+    # --- options
+
+    def configure(self, context: int | None, name: str, value: Any) -> None:
+        if name == "RETRY-TIME":
+            self._set_retry(context, float(value))
+        elif name == "FAIL-NO-PEERS":
+            self._set_fail_no_peers(context, bool(value))
+
+    def _set_retry(self, context: int | None, seconds: float) -> None:
+        if context is None:
+            self._retry = seconds
+        for asker in self._askers.values():
+            if asker.id == context or (context is None and not asker.own_retry):
+                asker.retry = seconds
+                asker.own_retry = context is not None
+
+    def _set_fail_no_peers(self, context: int | None, on: bool) -> None:
+        if context is None:
+            self._fail_no_peers = on
+        for asker in self._askers.values():
+            if asker.id == context or (context is None and not asker.own_fail_no_peers):
+                asker.fail_no_peers = on
+                asker.own_fail_no_peers = context is not None
+        if len(self.peers) == 0:
+            self._nobody_left()

@@ -1,0 +1,427 @@
+cdef extern from "sys/socket.h" nogil:
+    struct iovec_t "iovec":
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec_t *msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, msghdr *message, int flags)
+    ssize_t recv(int fd, void *buffer, size_t length, int flags)
+    enum: MSG_NOSIGNAL
+    enum: MSG_DONTWAIT
+
+cdef extern from "sys/uio.h" nogil:
+    pass
+
+STREAM = 0
+IPC = 1
+
+cdef enum:
+    SCRATCH = 256 * 1024     # what one read of a socket may bring; shared by all readers of the process
+    WHOLE = 32 * 1024        # bodies from here on are read straight into their own bytes
+    STAGED = 16 * 1024       # payloads up to here are copied together into one write
+    VECTORS = 128
+
+cdef char *_scratch = NULL
+
+
+cdef int _check_framing(int framing) except -1:
+    if framing != 0 and framing != 1:
+        raise BadValueError(f"framing {framing}: there are STREAM (0) and IPC (1)")
+    return 0
+
+
+cdef inline uint64_t _be64(const uint8_t *at) noexcept:
+    return (<uint64_t>at[0] << 56 | <uint64_t>at[1] << 48 | <uint64_t>at[2] << 40 | <uint64_t>at[3] << 32
+            | <uint64_t>at[4] << 24 | <uint64_t>at[5] << 16 | <uint64_t>at[6] << 8 | <uint64_t>at[7])
+
+
+cdef inline void _put_be64(uint8_t *at, uint64_t value) noexcept:
+    cdef int i
+    for i in range(8):
+        at[i] = <uint8_t>(value >> (56 - 8 * i))
+
+
+cdef class FrameReader:
+    """Reads SP frames from a non-blocking descriptor: `length (u64 BE) ‖ payload`, on ipc with 0x01 before it.
+
+    `framing`: STREAM or IPC; `max_size`: bytes of the largest payload, 0 for any (MAX-RCV-SIZE).
+    """
+
+    cdef readonly int fd, framing
+    cdef public uint64_t max_size
+    cdef readonly uint64_t received, frames  # bytes, and messages that were complete
+    cdef readonly bint eof
+    cdef readonly size_t got  # bytes of the last read
+    cdef readonly bint full  # it filled its room: there may be more
+    cdef readonly object error  # what was wrong with the bytes after the last good message, or None
+    cdef int head           # bytes of a frame's head
+    cdef char *rest         # the beginning of a frame that is not complete
+    cdef size_t rest_length
+    cdef object whole       # a large body on its way
+    cdef size_t whole_filled, whole_length
+
+    def __cinit__(self, int fd, int framing, uint64_t max_size=0):
+        global _scratch
+        _check_framing(framing)
+        self.fd, self.framing, self.max_size = fd, framing, max_size
+        self.head = 8 + framing
+        if _scratch == NULL:
+            _scratch = <char *>malloc(SCRATCH + WHOLE + 16)
+            if _scratch == NULL:
+                raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.rest)
+
+    def read(self):
+        """What has arrived, as a list of complete payloads; `eof` is set when the peer has closed.
+
+        Bytes that break the format set `error` (TooLongError before any allocation, GarbledError) beside the messages
+        before them, which are returned: close the pipe, nothing is read any more. Raises OSError as the system says.
+        """
+        cdef ssize_t got
+        cdef size_t room = SCRATCH
+        cdef int why
+        cdef list found = []  # made before the scratch is filled: making it may run a finalizer, and that another reader
+        self.got, self.full = 0, False
+        if self.error is not None:
+            return found
+        if self.whole is not None:
+            room = self.whole_length - self.whole_filled
+            got = recv(self.fd, PyBytes_AS_STRING(self.whole) + self.whole_filled, room, MSG_DONTWAIT)
+        else:
+            self.recall()
+            got = recv(self.fd, _scratch + self.rest_length, room, MSG_DONTWAIT)
+        if got < 0:
+            why = errno
+            if why == EAGAIN or why == EINTR:
+                return found
+            raise OSError(why, os.strerror(why))
+        self.got, self.full = got, <size_t>got == room
+        if got == 0:
+            self.eof = True
+            return found
+        self.received += got
+        if self.whole is not None:
+            self.grown(got, found)
+        else:
+            self.parse(_scratch, self.rest_length + got, found)
+        return found
+
+    @property
+    def over(self):
+        """Nothing is read any more: the peer has closed, or its bytes were wrong."""
+        return self.ended()
+
+    cdef bint ended(self) noexcept:
+        return self.eof or self.error is not None
+
+    @property
+    def more(self):
+        """What to do after a read, in one word: 2: it is `over`; 1: read again, it was `full`; 0: wait."""
+        return 2 if self.ended() else self.full
+
+    def feed(self, data):
+        """The same for bytes that came another way (TLS): returns the payloads that are complete now."""
+        cdef Py_buffer view
+        cdef list found = []
+        cdef size_t at = 0, part
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while at < <size_t>view.len and self.error is None:
+                if self.whole is not None:
+                    part = min(self.whole_length - self.whole_filled, <size_t>view.len - at)
+                    memcpy(PyBytes_AS_STRING(self.whole) + self.whole_filled, <char *>view.buf + at, part)
+                    self.grown(part, found)
+                else:
+                    part = min(<size_t>SCRATCH, <size_t>view.len - at)
+                    self.recall()
+                    memcpy(_scratch + self.rest_length, <char *>view.buf + at, part)
+                    self.parse(_scratch, self.rest_length + part, found)
+                at += part
+                self.received += part
+        finally:
+            PyBuffer_Release(&view)
+        return found
+
+    cdef void recall(self) noexcept:
+        """The beginning of a frame that is not complete goes before what comes."""
+        if self.rest_length:
+            memcpy(_scratch, self.rest, self.rest_length)
+
+    cdef int grown(self, size_t got, list found) except -1:
+        self.whole_filled += got
+        if self.whole_filled == self.whole_length:
+            whole, self.whole = self.whole, None
+            self.frames += 1
+            found.append(whole)
+        return 0
+
+    cdef int parse(self, char *data, size_t length, list found) except -1:
+        try:
+            self.split(data, length, found)
+        except Exception as error:
+            self.error = error
+            self.keep(NULL, 0)
+        return 0
+
+    cdef int split(self, char *data, size_t length, list found) except -1:
+        cdef uint64_t size
+        cdef size_t at = 0
+        while length - at >= <size_t>self.head:
+            self.check_start(data + at, length - at)
+            size = _be64(<uint8_t *>data + at + self.framing)
+            self.check(size)
+            if length - at - self.head >= size:
+                found.append(PyBytes_FromStringAndSize(data + at + self.head, size))
+                at += self.head + size
+                self.frames += 1
+            elif size >= WHOLE:
+                self.begin_whole(size, data + at + self.head, length - at - self.head)
+                at = length
+            else:
+                break
+        self.check_start(data + at, length - at)
+        self.keep(data + at, length - at)
+        return 0
+
+    cdef int check_start(self, char *data, size_t length) except -1:
+        """What can be wrong with a head is wrong at once, before all of it is there."""
+        if length and self.framing == 1 and data[0] != 1:
+            raise GarbledError(f"an ipc frame begins with 0x{<uint8_t>data[0]:02x} instead of 0x01")
+        if length > <size_t>self.framing and data[self.framing] & 0x80:
+            raise GarbledError(f"a frame's length begins with 0x{<uint8_t>data[self.framing]:02x}: its highest bit is set")
+        return 0
+
+    cdef int check(self, uint64_t size) except -1:
+        if self.max_size and size > self.max_size:
+            raise TooLongError(f"a message of {size} bytes exceeds MAX-RCV-SIZE ({self.max_size})")
+        if size > LONGEST:
+            raise TooLongError(f"a message of {size} bytes is more than this machine can hold")
+        return 0
+
+    cdef int begin_whole(self, uint64_t size, char *part, size_t length) except -1:
+        try:
+            self.whole = PyBytes_FromStringAndSize(NULL, size)
+        except MemoryError:
+            raise TooLongError(f"no memory for a message of {size} bytes") from None
+        self.whole_length, self.whole_filled = size, length
+        memcpy(PyBytes_AS_STRING(self.whole), part, length)
+        return 0
+
+    cdef int keep(self, char *part, size_t length) except -1:
+        cdef char *rest
+        if length:
+            rest = <char *>realloc(self.rest, length)
+            if rest == NULL:
+                raise MemoryError()
+            self.rest = rest
+            memcpy(self.rest, part, length)
+        elif self.rest != NULL:
+            free(self.rest)
+            self.rest = NULL
+        self.rest_length = length
+        return 0
+
+
+cdef struct frame:
+    size_t staged          # bytes of it in the staging buffer (head, prefix, small payload)
+    char *at               # its large payload in shared memory or in bytes, or NULL
+    size_t length
+    PyObject *keep         # the Record (released when the kernel has it all) or the bytes
+    bint is_record
+
+
+cdef class FrameWriter:
+    """Writes SP frames to a non-blocking descriptor, many in one call; payloads straight from shared memory.
+
+    A record pushed is retained, and released when the kernel has accepted its last byte.
+    """
+
+    cdef readonly int fd, framing
+    cdef readonly uint64_t sent, frames   # bytes and messages that the kernel accepted
+    cdef readonly size_t pending          # bytes that it has not
+    cdef frame *queue
+    cdef size_t first, count, room        # of the queue
+    cdef char *staging
+    cdef size_t staged_first, staged_end, staged_room
+    cdef size_t done                      # bytes of the first frame that the kernel has
+
+    def __cinit__(self, int fd, int framing):
+        _check_framing(framing)
+        self.fd, self.framing = fd, framing
+
+    def __dealloc__(self):
+        self.drop_all()
+        free(self.queue)
+        free(self.staging)
+
+    @property
+    def queued(self):
+        """Messages not yet accepted whole."""
+        return self.count
+
+    cdef void drop_all(self) noexcept:
+        while self.count:
+            self.pop()
+        self.pending = 0
+
+    cdef void pop(self) noexcept:
+        cdef frame *f = &self.queue[self.first]
+        cdef PyObject *keep = f.keep
+        cdef Record record
+        self.first += 1
+        self.count -= 1
+        if keep != NULL:
+            if f.is_record:
+                record = <Record>keep
+                if record.users > 0:
+                    record.users -= 1
+                    if record.users == 0:
+                        record.finish()
+            Py_DECREF(<object>keep)
+
+    cdef frame *push(self, size_t staged) except NULL:
+        cdef frame *queue
+        cdef char *staging
+        if self.first + self.count == self.room:
+            if self.first > self.room // 2:
+                memmove(self.queue, self.queue + self.first, self.count * sizeof(frame))
+                self.first = 0
+            else:
+                queue = <frame *>realloc(self.queue, max(2 * self.room, <size_t>32) * sizeof(frame))
+                if queue == NULL:
+                    raise MemoryError()
+                self.queue, self.room = queue, max(2 * self.room, <size_t>32)
+        if self.staged_end + staged > self.staged_room:
+            if self.staged_first > self.staged_room // 2:
+                memmove(self.staging, self.staging + self.staged_first, self.staged_end - self.staged_first)
+                self.staged_end -= self.staged_first
+                self.staged_first = 0
+            if self.staged_end + staged > self.staged_room:
+                staging = <char *>realloc(self.staging, 2 * (self.staged_end + staged) + 1024)
+                if staging == NULL:
+                    raise MemoryError()
+                self.staging, self.staged_room = staging, 2 * (self.staged_end + staged) + 1024
+        cdef frame *f = &self.queue[self.first + self.count]
+        self.count += 1
+        memset(f, 0, sizeof(frame))
+        f.staged = staged
+        return f
+
+    cdef char *stage_head(self, size_t size) noexcept:
+        cdef char *at = self.staging + self.staged_end
+        if self.framing == 1:
+            at[0] = 1
+            at += 1
+        _put_be64(<uint8_t *>at, size)
+        return at + 8
+
+    cdef int add(self, bytes prefix, char *payload, size_t length, object keep, bint is_record) except -1:
+        cdef size_t before = PyBytes_GET_SIZE(prefix)
+        cdef size_t head = 8 + self.framing + before
+        cdef bint small = length <= STAGED
+        cdef frame *f = self.push(head + (length if small else 0))
+        cdef char *at = self.stage_head(before + length)
+        memcpy(at, PyBytes_AS_STRING(prefix), before)
+        if small:
+            memcpy(at + before, payload, length)
+        else:
+            f.at, f.length = payload, length
+        if is_record or not small:
+            Py_INCREF(keep)
+            f.keep, f.is_record = <PyObject *>keep, is_record
+        self.staged_end += f.staged
+        self.pending += head + length
+        return 0
+
+    def push_record(self, bytes prefix not None, Record record not None, size_t skip=0):
+        """Queue a frame: prefix ‖ the record's payload without its first `skip` bytes. Returns `pending`."""
+        if skip > record.taken.length:
+            raise InternalError(f"cannot leave out {skip} bytes of a payload of {record.taken.length}")
+        self.add(prefix, record.data() + skip, record.taken.length - skip, record, True)
+        record.users += 1
+        return self.pending
+
+    def push_bytes(self, bytes payload not None):
+        """Queue a frame of these bytes. Returns `pending`."""
+        self.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, False)
+        return self.pending
+
+    def flush(self):
+        """Write what the kernel takes. True: all of it; False: call again when the descriptor is writable."""
+        cdef iovec_t[VECTORS] vectors
+        cdef msghdr message
+        cdef ssize_t wrote
+        cdef int why
+        while self.count:
+            memset(&message, 0, sizeof(msghdr))
+            message.msg_iov = vectors
+            message.msg_iovlen = self.gather(vectors)
+            wrote = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if wrote < 0:
+                why = errno
+                if why == EINTR:
+                    continue
+                if why == EAGAIN:
+                    return False
+                raise OSError(why, os.strerror(why))
+            self.advance(wrote)
+        return True
+
+    cdef int gather(self, iovec_t *vectors) noexcept:
+        """Describe the queue to the kernel; staged parts that lie side by side go as one."""
+        cdef size_t i, skip = self.done, staged = self.staged_first, part
+        cdef int n = 0
+        cdef frame *f
+        for i in range(self.count):
+            if n >= VECTORS - 2:
+                break
+            f = &self.queue[self.first + i]
+            if skip < f.staged:
+                part = f.staged - skip
+                if n and <char *>vectors[n - 1].iov_base + vectors[n - 1].iov_len == self.staging + staged:
+                    vectors[n - 1].iov_len += part
+                else:
+                    vectors[n].iov_base, vectors[n].iov_len = self.staging + staged, part
+                    n += 1
+                staged += part
+                skip = 0
+            else:
+                skip -= f.staged
+            if f.at != NULL:
+                vectors[n].iov_base, vectors[n].iov_len = f.at + skip, f.length - skip
+                n += 1
+                skip = 0
+        return n
+
+    cdef void advance(self, size_t wrote) noexcept:
+        cdef frame *f
+        cdef size_t left, part, whole
+        self.sent += wrote
+        self.pending -= wrote
+        while wrote:
+            f = &self.queue[self.first]
+            whole = f.staged + (f.length if f.at != NULL else 0)
+            left = whole - self.done
+            part = min(left, wrote)
+            if self.done < f.staged:
+                self.staged_first += min(part, f.staged - self.done)
+            wrote -= part
+            self.done += part
+            if self.done == whole:
+                self.done = 0
+                self.frames += 1
+                self.pop()
+        if self.count == 0:
+            self.first = self.staged_first = self.staged_end = 0
+            if self.staged_room > 4 * SCRATCH:
+                free(self.staging)
+                self.staging, self.staged_room = NULL, 0
+
+    def discard(self):
+        """The pipe is gone: give back every record that it did not take. Returns how many messages those were."""
+        cdef size_t n = self.count
+        self.drop_all()
+        return n

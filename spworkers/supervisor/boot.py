@@ -1,0 +1,87 @@
+"""What a child of the supervisor is given at its start, and where its code is found."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from spworkers.channel import Channel
+from spworkers.errors import BadValueError
+
+__all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "load_entry"]
+
+ENTRIES: Final[dict[str, str]] = {
+    "io": "spworkers.ioproc.main:run",
+    "worker": "spworkers.workers.worker:run",
+}
+"""The entry point of each role, for specifications without a field `entry` of their own."""
+PRELOAD: Final[tuple[str, ...]] = ("spworkers.ioproc.main",)
+"""Modules that the supervisor imports at its start: a program's first child is an I/O process, and somebody waits for
+it. The modules of our other roles it imports when the first child of that role is asked for."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What the entry point of a role is called with. All its descriptors belong to the child.
+
+    Args:
+        key: the name under which the supervisor and the user's process know this child.
+        generation: 1 for the first process of this key, one more for each that replaces it.
+        spec: what `spawn` said, unchanged from generation to generation.
+        fds: a worker's channels to the I/O processes of `spec["attach"]`, in that order; then the descriptors of
+            `spawn`.
+        kept: what the predecessors kept, by name: bytes, and descriptors.
+        clients: names of the predecessor's clients that live; the channel of each comes as a message `client` before
+            any other. Who is not here has died meanwhile, and no `client_gone` tells so.
+        channel: to the supervisor, not to be closed. To it: keep, drop, inproc_listen, inproc_close, inproc_dial, kill,
+            recycle. From it: client, client_gone, inproc_incoming, stop, and answers.
+    """
+
+    key: str
+    generation: int
+    spec: dict[str, Any]
+    fds: list[int]
+    kept: dict[str, tuple[bytes, list[int]]]
+    clients: tuple[str, ...]
+    channel: Channel = field(repr=False)
+
+
+Entry = Callable[[Boot], "int | None"]
+"""The entry point of a role; the process ends with what it returns as its exit code (None: 0).
+
+Who returns 0 has finished and is not replaced, unless it sent `recycle` before. Every other end is a death: the process
+is replaced."""
+
+
+def entry_of(role: str, spec: dict[str, Any]) -> str:
+    """The name `"module:function"` of the entry point for a role and specification.
+
+    Raises:
+        BadValueError: there is none.
+    """
+    name = spec.get("entry", ENTRIES.get(role))
+    if not isinstance(name, str) or not all(part.strip() for part in name.partition(":")):
+        raise BadValueError(
+            f"role {role!r} has the entry point {name!r}; known roles are {', '.join(sorted(ENTRIES))},"
+            ' others need spec["entry"] = "module:function"'
+        )
+    return name
+
+
+def load_entry(name: str) -> Entry:
+    """The function that `"module:function"` names.
+
+    Raises:
+        ImportError, AttributeError: there is no such module or function.
+        TypeError: it is no function.
+    """
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"entry point {name!r} is no function but {found!r}")
+    entry: Entry = found
+    return entry

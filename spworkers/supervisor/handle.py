@@ -1,0 +1,449 @@
+"""A supervisor as its user has it: what it can be asked for, and how it goes on when the process behind it dies.
+
+When a supervisor dies, its children die with it. The control thread sees it (pidfd, end-of-file), waits until none of
+them is left and starts another; then a thread of its own calls those who asked for it (`on_restart`), and sends again
+what was not answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from spworkers.channel import Channel
+from spworkers.errors import (
+    ChannelClosedError,
+    ClosedError,
+    ConnTimeoutError,
+    ForkedError,
+    SPError,
+    SupervisorError,
+)
+from spworkers.messages import Message
+from spworkers.packet import close_fds
+from spworkers.supervisor.boot import PRELOAD
+from spworkers.supervisor.claims import remove_address
+from spworkers.supervisor.control import Control, OnClosed, OnMessage
+from spworkers.supervisor.life import Life
+from spworkers.supervisor.surroundings import surroundings, whereabouts
+
+__all__ = ["ChildEvent", "OnEvent", "Supervisor"]
+
+QUICK: Final = 1.0
+"""Seconds; a supervisor that dies younger, or before it was ready, died of its start."""
+QUICK_LIMIT: Final = 3
+"""So many of them in a row, and no other is started, until somebody needs one."""
+EXIT_TIMEOUT: Final = 2.0
+"""Seconds that a supervisor has to end at our exit; then it is killed."""
+
+
+@dataclass(frozen=True)
+class ChildEvent:
+    """What happened to a child.
+
+    Args:
+        kind: "died"; "started": its successor was; "failed": it died too often at its start, and the next attempt is in
+            `retry` seconds; "ended": it finished, or cannot be started, and no successor comes; "lost": events were
+            lost, as this process did not listen for long.
+        key: its key.
+        pid: of the process that died, or started; 0: there was none.
+        generation: of that process.
+        reason: of the death: "killed by SIGKILL", "exit code 3", "ValueError: boom (exit code 1)".
+        retry: see "failed".
+    """
+
+    kind: str
+    key: str
+    pid: int = 0
+    generation: int = 0
+    reason: str = ""
+    retry: float = 0.0
+
+
+OnEvent = Callable[[ChildEvent], None]
+
+
+class Supervisor:
+    """A supervisor, as its user sees it; the process behind it may change. Any thread may use it.
+
+    Args:
+        control: the process' thread for control channels.
+        preload: modules that it imports before its first fork.
+    """
+
+    def __init__(self, control: Control, preload: Sequence[str] = PRELOAD) -> None:
+        self._control = control
+        self._preload = tuple(preload)
+        self._where = whereabouts()
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._life: Life | None = None
+        self._closed = False
+        self._quick = 0
+        self._events: dict[str, OnEvent] = {}
+        self._restarts: list[Callable[[], None]] = []
+        self._lost: list[Life] = []  # dead ones, whose unanswered requests are to be sent again
+        self._bereft = False  # the children of a dead one are to be set up again
+        self._recovery: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the supervisor, which is started if there is none."""
+        return self.start().pid
+
+    # --- Children
+
+    def spawn(
+        self,
+        key: str,
+        role: str,
+        spec: Mapping[str, Any],
+        *,
+        restart: bool = True,
+        fds: Sequence[int] = (),
+        on_event: OnEvent | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Start a child.
+
+        It gets this process' environment, working directory, umask and sys.path of this moment, and so do its
+        successors.
+
+        Args:
+            key: a name for it, unique in this process. The same request again does nothing.
+            role: "io" or "worker", or any other if `spec["entry"]` names its entry point, "module:function".
+            spec: plain values, for its entry point. `spec["attach"]`: key (or keys) of the I/O process that it is a
+                client of.
+            restart: replace it when it dies.
+            fds: descriptors for it and its successors; they stay the caller's here.
+            on_event: called on the control thread with what happens to it. It must not wait.
+            timeout: seconds to wait for the supervisor at most; None: for ever.
+
+        Returns:
+            Its pid.
+
+        Raises:
+            SupervisorError: there is another child of this key, or none to attach to; or no supervisor can be started.
+            BadValueError: there is no such role.
+            ResourceError: the system has no room for another process.
+        """
+        former = self._events.get(key)
+        if on_event is not None:  # now: the first event may come before this thread runs again
+            self._events[key] = on_event
+        message = {"t": "spawn", "key": key, "role": role, "spec": dict(spec), "restart": restart, **surroundings()}
+        try:
+            return int(self._ask(message, fds, timeout))
+        except BaseException as error:
+            if not isinstance(error, SPError) or isinstance(error, ConnTimeoutError):
+                with contextlib.suppress(SPError):  # it may come to life yet, and nobody would know of it
+                    self.end(key, wait=False)
+            self._events.pop(key, None)
+            self._events.update({} if former is None else {key: former})
+            raise
+
+    def end(self, key: str, grace: float = 0.0, *, wait: bool = True, timeout: float | None = None) -> str:
+        """End a child; it is gone, with its tickets and everything that was kept for it, when this returns.
+
+        Args:
+            key: whose; if it is gone already, that is fine.
+            grace: seconds in which it may end by itself, told by `stop`; then its process group is killed.
+            wait: False: return at once; it ends all the same.
+            timeout: seconds to wait at most; None: for ever.
+
+        Returns:
+            How it ended; nothing if that was not waited for.
+        """
+        self._events.pop(key, None)
+        message = {"t": "end", "key": key, "grace": grace}
+        if wait:
+            return str(self._ask(message, (), timeout))
+        life = self.start()
+        with contextlib.suppress(ChannelClosedError):  # then its children are dead, and it will not come back
+            self._control.post(life.channel, message)
+        return ""
+
+    def keep(self, key: str, name: str, blob: bytes, fds: Sequence[int] = ()) -> None:
+        """Keep bytes and duplicates of descriptors for a child's successors, in place of what has that name.
+
+        Raises:
+            SupervisorError: there is no such child.
+        """
+        self._ask({"t": "keep", "key": key, "name": name, "blob": blob}, fds)
+
+    def drop(self, key: str, name: str) -> None:
+        """Keep it no more."""
+        self._ask({"t": "drop", "key": key, "name": name})
+
+    def ticket(self, key: str, token: bytes, blob: bytes, fds: Sequence[int] = ()) -> str:
+        """Leave something for another process of this user, which gets it, once, by `claim(address, token)`.
+
+        Args:
+            key: the child with whose end the ticket ends.
+            token: 32 random bytes (`secrets.token_bytes(32)`).
+            blob: for who claims it.
+            fds: likewise; they stay the caller's here.
+
+        Returns:
+            The address for `claim`.
+
+        Raises:
+            SupervisorError: there is no such child.
+        """
+        address = str(self._ask({"t": "ticket_put", "key": key, "token": token, "blob": blob}, fds))
+        life = self._life
+        if life is not None:
+            life.claims = address
+        return address
+
+    def drop_ticket(self, token: bytes) -> None:
+        """Nobody shall claim it any more."""
+        self._ask({"t": "ticket_drop", "token": token})
+
+    # --- Other channels on the same thread
+
+    def register(
+        self, channel: Channel, on_message: OnMessage, on_closed: OnClosed | None = None, *, carry: bool = False
+    ) -> None:
+        """Have the control thread listen to a channel. See `Control.register`."""
+        self._check()
+        self._control.register(channel, on_message, on_closed, carry=carry)
+
+    def unregister(self, channel: Channel) -> None:
+        """Stop listening; what is not answered fails with ClosedError. See `Control.unregister`."""
+        if self._owner == os.getpid():
+            self._control.unregister(channel)
+
+    def transfer(self, old: Channel, new: Channel) -> None:
+        """Send what was not answered on one channel on another. See `Control.transfer`."""
+        self._check()
+        self._control.transfer(old, new)
+
+    def request(
+        self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None
+    ) -> Any:
+        """Ask whoever is behind a registered channel, and wait for the answer. See `Control.request`."""
+        self._check()
+        return self._control.request(channel, message, fds, timeout)
+
+    def post(self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message that has no answer on a registered channel, without waiting. See `Control.post`."""
+        self._check()
+        self._control.post(channel, message, fds)
+
+    # --- Its life
+
+    def on_restart(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called after the supervisor had died, with all its children, and another one was started.
+
+        It is called on a thread of its own, may make requests, and is not called twice at the same time. A request of
+        it fails if the supervisor dies again meanwhile; then it is called again.
+        """
+        with self._lock:
+            self._restarts.append(callback)
+
+    def forget_restart(self, callback: Callable[[], None]) -> None:
+        """Do not call it any more; nothing happens if it is unknown."""
+        with self._lock:
+            if callback in self._restarts:
+                self._restarts.remove(callback)
+
+    def start(self) -> Life:
+        """Start the process, if there is none.
+
+        Raises:
+            SupervisorError, ResourceError: it cannot be started.
+        """
+        life = self._life
+        if life is not None and self._owner == os.getpid():
+            return life
+        with self._lock:
+            self._check()
+            if self._life is None:
+                begun = self._begin()
+                if self._life is None:
+                    self._life = begun
+                    self._recover()  # those who were there when the last one was given up
+                else:  # a signal's handler, in the middle of the line above, was faster
+                    self._dismiss(begun, 0.0)
+            return self._life
+
+    def _begin(self) -> Life:
+        life = Life(self._preload)
+        try:
+            self._control.register(
+                life.channel,
+                lambda message, fds: self._on_message(life, message, fds),
+                lambda: self._on_death(life),
+                carry=True,
+            )
+        except BaseException:
+            life.leave(0.0)
+            raise
+        if life.watch is not None:
+            self._control.watch(life.watch.fileno(), lambda: self._on_death(life))
+        return life
+
+    def _check(self) -> None:
+        if self._owner != os.getpid():
+            raise ForkedError(
+                f"this supervisor belongs to process {self._owner}; a forked child gets its own by get_supervisor()"
+            )
+        if self._closed:
+            raise ClosedError("the supervisor was closed")
+
+    def _ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None) -> Any:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            life = self.start()
+            rest = None if deadline is None else deadline - time.monotonic()
+            carried = threading.current_thread() is not self._recovery
+            try:
+                return self._control.request(life.channel, message, fds, rest, carried=carried)
+            except ClosedError:
+                if self._closed or self._life is life or not carried:
+                    raise  # the channel is as it was, so it was something else: a descriptor of the caller's
+
+    # --- On the control thread
+
+    def _on_message(self, life: Life, message: Message, fds: list[int]) -> None:
+        close_fds(fds)
+        kind = message["t"]
+        if kind == "ready":
+            life.ready = True
+        elif kind == "notices_lost":
+            for key, call in list(self._events.items()):
+                call(ChildEvent("lost", key))
+        elif kind.startswith("child_"):
+            facts = {name: value for name, value in message.items() if name != "t"}
+            event = ChildEvent(kind.removeprefix("child_"), **facts)
+            found = self._events.pop(event.key, None) if event.kind == "ended" else self._events.get(event.key)
+            if found is not None:
+                found(event)
+
+    def _on_death(self, life: Life) -> None:
+        """The process is gone, or has hung up: bury it, and start another if that makes sense."""
+        with self._lock:
+            if self._life is not life:
+                return  # told twice: by its channel and by its pidfd
+            self._life = None
+            if life.watch is not None:
+                self._control.unwatch(life.watch.fileno())
+            died_of_start = life.age < QUICK or not life.ready
+            self._quick = self._quick + 1 if died_of_start else 0
+            reason = life.bury()
+            remove_address(life.claims)
+            self._lost.append(life)
+            self._bereft = True
+            problem = self._try_again(reason)
+            if problem is None:
+                self._recover()
+            else:
+                self._give_up(problem)
+
+    def _try_again(self, reason: str) -> SPError | None:
+        """Start another one; or say why not."""
+        if self._quick > QUICK_LIMIT:
+            return SupervisorError(
+                f"the supervisor died {self._quick} times in a row at its start, the last time with {reason};"
+                " its words are on stderr"
+            )
+        if whereabouts() != self._where:  # setuid(), say: this thread would start one for others
+            return SupervisorError(f"the supervisor has ended ({reason}), and its user has left its surroundings")
+        try:
+            self._life = self._begin()
+        except SPError as error:
+            return error
+        return None
+
+    def _give_up(self, problem: SPError) -> None:
+        _log(str(problem))
+        lost, self._lost = self._lost, []
+        for life in lost:
+            self._control.abandon(life.channel, problem)
+
+    # --- On a thread of its own, after a restart
+
+    def _recover(self) -> None:
+        if not self._bereft or self._recovery is not None:
+            return
+        thread = threading.Thread(target=self._set_up_again, name="spworkers-restart", daemon=True)
+        self._recovery = thread
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no room; or the interpreter exits
+            self._recovery = None
+            self._give_up(SupervisorError(f"cannot set up again what the supervisor's death ended: {error}"))
+
+    def _set_up_again(self) -> None:
+        while True:
+            with self._lock:
+                life = self._life
+                if not self._bereft or life is None or self._closed:
+                    self._recovery = None
+                    return
+                self._bereft = False
+                lost, self._lost = self._lost, []
+                callbacks = list(self._restarts)
+            for callback in callbacks:
+                try:
+                    callback()
+                except Exception as error:
+                    _log(f"after a restart of the supervisor: {type(error).__name__}: {error}")
+            for dead in lost:
+                with contextlib.suppress(ClosedError):  # the interpreter exits
+                    self._control.transfer(dead.channel, life.channel)
+
+    # --- The end
+
+    def close(self, *, timeout: float = EXIT_TIMEOUT) -> None:
+        """End the process and every child of it. Twice does no harm.
+
+        Args:
+            timeout: seconds after which it is killed.
+        """
+        with self._lock:
+            if self._closed or self._owner != os.getpid():
+                return
+            self._closed = True
+            life, self._life = self._life, None
+        if life is None:
+            return
+        self._dismiss(life, timeout)
+
+    def _dismiss(self, life: Life, timeout: float) -> None:
+        self._control.unregister(life.channel)
+        if life.watch is not None:
+            self._control.unwatch(life.watch.fileno())
+        life.leave(timeout)
+        remove_address(life.claims)
+
+    def before_fork(self) -> None:
+        """Wait until nothing here is half done, and let nobody begin."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """In the parent: go on."""
+        self._lock.release()
+
+    def close_in_child(self) -> None:
+        """In a forked child: close the copies of the parent's descriptors."""
+        if self._life is not None:
+            self._life.close_in_child()
+
+    def __repr__(self) -> str:
+        if self._owner != os.getpid():
+            return f"<Supervisor of process {self._owner}>"
+        life = self._life
+        state = "closed" if self._closed else f"process {life.pid}" if life is not None else "no process"
+        return f"<Supervisor: {state}>"
+
+
+def _log(text: str) -> None:
+    import logging
+
+    logging.getLogger("spworkers.supervisor").error("%s", text)

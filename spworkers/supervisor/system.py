@@ -1,0 +1,135 @@
+"""What the supervisor and its children ask of the operating system, beyond Python's os module."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Collection
+
+from spworkers.packet import close_fds
+
+__all__ = [
+    "close_all_but",
+    "die_with_parent",
+    "kill_group",
+    "kill_session",
+    "name_process",
+    "raise_fd_limit",
+    "subreaper",
+]
+
+LINUX = sys.platform.startswith("linux")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_FD_LIMIT = 65_536  # beyond it a hard limit of a thousand million would make every table of descriptors huge
+_libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc is None:
+        return
+    if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def subreaper() -> None:
+    """Orphans among our descendants become our children, where the system has that (Linux)."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; then orphans go to init
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent's thread ends (Linux). Ends this process if it is too late.
+
+    Args:
+        parent: the process that forked this one.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above: no signal will come
+        os._exit(1)
+
+
+def name_process(name: str) -> None:
+    """The name (15 bytes) that `top` and `ps` show, where it can be set (Linux)."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write(name[:15])
+
+
+def raise_fd_limit() -> tuple[int, int] | None:
+    """Allow this process as many descriptors as it may have: it holds duplicates of everybody's.
+
+    Returns:
+        The limits before, for `resource.setrlimit` in a child; None: nothing was changed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FD_LIMIT if hard == resource.RLIM_INFINITY else min(hard, _FD_LIMIT)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return soft, hard
+    return None
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every descriptor of this process that is not in `keep`."""
+    for directory in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            close_fds(fd for fd in map(int, os.listdir(directory)) if fd not in keep)
+            return
+    start = 0
+    for fd in [*sorted(keep), os.sysconf("SC_OPEN_MAX")]:
+        os.closerange(start, fd)
+        start = fd + 1
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to the process group that `pid` leads. Call it before `pid` is reaped: its number is still taken then."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def kill_session(leader: int) -> set[int]:
+    """SIGKILL to every process of a session but its leader; call it while the leader is not reaped.
+
+    Returns:
+        Their pids. Who was just being forked is found by the next look only, so look until there is nobody.
+    """
+    found = {pid for pid in _pids() if pid != leader and _session_of(pid) == leader and not _is_corpse(pid)}
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return found
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
+def _is_corpse(pid: int) -> bool:
+    """Whether it is dead and only not reaped (by an init that does not care, say)."""
+    if not LINUX:
+        return False  # getsid does not find those there
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
+def _pids() -> list[int]:
+    if LINUX:
+        try:
+            return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        except OSError:  # no descriptor left, or no /proc: then those in groups of their own are not found
+            return []
+    import psutil
+
+    return list(psutil.pids())

@@ -1,0 +1,217 @@
+"""The interface of a transport: addresses, acceptors and links.
+
+A transport turns an address into connected byte streams and knows nothing of SP: the handshake, the frames and
+the protocol come on top of its links (`handshake.py`, `frames.py`, the hub). The built-in transports and those
+of `register_transport` implement the same three classes:
+
+* `Transport`: one object per scheme; parses addresses, dials them, listens on them;
+* `Acceptor`: a bound, listening endpoint; hands out one `Link` per accepted connection;
+* `Link`: one connected, non-blocking stream socket, before its SP handshake.
+
+Everything runs on the event loop of the I/O process, and everything may be cancelled at any `await`: a cancelled
+`dial`, `listen` or `accept` leaves no descriptor behind.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import difflib
+import socket
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from spworkers.errors import BadAddrError, BadOptionError
+
+Framing = Literal["stream", "ipc"]
+Place = Literal["dialer", "listener", "pipe"]
+Options = Mapping[str, object]
+"""Option values by canonical name, as the hub keeps them: a transport reads them when it needs them, so that a
+change takes effect on the next connection. What is missing has the default of this layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A parsed address. Transports subclass it for the parts that they need.
+
+    Attributes:
+        url: the address as it was given.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class Link:
+    """A connected stream whose SP handshake has not happened yet.
+
+    Attributes:
+        sock: the non-blocking socket; it belongs to the link until the hub takes it over.
+        framing: how messages are framed on it: `"stream"` (tcp and its like) or `"ipc"`.
+        local: our end's address as text (`LOCAL-ADDR`), such as `127.0.0.1:5555` or `/run/x.sock`; may be empty.
+        remote: the other end's (`REMOTE-ADDR`).
+        properties: further pipe options that are known now, by name (`PEER-PID` …).
+    """
+
+    __slots__ = ("__weakref__", "framing", "local", "properties", "remote", "sock")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        framing: Framing,
+        *,
+        local: str = "",
+        remote: str = "",
+        properties: dict[str, object] | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.framing: Framing = framing
+        self.local = local
+        self.remote = remote
+        self.properties: dict[str, object] = {} if properties is None else properties
+
+    def close(self) -> None:
+        """Close the socket. Harmless when it is closed already."""
+        self.sock.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.sock.fileno() < 0 else f"fd {self.sock.fileno()}"
+        return f"<Link {self.framing} {self.local or '-'} <-> {self.remote or '-'}: {state}>"
+
+
+class Acceptor(abc.ABC):
+    """A bound and listening endpoint."""
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> str:
+        """The bound address: a well-formed URL that can be dialled."""
+
+    @abc.abstractmethod
+    def fileno(self) -> int:
+        """The listening descriptor, for the supervisor to keep; -1 when there is none, or after `close`."""
+
+    @abc.abstractmethod
+    async def accept(self) -> Link:
+        """Wait for the next connection.
+
+        Raises:
+            ClosedError: the acceptor was closed, also while this call waited.
+            SPError: accepting failed; the acceptor still stands, and a later call may succeed.
+        """
+
+    @abc.abstractmethod
+    def close(self, unlink: bool = True) -> None:
+        """Let go of the endpoint; a waiting `accept` ends with ClosedError. Harmless when it is closed already.
+
+        Args:
+            unlink: True: the endpoint ends; whoever else holds a duplicate of the descriptor accepts no more, and
+                a file that it owns goes. False: only our descriptor is closed, for another process goes on with
+                its duplicate.
+        """
+
+    def __repr__(self) -> str:
+        state = "closed" if self.fileno() < 0 else "listening"
+        return f"<{type(self).__name__} {self.address}: {state}>"
+
+
+class Transport(abc.ABC):
+    """All that is particular to one scheme. One object serves all endpoints of its scheme.
+
+    Attributes:
+        scheme: what stands before `://`.
+        dialer_options, listener_options, pipe_options: the transport's own options, by the place where they can be
+            used. The options that every dialer has (`RECONNECT-TIME` …) are not among them.
+    """
+
+    dialer_options: ClassVar[frozenset[str]] = frozenset()
+    listener_options: ClassVar[frozenset[str]] = frozenset()
+    pipe_options: ClassVar[frozenset[str]] = frozenset({"LOCAL-ADDR", "REMOTE-ADDR"})
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+
+    @abc.abstractmethod
+    def parse(self, address: str) -> Address:
+        """Take an address of this scheme apart, without touching the network.
+
+        Raises:
+            BadAddrError: it is malformed; the message says in what.
+        """
+
+    @abc.abstractmethod
+    async def dial(self, address: Address, options: Options) -> Link:
+        """Connect to an address. It takes as long as it takes: the caller sets the limit and cancels.
+
+        Raises:
+            ConnRefusedError: nobody listens there.
+            BadAddrError: it cannot be dialled (a wildcard, an unknown name).
+            SPError: the system refused for another reason, which is the `__cause__`.
+        """
+
+    @abc.abstractmethod
+    async def listen(self, address: Address, options: Options, inherited: int | None = None) -> Acceptor:
+        """Bind an address and listen on it.
+
+        Args:
+            address: what `parse` made of the address.
+            options: live option values of the listener.
+            inherited: a listening descriptor of a predecessor, which now belongs to the acceptor, also when this
+                call fails; connections that wait in its backlog are accepted.
+
+        Raises:
+            AddrInUseError: somebody else listens there.
+            BadAddrError: it cannot be bound (not an address of this machine, say).
+            SPError: the system refused for another reason, which is the `__cause__`.
+        """
+
+    def check_option(self, name: str, place: Place) -> None:
+        """Whether this transport has an option of its own of that name.
+
+        Raises:
+            BadOptionError: it has not; the nearest name is in the message.
+        """
+        known: frozenset[str] = getattr(self, f"{place}_options")
+        if name in known:
+            return
+        nearest = difflib.get_close_matches(name, sorted(known), n=3)
+        if nearest:
+            hint = f"did you mean {' or '.join(nearest)}?"
+        else:
+            hint = f"it has {', '.join(sorted(known))}" if known else "it has none of its own"
+        raise BadOptionError(f"{name}: not an option of {self.scheme}:// at a {place}; {hint}", name, nearest)
+
+    def rest_of(self, address: str) -> str:
+        """What follows `scheme://`.
+
+        Raises:
+            BadAddrError: the address has another scheme.
+        """
+        prefix = f"{self.scheme}://"
+        if not address.startswith(prefix):
+            raise BadAddrError(f"{address!r}: an address of this transport starts with {prefix}")
+        return address[len(prefix) :]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.scheme}://>"
+
+
+def flag(options: Options, name: str, default: bool) -> bool:
+    """A boolean option's present value."""
+    value = options.get(name)
+    return default if value is None else bool(value)
+
+
+def seconds(options: Options, name: str, default: float) -> float:
+    """A duration's present value, in seconds. None counts as 0, as in every duration option."""
+    value = options.get(name, default)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def whole(options: Options, name: str) -> int | None:
+    """An integer option's present value; None when it was not set."""
+    value = options.get(name)
+    return value if isinstance(value, int) else None

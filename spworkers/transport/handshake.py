@@ -1,0 +1,187 @@
+"""The SP handshake of stream transports, without I/O, and the coroutine that drives it.
+
+Each side sends eight bytes at once, and reads eight:
+
+    00 53 50 00 | PP PP | 00 00        "\\0SP", version 0; our protocol's number, big-endian; reserved
+
+What came is checked in this order: the bytes 0 to 2 and the reserved ones (BadHeaderError), the version
+(BadVersionError), the number, which has to be the one of our protocol's peer (BadProtoError). A failure closes the
+connection; there is no error message on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from spworkers.errors import (
+    BadHeaderError,
+    BadProtoError,
+    BadValueError,
+    BadVersionError,
+    ConnResetError,
+    ConnTimeoutError,
+    SPError,
+    from_os_error,
+)
+from spworkers.protocols import PROTOCOL_BY_NUMBER
+from spworkers.transport.base import Link
+from spworkers.transport.waiting import Limit, readable, writable
+
+GREETING_SIZE = 8
+TIMEOUT = 10.0
+"""Seconds: the default of HANDSHAKE-TIMEOUT, as in nng."""
+
+_GREETING = struct.Struct(">3sBHH")
+_MAGIC = b"\0SP"
+
+
+class Handshake:
+    """One side's half of a handshake: send `greeting`, feed what arrives to `receive` until it says True.
+
+    Args:
+        own: our protocol's number.
+        peer: the number that the other side has to announce.
+
+    Attributes:
+        greeting: the eight bytes to send.
+    """
+
+    __slots__ = ("_peer", "_received", "greeting")
+
+    def __init__(self, own: int, peer: int) -> None:
+        self.greeting = _GREETING.pack(_MAGIC, 0, own, 0)
+        self._peer = peer
+        self._received = b""
+
+    @property
+    def missing(self) -> int:
+        """How many bytes are still to come. More than these must not be read: they belong to the first frame."""
+        return GREETING_SIZE - len(self._received)
+
+    @property
+    def done(self) -> bool:
+        """Whether the other side's greeting is complete."""
+        return self.missing == 0
+
+    def receive(self, data: bytes) -> bool:
+        """Take bytes of the other side.
+
+        Args:
+            data: at most `missing` bytes.
+
+        Returns:
+            Whether the handshake is complete, and successful.
+
+        Raises:
+            BadHeaderError, BadVersionError, BadProtoError: close the connection.
+            BadValueError: there is more than was missing; a mistake of the caller's.
+        """
+        if len(data) > self.missing:
+            raise BadValueError(f"{len(data)} bytes for a handshake that lacks {self.missing}; read no more than that")
+        self._received += bytes(data)
+        # Wrong from its first bytes on: why wait for the rest? No other error comes before this one.
+        if not _MAGIC.startswith(self._received[: len(_MAGIC)]):
+            raise self._bad_header()
+        if self.missing:
+            return False
+        _, version, number, reserved = _GREETING.unpack(self._received)
+        if reserved != 0:
+            raise self._bad_header()
+        if version != 0:
+            raise BadVersionError(f"the peer's handshake has version {version}; only 0 exists ({self._hex()})")
+        if number != self._peer:
+            raise BadProtoError(f"the peer speaks {_name(number)}, but here only {_name(self._peer)} is understood")
+        return True
+
+    def _bad_header(self) -> BadHeaderError:
+        return BadHeaderError(f"this is no handshake of the scalability protocols: {self._hex()}")
+
+    def _hex(self) -> str:
+        return self._received.hex(" ")
+
+    def __repr__(self) -> str:
+        return f"<Handshake with {_name(self._peer)}: {'done' if self.done else f'{self.missing} bytes missing'}>"
+
+
+def _name(number: int) -> str:
+    known = PROTOCOL_BY_NUMBER.get(number)
+    return f"{known.name} ({number:#x})" if known else f"an unknown protocol ({number:#x})"
+
+
+async def shake(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshake, timeout: float = TIMEOUT) -> None:
+    """Do the handshake on a link. If it fails, or is cancelled, the link is closed.
+
+    Args:
+        loop: the running loop.
+        link: a fresh link.
+        handshake: a fresh handshake.
+        timeout: seconds for all of it; 0: no limit.
+
+    Raises:
+        BadHeaderError, BadVersionError, BadProtoError: what the peer sent is wrong.
+        ConnResetError: the peer closed the connection before it had sent eight bytes.
+        ConnTimeoutError: it had not sent them when the time was up.
+        SPError: the connection failed otherwise.
+    """
+
+    doing = f"handshake with {link.remote or 'the peer'}"
+
+    def too_late() -> ConnTimeoutError:
+        return ConnTimeoutError(
+            f"{doing}: {handshake.missing} of {GREETING_SIZE} bytes missing after {timeout:g} s (HANDSHAKE-TIMEOUT)"
+        )
+
+    try:
+        async with Limit(loop, timeout, too_late):
+            await _send(loop, link.sock, handshake.greeting)
+            await _receive(loop, link.sock, handshake, doing)
+    except BaseException as error:
+        link.close()
+        if isinstance(error, OSError) and not isinstance(error, SPError):
+            raise from_os_error(error, doing) from error
+        raise
+
+
+async def _send(loop: asyncio.AbstractEventLoop, sock: socket.socket, data: bytes) -> None:
+    while data:
+        try:
+            data = data[sock.send(data) :]
+        except (BlockingIOError, InterruptedError):
+            await writable(loop, sock.fileno())
+
+
+async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket, handshake: Handshake, doing: str) -> None:
+    while not handshake.done:
+        try:
+            data = sock.recv(handshake.missing)
+        except (BlockingIOError, InterruptedError):
+            await readable(loop, sock.fileno())
+            continue
+        if not data:
+            raise ConnResetError(
+                f"{doing}: the peer closed the connection after {GREETING_SIZE - handshake.missing} of "
+                f"{GREETING_SIZE} bytes; it does so when it speaks another protocol, too"
+            )
+        try:
+            handshake.receive(data)
+        except (BadHeaderError, BadVersionError, BadProtoError) as error:
+            raise type(error)(f"{doing}: {error}") from None
+
+
+_CAUSES: tuple[tuple[type[SPError], str], ...] = (
+    (BadHeaderError, "bad_header"),
+    (BadVersionError, "bad_version"),
+    (BadProtoError, "bad_protocol"),
+    (ConnTimeoutError, "handshake_timeout"),
+    (ConnResetError, "handshake_closed"),
+)
+
+CAUSES = (*(cause for _, cause in _CAUSES), "handshake_failed")
+"""What `cause_of` can answer: the names under which failed handshakes are counted."""
+
+
+def cause_of(error: BaseException) -> str:
+    """The name under which a failed handshake is counted."""
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "handshake_failed")

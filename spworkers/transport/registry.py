@@ -1,0 +1,118 @@
+"""Which transport serves an address: schemes, and the classes behind them.
+
+Transports are named, `"module:Class"`, and imported at the first use of their scheme: a name crosses to the I/O
+process where an object could not, and a program that never dials `wss://` never pays for it. Schemes are
+case-sensitive, as in mangos: `TCP://` is unknown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+
+from spworkers.errors import BadTranError, BadValueError
+from spworkers.transport.base import Transport
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+
+
+class Registry:
+    """A table of schemes. The module's functions work on the one that the I/O process uses."""
+
+    def __init__(self, targets: dict[str, str] | None = None) -> None:
+        self._targets: dict[str, str] = dict(targets or {})
+        self._made: dict[str, Transport] = {}
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """All known schemes, sorted."""
+        return tuple(sorted(self._targets))
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """The class of every scheme, as `"module:Class"`: what a child process has to be told."""
+        return dict(self._targets)
+
+    def register(self, scheme: str, target: str) -> None:
+        """Name the class that serves a scheme; a scheme that is known already gets the new class from now on.
+
+        Args:
+            scheme: what stands before `://`, lower case.
+            target: `"module:Class"`, a subclass of `Transport` that is called with the scheme.
+
+        Raises:
+            BadValueError: a malformed scheme, or a target that is not a name.
+        """
+        if not _fits(_SCHEME, scheme):
+            raise BadValueError(f"scheme {scheme!r}: lower-case letters, digits, '+', '-' and '.', a letter first")
+        if not _fits(_TARGET, target):
+            raise BadValueError(
+                f"transport {target!r} of {scheme}: give its name as 'module:Class'; "
+                "the I/O process imports it, and an object cannot cross to there"
+            )
+        self._targets[scheme] = target
+        self._made.pop(scheme, None)
+
+    def transport_for(self, address: str) -> Transport:
+        """The transport that serves an address.
+
+        Raises:
+            BadTranError: the address has no scheme, an unknown one, or one whose class cannot be loaded.
+        """
+        scheme, mark, _ = address.partition("://")
+        if not mark:
+            raise BadTranError(f"{address!r} has no scheme; write SCHEME://…, such as {self._nearest(address)}://…")
+        made = self._made.get(scheme)
+        if made is None:
+            target = self._targets.get(scheme)
+            if target is None:
+                raise BadTranError(f"{address!r}: no transport {scheme!r}; the nearest is {self._nearest(scheme)}://")
+            made = self._made[scheme] = _load(scheme, target)
+        return made
+
+    def _nearest(self, text: str) -> str:
+        head = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
+        near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.5)
+        return near[0] if near else "tcp"
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.match(value) is not None
+
+
+def _load(scheme: str, target: str) -> Transport:
+    module, _, path = target.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever a third party's module raises when it is imported
+        raise BadTranError(f"transport {scheme}: {target} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Transport)):
+        raise BadTranError(f"transport {scheme}: {target} is not a subclass of spworkers.transport.Transport")
+    try:
+        return found(scheme)
+    except Exception as error:  # an abstract class, say, or another signature
+        raise BadTranError(f"transport {scheme}: {target}({scheme!r}) failed: {error}") from error
+
+
+_registry = Registry(
+    {
+        "abstract": "spworkers.transport.ipc:IpcTransport",
+        "inproc": "spworkers.transport.inproc:InprocTransport",
+        "ipc": "spworkers.transport.ipc:IpcTransport",
+        "mock": "spworkers.testing.mocktransport:MockTransport",
+        "tcp": "spworkers.transport.tcp:TcpTransport",
+        "unix": "spworkers.transport.ipc:IpcTransport",
+    }
+)
+
+register = _registry.register
+transport_for = _registry.transport_for
+
+
+def targets() -> dict[str, str]:
+    """The class of every scheme, as `"module:Class"`."""
+    return _registry.targets

@@ -1,0 +1,276 @@
+"""TCP: `tcp://HOST:PORT`.
+
+| host or port | listening | dialling |
+|---|---|---|
+| `*` | every address of the machine, IPv6 and IPv4 | an error |
+| empty, `[::]` | the same | this machine |
+| `0.0.0.0` | every IPv4 address | this machine, by IPv4 |
+| an address, `192.0.2.1` or `[::1]` | that address | that address |
+| a name | the first of its addresses that can be bound, IPv4 first | each of its addresses in turn |
+| port 0 | a free port | refused |
+
+The bound address names the address that is really bound, with its port: `tcp://[::]:41911` for a wildcard, which says
+that the machine can be reached from outside, and which this transport dials as "this machine".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+import math
+import socket
+from typing import Any
+
+from spworkers.errors import BadAddrError, ConnRefusedError, SPError, from_os_error
+from spworkers.transport.acceptor import BACKLOG, SocketAcceptor, adopt
+from spworkers.transport.base import Acceptor, Address, Link, Options, Transport, flag, seconds
+from spworkers.transport.race import AllFailedError, Target, connect_first
+
+KEEPALIVE_TIME = 15.0
+"""Seconds of silence before a probe, and between probes, when KEEPALIVETIME is 0: the figure of mangos (and of Go)."""
+
+_LOOPBACKS = ("127.0.0.1", "::1")
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104 - written out by whoever wants it
+_THIS_MACHINE = {"": _LOOPBACKS, _ANY_IPV4: ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
+# TCP_KEEPIDLE has another name on macOS, which Python knows from 3.10 on.
+_KEEPIDLE: int | None = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+_KEEPINTVL: int | None = getattr(socket, "TCP_KEEPINTVL", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class TcpAddress(Address):
+    """Host and port.
+
+    Attributes:
+        host: a name, an IPv4 address, an IPv6 address without its brackets, `*`, or empty.
+        port: 0 to 65535.
+    """
+
+    host: str
+    port: int
+
+
+class TcpTransport(Transport):
+    """Streams over TCP."""
+
+    dialer_options = frozenset({"KEEPALIVE", "KEEPALIVETIME", "MAX-RCV-SIZE", "NO-DELAY"})
+    listener_options = dialer_options
+
+    def parse(self, address: str) -> TcpAddress:
+        host, port = split_host_port(address, self.rest_of(address))
+        return TcpAddress(address, host, port)
+
+    async def dial(self, address: Address, options: Options) -> Link:
+        assert isinstance(address, TcpAddress)
+        if address.port == 0:
+            raise ConnRefusedError(f"dial {address}: port 0 is for listening (the system chooses one); dial a real one")
+        if address.host == "*":
+            raise BadAddrError(f"dial {address}: * is for listening (every address); dial a host's name or address")
+        targets = await _resolve_to_dial(address)
+        try:
+            sock = await connect_first(targets)
+        except AllFailedError as error:
+            raise _dial_error(address, error) from error.chief
+        try:
+            return make_link(sock, options)
+        except OSError as error:  # it was reset in between
+            sock.close()
+            raise from_os_error(error, f"dial {address}") from error
+
+    async def listen(self, address: Address, options: Options, inherited: int | None = None) -> Acceptor:
+        assert isinstance(address, TcpAddress)
+        if inherited is not None:
+            sock = adopt(inherited, (socket.AF_INET, socket.AF_INET6), f"listen {address}")
+        else:
+            sock = _bind_first(address, await _resolve_to_listen(address))
+        return SocketAcceptor(
+            sock, f"{self.scheme}://{text_of(sock.getsockname())}", functools.partial(make_link, options=options)
+        )
+
+
+def split_host_port(url: str, rest: str) -> tuple[str, int]:
+    """Take `HOST:PORT` apart; every transport over TCP can use it.
+
+    Args:
+        url: the whole address, for errors.
+        rest: its part after `://`.
+
+    Returns:
+        The host without brackets, and the port.
+
+    Raises:
+        BadAddrError: it is malformed; the message says in what.
+    """
+    for char in rest:
+        if char in "/?#@\\" or not char.isprintable() or char.isspace():
+            raise BadAddrError(f"{url!r}: {char!r} has no place here; write HOST:PORT and nothing else")
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket:
+            raise BadAddrError(f"{url!r}: the closing bracket is missing; write [IPV6]:PORT")
+        _check_ipv6(url, host)
+        if not tail.startswith(":"):
+            raise BadAddrError(f"{url!r}: no port; write [{host}]:PORT")
+        return host, _port_of(url, tail[1:])
+    host, colon, port = rest.rpartition(":")
+    if not colon:
+        raise BadAddrError(f"{url!r}: no port; write {rest or 'HOST'}:PORT")
+    if ":" in host:
+        raise BadAddrError(f"{url!r}: an IPv6 address stands in brackets; write [::1]:PORT")
+    _check_name(url, host)
+    return host, _port_of(url, port)
+
+
+def _check_ipv6(url: str, host: str) -> None:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise BadAddrError(f"{url!r}: {host!r} is no IPv6 address: {error}") from error
+
+
+def _check_name(url: str, host: str) -> None:
+    if host in ("", "*"):
+        return
+    try:
+        host.encode("idna")  # what the resolver makes of it; it would raise there as well, but without a word of ours
+    except UnicodeError as error:
+        raise BadAddrError(f"{url!r}: {host!r} is no host name: {error}") from error
+
+
+def _port_of(url: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        raise BadAddrError(f"{url!r}: {text!r} is no port; write a number from 0 to 65535")
+    return int(text)
+
+
+async def _resolve_to_dial(address: TcpAddress) -> list[Target]:
+    targets: list[Target] = []
+    for host in _THIS_MACHINE.get(_plain(address.host), (address.host,)):
+        targets += await _resolve(address, host, "dial")
+    return targets
+
+
+async def _resolve_to_listen(address: TcpAddress) -> list[Target]:
+    if address.host in ("", "*") or _plain(address.host) == "::":
+        return [
+            Target(socket.AF_INET6, ("::", address.port, 0, 0), f"[::]:{address.port}"),
+            Target(socket.AF_INET, (_ANY_IPV4, address.port), f"{_ANY_IPV4}:{address.port}"),
+        ]
+    targets = await _resolve(address, address.host, "listen")
+    return sorted(targets, key=lambda target: target.family != socket.AF_INET)
+
+
+def _plain(host: str) -> str:
+    """The shortest spelling of an address: `0::0` is `::` too. Names stay as they are."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+async def _resolve(address: TcpAddress, host: str, doing: str) -> list[Target]:
+    try:
+        if _is_literal(host):  # not a question for the resolver, whose answers come by way of a thread
+            found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        else:
+            found = await asyncio.get_running_loop().getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise from_os_error(error, f"{doing} {address}") from error
+    targets = [Target(family, sockaddr, text_of(sockaddr)) for family, _, _, _, sockaddr in found]
+    for target in targets:
+        _check_single(address, target, doing)
+    return targets
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_single(address: TcpAddress, target: Target, doing: str) -> None:
+    # The kernel binds a multicast or broadcast address without a word, and a connect to one may be let through by
+    # some networks; TCP has no use for either.
+    ip = ipaddress.ip_address(target.sockaddr[0].partition("%")[0])
+    if ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
+        raise BadAddrError(f"{doing} {address}: {ip} is a multicast or broadcast address; TCP needs one host's")
+
+
+def _bind_first(address: TcpAddress, targets: list[Target]) -> socket.socket:
+    """Listen on the first target that can be bound."""
+    refusals: list[SPError] = []
+    for target in targets:
+        try:
+            return _bind(target)
+        except OSError as error:
+            refusals.append(from_os_error(error, f"listen {address}"))
+            if not isinstance(refusals[-1], BadAddrError):
+                break  # it is ours, and taken, or forbidden: the next one would be another endpoint than was asked for
+    raise refusals[-1]
+
+
+def _bind(target: Target) -> socket.socket:
+    sock = socket.socket(target.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if target.sockaddr[0] == "::":
+            # Its default is the machine's business (net.ipv6.bindv6only); what [::] means to us is not.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(target.sockaddr)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _dial_error(address: TcpAddress, error: AllFailedError) -> SPError:
+    tried = "" if len(error.failures) == 1 else f" (tried {error})"
+    return from_os_error(error.chief, f"dial {address}{tried}")
+
+
+def make_link(sock: socket.socket, options: Options) -> Link:
+    """A link of a connected TCP socket, with the options of its endpoint set.
+
+    Raises:
+        OSError: the connection is gone already; the socket is still the caller's.
+    """
+    sock.setblocking(False)
+    # Always, whatever NO-DELAY says, as in mangos: the hub writes whole batches, and Nagle would only delay the last.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set_keepalive(sock, options)
+    return Link(sock, "stream", local=text_of(sock.getsockname()), remote=text_of(sock.getpeername()))
+
+
+def _set_keepalive(sock: socket.socket, options: Options) -> None:
+    time = seconds(options, "KEEPALIVETIME", 0.0)
+    wanted = flag(options, "KEEPALIVE", True) and time >= 0
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(wanted))
+    if not wanted:
+        return
+    # The kernel counts whole seconds, and takes no more than 32767 of them.
+    count = min(32767, max(1, math.ceil(min(time or KEEPALIVE_TIME, 32767))))
+    for option in (_KEEPIDLE, _KEEPINTVL):
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, count)
+
+
+def text_of(sockaddr: tuple[Any, ...]) -> str:
+    """A socket address as `HOST:PORT`, IPv6 in brackets. IPv4 that came in by an IPv6 socket is written as IPv4."""
+    host, port = str(sockaddr[0]), int(sockaddr[1])
+    if ":" not in host:
+        return f"{host}:{port}"
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped
+    if mapped is not None:
+        return f"{mapped}:{port}"
+    scope = sockaddr[3] if len(sockaddr) > 3 else 0
+    if scope and "%" not in host:
+        with contextlib.suppress(OSError):
+            host = f"{host}%{socket.if_indextoname(scope)}"
+    return f"[{host}]:{port}"

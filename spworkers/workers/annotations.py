@@ -1,0 +1,190 @@
+"""From an annotation to the shape that it demands (shapes.py has the shapes themselves)."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime
+import decimal
+import enum
+import os
+import pathlib
+import sys
+import types
+import typing
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+from spworkers.workers import shapes
+from spworkers.workers.shapes import Shape
+
+__all__ = ["UnknownShape", "shape_of"]
+
+
+class UnknownShape(Exception):
+    """An annotation that no value off the wire can ever fit."""
+
+
+def _iso(kind: Any) -> Callable[[str], Any]:
+    def make(text: str) -> Any:
+        return kind.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+
+    return make
+
+
+_ANY: Final = Shape()
+_SIMPLE: Final[dict[Any, Shape]] = {
+    Any: _ANY,
+    object: _ANY,
+    None: shapes.Plain(type(None)),
+    type(None): shapes.Plain(type(None)),
+    bool: shapes.Plain(bool),
+    int: shapes.Plain(int),
+    float: shapes.Plain(float, int),
+    complex: shapes.Plain(complex, float, int),
+    str: shapes.Plain(str),
+    bytes: shapes.Plain(bytes),
+    bytearray: shapes.Made(bytearray, "bytes", bytearray, bytes),
+    datetime.datetime: shapes.Made(datetime.datetime, "datetime (or ISO 8601 text)", _iso(datetime.datetime), str),
+    datetime.date: shapes.Made(datetime.date, "date (or ISO 8601 text)", datetime.date.fromisoformat, str),
+    datetime.time: shapes.Made(datetime.time, "time (or ISO 8601 text)", _iso(datetime.time), str),
+    datetime.timedelta: shapes.Made(
+        datetime.timedelta, "timedelta (or seconds)", lambda seconds: datetime.timedelta(seconds=seconds), int, float
+    ),
+    uuid.UUID: shapes.Made(uuid.UUID, "UUID (or its text)", uuid.UUID, str),
+    decimal.Decimal: shapes.Made(decimal.Decimal, "Decimal (or its text)", decimal.Decimal, str, int),
+    pathlib.Path: shapes.Made(pathlib.Path, "path", pathlib.Path, str),
+    pathlib.PurePath: shapes.Made(pathlib.PurePath, "path", pathlib.PurePath, str),
+    os.PathLike: shapes.Made(pathlib.Path, "path", pathlib.Path, str),
+}
+_SIMPLE[pathlib.PosixPath] = _SIMPLE[pathlib.Path]
+
+_ARRAYS: Final[dict[Any, tuple[type, tuple[type, ...]]]] = {
+    list: (list, ()),
+    tuple: (tuple, (list,)),
+    set: (set, (list, frozenset)),
+    frozenset: (frozenset, (list, set)),
+    collections.abc.Sequence: (list, (tuple,)),
+    collections.abc.MutableSequence: (list, ()),
+    collections.abc.Collection: (list, (tuple, set, frozenset)),
+    collections.abc.Iterable: (list, (tuple, set, frozenset)),
+    collections.abc.Set: (set, (list, frozenset)),
+    collections.abc.MutableSet: (set, (list,)),
+}
+_MAPS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+def shape_of(annotation: Any, known: dict[Any, Shape] | None = None) -> Shape:
+    """The shape of an annotation whose names are resolved already (`typing.get_type_hints`).
+
+    Args:
+        known: classes whose shapes are being made, so that a class may hold itself.
+
+    Raises:
+        UnknownShape: no value that arrives could fit it.
+        NameError: a field of a class is annotated with a name that is not defined (yet).
+    """
+    known = {} if known is None else known
+    if isinstance(annotation, collections.abc.Hashable) and annotation in _SIMPLE:
+        return _SIMPLE[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is not None and (arguments or annotation == tuple[()]):
+        return _generic(annotation, origin, arguments, known)
+    if origin is not None:  # typing.List and the like, bare
+        return _class(origin, known)
+    if isinstance(annotation, type):
+        return _class(annotation, known)
+    if isinstance(annotation, typing.TypeVar):
+        bounds = annotation.__constraints__ or ((annotation.__bound__,) if annotation.__bound__ is not None else ())
+        return shapes.Either([shape_of(bound, known) for bound in bounds]) if bounds else _ANY
+    if hasattr(annotation, "__supertype__"):  # a NewType
+        return shape_of(annotation.__supertype__, known)
+    if hasattr(annotation, "__value__"):  # `type Name = ...` of Python 3.12
+        return shape_of(annotation.__value__, known)
+    raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
+
+
+def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: dict[Any, Shape]) -> Shape:
+    if origin in (typing.Union, types.UnionType):
+        return shapes.Either([shape_of(member, known) for member in arguments])
+    if origin is typing.Literal:
+        return shapes.Choice(arguments)
+    if origin is typing.Annotated or _wraps(origin):
+        return shape_of(arguments[0], known)
+    if origin is tuple and arguments[1:] != (...,):
+        return shapes.Row([shape_of(item, known) for item in arguments if item != ()])
+    if origin in _ARRAYS:
+        return _items(origin, shape_of(arguments[0], known))
+    if origin in _MAPS:
+        return shapes.Map(shape_of(arguments[0], known), shape_of(arguments[1], known))
+    if origin is os.PathLike:
+        return _SIMPLE[os.PathLike]
+    if hasattr(origin, "__value__"):  # an alias with parameters, as newer numpy's NDArray[...] is one
+        return shape_of(origin.__value__, known)
+    if isinstance(origin, type):
+        return _class(origin, known)  # numpy.ndarray[...], a generic dataclass
+    raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
+
+
+def _wraps(origin: Any) -> bool:
+    """Required, NotRequired and ReadOnly; by name, because typing_extensions has its own of them."""
+    return getattr(origin, "_name", None) in ("Required", "NotRequired", "ReadOnly")
+
+
+def _items(origin: Any, item: Shape) -> Shape:
+    kind, sources = _ARRAYS[origin]
+    return shapes.Items(kind, item, *sources)
+
+
+def _class(annotation: type, known: dict[Any, Shape]) -> Shape:
+    if annotation in known:
+        return known[annotation]
+    if annotation in _ARRAYS:
+        return _items(annotation, _ANY)
+    if annotation in _MAPS:
+        return shapes.Map(_ANY, _ANY)
+    if issubclass(annotation, enum.Enum):
+        return shapes.Member(annotation)
+    if dataclasses.is_dataclass(annotation):
+        return _dataclass(annotation, known)
+    if issubclass(annotation, dict) and hasattr(annotation, "__required_keys__"):
+        return _typed_dict(annotation, known)
+    if annotation.__module__.partition(".")[0] == "numpy":
+        return _numpy(annotation)
+    raise UnknownShape(
+        f"{annotation.__module__}.{annotation.__qualname__} is no type that a call can carry: docs/call-format.md has"
+        " those that can, among them dataclasses, enums and TypedDicts"
+    )
+
+
+def _numpy(annotation: Any) -> Shape:
+    """An array arrives as itself, one of numpy's scalars as Python's (so the codec sent it)."""
+    if issubclass(annotation, sys.modules["numpy"].generic):
+        return shapes.Made(annotation, annotation.__name__, annotation, bool, int, float, complex, str, bytes)
+    return shapes.Instance(annotation)
+
+
+def _dataclass(annotation: Any, known: dict[Any, Shape]) -> Shape:
+    shape = known[annotation] = shapes.Fields(annotation.__qualname__, annotation)
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    fields = [field for field in dataclasses.fields(annotation) if field.init]
+    shape.fields = {field.name: shape_of(hints[field.name], known) for field in fields}
+    missing = dataclasses.MISSING
+    shape.required = frozenset(
+        field.name for field in fields if field.default is missing and field.default_factory is missing
+    )
+    return shape
+
+
+def _typed_dict(annotation: Any, known: dict[Any, Shape]) -> Shape:
+    shape = known[annotation] = shapes.Fields(annotation.__qualname__, None)
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    shape.fields = {name: shape_of(hint, known) for name, hint in hints.items()}
+    # __required_keys__ is wrong where annotations are text (as `from __future__ import annotations` makes them).
+    optional = {
+        name for name, hint in hints.items() if getattr(typing.get_origin(hint), "_name", None) == "NotRequired"
+    }
+    required = {name for name, hint in hints.items() if getattr(typing.get_origin(hint), "_name", None) == "Required"}
+    shape.required = frozenset((annotation.__required_keys__ - optional) | required)
+    return shape

@@ -1,0 +1,254 @@
+"""App: functions with names, which worker processes answer requests with."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from spworkers.errors import BadValueError
+from spworkers.workers.handler import Handler, HandlerOptions, check_name, check_text
+
+if TYPE_CHECKING:
+    from spworkers._coerce import Seconds
+    from spworkers.workers.localclient import LocalClient
+    from spworkers.workers.server import Server
+
+__all__ = ["App"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+class App:
+    """A set of handlers under one name.
+
+    ```python
+    app = sp.App("calc")
+
+    @app.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    app.serve("tcp://127.0.0.1:5555", workers=4)
+    ```
+
+    Args:
+        name: what it is called in messages, processes' names and logs.
+
+    Raises:
+        BadValueError: the name is no text, or empty.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = check_text(name, "an App's name")
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self._handlers: dict[str, Handler[..., Any]] = {}
+        self._raw: Handler[..., Any] | None = None
+        self._on_start: list[Callable[..., Any]] = []
+        self._on_stop: list[Callable[..., Any]] = []
+
+    # --- what it is made of
+
+    @property
+    def handlers(self) -> Mapping[str, Handler[..., Any]]:
+        """The handlers by their names."""
+        return MappingProxyType(self._handlers)
+
+    @property
+    def raw_handler(self) -> Handler[..., Any] | None:
+        """What answers every request that is no call; None: such requests are answered with an error."""
+        return self._raw
+
+    @property
+    def starters(self) -> tuple[Callable[..., Any], ...]:
+        """What runs once in every worker before its first request, in this order."""
+        return tuple(self._on_start)
+
+    @property
+    def stoppers(self) -> tuple[Callable[..., Any], ...]:
+        """What runs once in every worker after its last request, in this order."""
+        return tuple(self._on_stop)
+
+    # --- decorators
+
+    @overload
+    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    @overload
+    def handler(
+        self, *, name: str | None = None, timeout: Seconds = None, retries: int | None = None
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+    def handler(  # type: ignore[misc]  # options are checked here, so that an unknown one is told the nearest
+        self, function: Callable[..., Any] | None = None, /, **options: Any
+    ) -> Any:
+        """Make a function a handler, bare (`@app.handler`) or with options (`@app.handler(timeout=30)`).
+
+        Its parameters' annotations are what calls are checked against; one without takes anything. A keyword-only
+        parameter `state` is no part of the call: it gets what `on_start` prepared.
+
+        Args:
+            name: what callers call it; None: the function's name.
+            timeout: seconds after which its worker is killed and replaced; None: what the server says.
+            retries: how often the request goes to another worker when one died of it, or ran past the timeout; None:
+                what the server says.
+
+        Raises:
+            BadOptionError, BadValueError: an option or an annotation is wrong, or the name is taken; here and now, when
+                the module is imported.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
+            name = check_name(options.get("name") or getattr(function, "__name__", None))
+            given = {key: value for key, value in options.items() if key != "name"}
+            handler = Handler(function, name=name, options=HandlerOptions.check(given, f"handler {name}"))
+            if name in self._handlers:
+                raise BadValueError(f"{self!r} has a handler {name!r} already: give one of them another name=")
+            self._handlers[name] = handler
+            return handler
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def raw(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    @overload
+    def raw(
+        self, *, timeout: Seconds = None, retries: int | None = None
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+    def raw(  # type: ignore[misc]  # as for handler()
+        self, function: Callable[..., Any] | None = None, /, **options: Any
+    ) -> Any:
+        """Make a function the one that answers every request which is no call: bytes in, bytes out.
+
+        With it any SP peer is served, `nngcat --req` for instance. An App has one at most. What it raises is logged,
+        and the peer gets an empty answer: the form of errors is its own affair.
+
+        Args:
+            timeout, retries: as for `handler`.
+
+        Raises:
+            BadOptionError, BadValueError: an option is wrong, or there is a raw handler already.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
+            name = getattr(function, "__name__", "raw")
+            handler = Handler(
+                function, name=name, raw=True, options=HandlerOptions.check(options, f"raw handler {name}")
+            )
+            if self._raw is not None:
+                raise BadValueError(
+                    f"{self!r} has a raw handler already, {self._raw.name}: it answers all that is no call"
+                )
+            _check_raw(handler)
+            self._raw = handler
+            return handler
+
+        return decorate if function is None else decorate(function)
+
+    def on_start(self, function: Hook, /) -> Hook:
+        """Run a function once in every worker, before its first request, as `function(state)`.
+
+        It loads what handlers need. If it raises, the server does not start.
+        """
+        self._on_start.append(function)
+        return function
+
+    def on_stop(self, function: Hook, /) -> Hook:
+        """Run a function once in every worker that ends in order, after its last request, as `function(state)`."""
+        self._on_stop.append(function)
+        return function
+
+    # --- use
+
+    def client(self) -> LocalClient:
+        """A client whose calls are answered here, without any process or socket: for tests of handlers.
+
+        Calls take the way of all others (coded as bytes, decoded, checked, run, coded again), so what works with it
+        works over a socket. Close it, or use it with `with`, to have `on_stop` run.
+        """
+        from spworkers.workers.localclient import LocalClient
+
+        return LocalClient(self)
+
+    @overload
+    def serve(
+        self,
+        listen: str | Iterable[str],
+        *,
+        workers: int | None = None,
+        block: Literal[True] = True,
+        drain: Seconds = 10.0,
+        timeout: Seconds = None,
+        retries: int = 1,
+        backlog: int = 1024,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def serve(
+        self,
+        listen: str | Iterable[str],
+        *,
+        workers: int | None = None,
+        block: Literal[False],
+        timeout: Seconds = None,
+        retries: int = 1,
+        backlog: int = 1024,
+        **options: Any,
+    ) -> Server: ...
+    def serve(
+        self,
+        listen: str | Iterable[str],
+        *,
+        workers: int | None = None,
+        block: bool = True,
+        drain: Seconds = 10.0,
+        **options: Any,
+    ) -> Server | None:
+        """Serve the handlers in worker processes, until SIGINT or SIGTERM; with `block=False`, beside you.
+
+        ```python
+        with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server:
+            ...
+        ```
+
+        Args:
+            listen: an address, or several.
+            workers: how many processes; None: as many as there are processors for us.
+            block: wait for a signal, then finish what is at hand and return; False: return the running server.
+            drain: seconds that the requests at hand get at the end of a blocking server.
+            timeout: seconds after which a request's worker is killed, where the handler does not say; None: never.
+            retries: how often a request goes to another worker after one died of it; likewise.
+            backlog: requests that may wait for a worker; what comes beyond them is answered with BusyError.
+            options: any option of `Rep` by its keyword, `tls_config` for instance.
+
+        Raises:
+            As `Server`.
+        """
+        from spworkers.workers.server import Server
+
+        server = Server(self, listen, workers=workers, **options)
+        if not block:
+            return server
+        try:
+            server.wait()
+        finally:
+            server.close(drain)
+        return None
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self._handlers)} handler{'' if len(self._handlers) == 1 else 's'}"]
+        parts += ["raw"] if self._raw is not None else []
+        return f"<App {self.name}: {', '.join(parts)}>"
+
+
+def _check_raw(handler: Handler[..., Any]) -> None:
+    """A raw handler is called with one argument, the body."""
+    state = {"state": None} if handler.parameters.takes_state else {}
+    try:
+        inspect.signature(handler.function).bind(b"", **state)
+    except TypeError as error:
+        raise BadValueError(
+            f"raw handler {handler.name}{handler.parameters.text} must take one argument, the request's body: {error}"
+        ) from None

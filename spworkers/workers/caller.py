@@ -1,0 +1,159 @@
+"""What every client can do, whatever its calls travel by: the calling half of `Client` and of `App.client()`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from spworkers._coerce import Seconds, seconds
+from spworkers.closing import Closing
+from spworkers.errors import BadValueError
+from spworkers.workers import callformat
+from spworkers.workers.handler import check_text
+from spworkers.workers.runner import HANDLERS
+
+__all__ = ["Caller", "RemoteFunction", "deadline_of"]
+
+
+def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
+    """The moment (of `time.monotonic`) at which a timeout ends.
+
+    Args:
+        timeout: seconds or timedelta; None: the default; math.inf: for ever.
+
+    Raises:
+        BadValueError: it is no time.
+    """
+    try:
+        patience = default if timeout is None else seconds(timeout)
+    except ValueError as error:
+        raise BadValueError(f"timeout {error}") from None
+    return time.monotonic() + max(patience, 0.0)
+
+
+def left_until(deadline: float) -> float:
+    """Seconds until then, not below 0."""
+    return max(deadline - time.monotonic(), 0.0)
+
+
+class RemoteFunction:
+    """A handler over there, as an attribute of a client: calling it calls the handler, all keywords included."""
+
+    def __init__(self, caller: Caller, name: str) -> None:
+        self._caller = caller
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._caller._call(self.__name__, args, kwargs, None)
+
+    def __getattr__(self, name: str) -> RemoteFunction:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return RemoteFunction(self._caller, f"{self.__name__}.{name}")
+
+    def __repr__(self) -> str:
+        return f"<handler {self.__name__} of {self._caller!r}>"
+
+
+class Caller(Closing):
+    """Calls handlers; subclasses carry the bytes."""
+
+    def __init__(self, timeout: Seconds = None) -> None:
+        self._patience = deadline_of(timeout) - time.monotonic() if timeout is not None else math.inf
+        # Ids begin anywhere in 64 bits and count up: two clients of one server do not meet, and a server can tell a
+        # repeated request from a new one.
+        self._ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+    # --- the four ways to call
+
+    def call(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
+        """Call a handler and wait for what it returns.
+
+        Args:
+            name: the handler's name.
+            args, kwargs: its arguments. `client.name(timeout=...)` gives the handler a keyword `timeout` of its own.
+            timeout: seconds to wait for the answer; None: the client's timeout.
+
+        Raises:
+            RemoteError: the handler raised an exception.
+            BadArgumentsError: the arguments do not fit the handler; it was not called.
+            UnknownHandlerError: there is no such handler.
+            BusyError: the server has more requests waiting than it takes.
+            WorkerDiedError, QuarantinedError: the call killed its workers.
+            TaskTimeoutError: the handler ran past its time limit.
+            RecvTimeoutError: no answer came in time.
+            SerializationError: an argument cannot be sent.
+            ClosedError: the client is closed.
+        """
+        return self._call(name, args, kwargs, timeout)
+
+    async def acall(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
+        """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
+        deadline = deadline_of(timeout, self._patience)
+        call_id, payload = self._encode(name, args, kwargs, deadline)
+        return callformat.decode_answer(await self._aexchange(payload, deadline, name), name, call_id)
+
+    def submit(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Future[Any]:
+        """As `call`, without waiting: the result, or the error, is the future's; `cancel()` gives the call up."""
+        deadline = deadline_of(timeout, self._patience)
+        call_id, payload = self._encode(name, args, kwargs, deadline)
+        return self._submit(payload, deadline, name, lambda body: callformat.decode_answer(body, name, call_id))
+
+    def __getattr__(self, name: str) -> RemoteFunction:
+        if name.startswith("_"):  # and not Python's own questions: copy, pickle, a notebook's display
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}; call a handler of that name by call({name!r})"
+            )
+        return RemoteFunction(self, name)
+
+    def handlers(self, timeout: Seconds = None) -> list[dict[str, str]]:
+        """What is served: for every handler its `name`, `signature` and `doc`.
+
+        Raises:
+            As `call`.
+        """
+        answer: list[dict[str, str]] = self._call(HANDLERS, (), {}, timeout)
+        return answer
+
+    def raw(self, body: bytes, timeout: Seconds = None) -> bytes:
+        """Send bytes to the raw handler, and wait for its bytes.
+
+        Raises:
+            RecvTimeoutError: no answer came in time.
+            ClosedError: the client is closed.
+        """
+        return self._exchange(bytes(body), deadline_of(timeout, self._patience), "raw request")
+
+    # --- what it takes
+
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: Seconds) -> Any:
+        deadline = deadline_of(timeout, self._patience)
+        call_id, payload = self._encode(name, args, kwargs, deadline)
+        return callformat.decode_answer(self._exchange(payload, deadline, name), name, call_id)
+
+    def _encode(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float) -> tuple[int, bytes]:
+        check_text(name, "a handler's name")
+        call_id = next(self._ids) & 0xFFFF_FFFF_FFFF_FFFF
+        return call_id, callformat.encode_call(call_id, name, args, kwargs, left_until(deadline))
+
+    @abstractmethod
+    def _exchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+        """Send a request and wait for its answer; `what` names it in errors."""
+
+    @abstractmethod
+    async def _aexchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+        """The same for event loops."""
+
+    @abstractmethod
+    def _submit(self, payload: bytes, deadline: float, what: str, read: Callable[[bytes], Any]) -> Future[Any]:
+        """The same with a future, whose result `read` makes from the answer."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it; calls in flight fail with ClosedError."""

@@ -1,0 +1,317 @@
+"""The call format: how a call of a handler and its answer look as bytes. docs/call-format.md is its specification.
+
+A message of the format is a head of fixed size, which a dispatcher reads without understanding the rest, and one value
+in the codec's msgpack:
+
+    call     C1 10  id:8  patience:4  [name, args]  or  [name, args, kwargs]
+    value    C1 11  id:8  any value
+    error    C1 12  id:8  {kind, type, message, traceback, ...}
+
+The first byte is C1, which msgpack never uses and which no UTF-8 text contains: so whatever else people send to a raw
+handler, it is not mistaken for a call. The second byte is the version (high half) and the kind of message (low half).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from spworkers.errors import (
+    BadArgumentsError,
+    BusyError,
+    GarbledError,
+    QuarantinedError,
+    RemoteError,
+    SPError,
+    TaskTimeoutError,
+    UnknownHandlerError,
+    WorkerDiedError,
+)
+from spworkers.workers import codec
+
+__all__ = [
+    "ANSWER_HEAD",
+    "CALL_HEAD",
+    "CALL_ERRORS",
+    "Call",
+    "CallErrors",
+    "Failure",
+    "call_id_of",
+    "decode_answer",
+    "decode_call",
+    "encode_call",
+    "encode_failure",
+    "encode_value",
+    "handler_of",
+    "is_call",
+]
+
+CALL_MARK: Final = b"\xc1\x10"
+VALUE_MARK: Final = b"\xc1\x11"
+ERROR_MARK: Final = b"\xc1\x12"
+
+_CALL: Final = struct.Struct(">2sQI")
+_ANSWER: Final = struct.Struct(">2sQ")
+CALL_HEAD: Final = _CALL.size
+ANSWER_HEAD: Final = _ANSWER.size
+
+_MAX_PATIENCE: Final = 0xFFFFFFFF  # ms: 49 days; who waits longer waits for ever
+_MAX_NAME: Final = 255  # characters
+_MAX_MESSAGE: Final = 16 << 10  # characters of an exception's text; an exception may hold a whole document
+_MAX_TRACEBACK: Final = 64 << 10
+
+
+class Call(NamedTuple):
+    """A call as it arrived.
+
+    Attributes:
+        id: the caller's number for it; a repeated request has the same one.
+        timeout: how many seconds the caller waits, counted from when it sent the call; `math.inf`: for ever.
+    """
+
+    id: int
+    name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a call has no value: the error half of an answer.
+
+    Attributes:
+        kind: one of the kinds of docs/call-format.md: exception, arguments, unknown, busy, died, timeout, quarantined.
+        message: what went wrong, for a person.
+        type: kind `exception` only: the exception's class.
+        traceback: kind `exception` only: the worker's traceback.
+        detail: further fields of that kind: nearest, pid, status, seconds, deaths.
+    """
+
+    kind: str
+    message: str
+    type: str = ""
+    traceback: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_error(self, handler: str) -> SPError:
+        """The exception that the caller of `handler` gets."""
+        detail = self.detail
+        match self.kind:
+            case "arguments":
+                return BadArgumentsError(self.message, handler)
+            case "unknown":
+                return UnknownHandlerError(self.message, handler, _names(detail.get("nearest")))
+            case "busy":
+                return BusyError(self.message)
+            case "died":
+                return WorkerDiedError(
+                    self.message, handler, _whole(detail.get("pid")) or 0, _whole(detail.get("status"))
+                )
+            case "timeout":
+                return TaskTimeoutError(self.message, handler, _seconds(detail.get("seconds")))
+            case "quarantined":
+                return QuarantinedError(self.message, handler, _whole(detail.get("deaths")) or 0)
+            case "exception":
+                return RemoteError(self.type or "Exception", self.message, self.traceback)
+        return RemoteError(self.kind, self.message, self.traceback)  # a kind of a later version
+
+
+# What a server says beside the message is used where it is what it should be, and left out where it is not.
+
+
+def _names(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _whole(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+def encode_call(
+    call_id: int, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float = math.inf
+) -> bytes:
+    """A call as bytes.
+
+    Args:
+        call_id: a number of 64 bits, the same only in repetitions of this very call.
+        timeout: seconds that the caller waits; `math.inf`: for ever.
+
+    Raises:
+        SerializationError: an argument cannot be carried.
+    """
+    content: list[Any] = [name, list(args), dict(kwargs)] if kwargs else [name, list(args)]
+    milliseconds = math.ceil(timeout * 1000) if timeout * 1000 <= _MAX_PATIENCE else 0
+    # 0 on the wire is for ever; whoever has no time left at all gets the shortest that there is.
+    patience = max(milliseconds, 1) if timeout * 1000 <= _MAX_PATIENCE else 0
+    return _CALL.pack(CALL_MARK, call_id, patience) + codec.encode(content)
+
+
+def is_call(body: bytes | memoryview) -> bool:
+    """Whether a request begins as a call of this version; all else is a raw handler's."""
+    return len(body) >= CALL_HEAD and body[:2] == CALL_MARK
+
+
+def call_id_of(body: bytes | memoryview) -> int:
+    """The id of a call or of an answer; 0 for what is neither."""
+    return int.from_bytes(body[2:ANSWER_HEAD], "big") if len(body) >= ANSWER_HEAD and body[:1] == b"\xc1" else 0
+
+
+def decode_call(body: bytes | memoryview) -> Call:
+    """A call from its bytes.
+
+    Raises:
+        GarbledError: it is not a call, or a broken one; no other exception, whatever the bytes.
+    """
+    if not is_call(body):
+        raise GarbledError(f"{bytes(body[:16])!r} does not begin as a call; the call format is in docs/call-format.md")
+    _, call_id, patience = _CALL.unpack_from(body)
+    content = codec.decode(body[CALL_HEAD:])
+    if type(content) is not list or not 2 <= len(content) <= 3:
+        raise GarbledError(
+            "a call is an array of a name, an array of arguments and, if there are any, a map of keywords"
+        )
+    name, args, kwargs = content if len(content) == 3 else (*content, {})
+    if type(name) is not str or not 0 < len(name) <= _MAX_NAME:
+        raise GarbledError(f"a handler's name is text of 1 to {_MAX_NAME} characters, not {name!r:.80}")
+    if type(args) is not list:
+        raise GarbledError(f"the arguments of a call are an array, not a {type(args).__name__}")
+    if type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
+        raise GarbledError("the keywords of a call are a map whose keys are text")
+    return Call(call_id, name, args, kwargs, patience / 1000 if patience else math.inf)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def encode_value(call_id: int, value: object) -> bytes:
+    """The answer of a handler that returned.
+
+    Raises:
+        SerializationError: the value cannot be carried.
+    """
+    return _ANSWER.pack(VALUE_MARK, call_id) + codec.encode(value)
+
+
+def encode_failure(call_id: int, failure: Failure) -> bytes:
+    """The answer of a call that has no value. It never fails: text that is too long or no Unicode is mended."""
+    content = {
+        "kind": failure.kind,
+        "message": _mended(failure.message, _MAX_MESSAGE),
+        **({"type": _mended(failure.type, _MAX_NAME)} if failure.type else {}),
+        **({"traceback": _mended(failure.traceback, _MAX_TRACEBACK)} if failure.traceback else {}),
+        **failure.detail,
+    }
+    return _ANSWER.pack(ERROR_MARK, call_id) + codec.encode(content)
+
+
+def _mended(text: str, limit: int) -> str:
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = None) -> Any:
+    """The value of an answer.
+
+    Args:
+        handler: the name that was called, for the errors.
+        call_id: what it must be the answer to; None: anything.
+
+    Raises:
+        RemoteError, BadArgumentsError, UnknownHandlerError, BusyError, WorkerDiedError, TaskTimeoutError,
+            QuarantinedError: the server's answer is this error.
+        GarbledError: it is no answer, or that of another call.
+    """
+    mark = bytes(body[:2])
+    if len(body) < ANSWER_HEAD or mark not in (VALUE_MARK, ERROR_MARK):
+        raise GarbledError(
+            f"the server answered {handler}() with {bytes(body[:16])!r}, which is no answer of the call format:"
+            " is what answers there an App, and not a raw handler?"
+        )
+    if call_id is not None and call_id_of(body) not in (call_id, 0):
+        raise GarbledError(f"the server answered {handler}() with the answer of another call")
+    content = codec.decode(body[ANSWER_HEAD:])
+    if mark == VALUE_MARK:
+        return content
+    raise _failure(content).as_error(handler)
+
+
+def _failure(content: object) -> Failure:
+    match content:
+        case {"kind": str(kind), "message": str(message), **rest}:
+            detail = {str(key): value for key, value in rest.items()}
+            type_, traceback = detail.pop("type", ""), detail.pop("traceback", "")
+            if isinstance(type_, str) and isinstance(traceback, str):
+                return Failure(kind, message, type_, traceback, detail)
+    raise GarbledError(f"the server's error has no kind and message: {content!r:.200}")
+
+
+def handler_of(body: bytes) -> str:
+    """The name in a call, found without decoding the rest; empty for what is no call, or a broken one."""
+    if not is_call(body) or len(body) < CALL_HEAD + 3 or body[CALL_HEAD] not in (0x92, 0x93):  # an array of 2 or 3
+        return ""
+    first, begin = body[CALL_HEAD + 1], CALL_HEAD + 2
+    if 0xA0 <= first <= 0xBF:  # fixstr
+        length = first & 0x1F
+    elif first == 0xD9:  # str 8
+        length, begin = body[begin], begin + 1
+    elif first == 0xDA:  # str 16
+        length, begin = int.from_bytes(body[begin : begin + 2], "big"), begin + 2
+    else:
+        return ""
+    return body[begin : begin + length].decode("utf-8", "replace")
+
+
+class CallErrors:
+    """What the dispatcher in the I/O process has to know of requests (its `ErrorFormat`).
+
+    It answers on a worker's behalf. A call is answered with an error of the call format. A raw handler's peer (nngcat,
+    say) has no form for errors:
+
+    * `busy` has no answer there: the request then waits in its connection, as SP does about overload;
+    * all else is answered with an empty body. Sent again it would fail again, and a peer that waits for ever learns
+      less than one that gets nothing back.
+    """
+
+    def handler_of(self, payload: bytes, header_length: int) -> str:
+        """Whose the request is, for limits of its own: a handler's name, empty for the raw handler."""
+        return handler_of(payload[header_length : header_length + CALL_HEAD + 3 + 4 * _MAX_NAME])
+
+    def content_at(self, payload: bytes, header_length: int) -> int:
+        """Where the part begins that two calls for the same work have in common: behind id and patience."""
+        return (
+            header_length + CALL_HEAD if is_call(payload[header_length : header_length + CALL_HEAD]) else header_length
+        )
+
+    def error_reply(self, payload: bytes, header_length: int, kind: str, detail: Mapping[str, Any]) -> bytes | None:
+        """The body of an error's answer.
+
+        Args:
+            payload: the request; its body begins at `header_length`.
+            kind: busy, died, timeout or quarantined.
+            detail: `message`, for a person, and further fields of `Failure`.
+
+        Returns:
+            The body; None: this request has no answer for such an error.
+        """
+        head = payload[header_length : header_length + CALL_HEAD]
+        if not is_call(head):
+            return None if kind == "busy" else b""
+        more = {name: value for name, value in detail.items() if name != "message"}
+        return encode_failure(call_id_of(head), Failure(kind, detail.get("message", kind), detail=more))
+
+
+CALL_ERRORS: Final = CallErrors()
+"""What the I/O process loads by name; it knows nothing of handlers itself."""

@@ -1,0 +1,181 @@
+"""Client: calls handlers over a REQ socket, many at a time, from threads and tasks alike."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, NoReturn
+
+from anyio import Semaphore
+from anyio.lowlevel import RunVar
+
+from spworkers._coerce import Seconds
+from spworkers.context import Context
+from spworkers.errors import BadValueError, ClosedError, RecvTimeoutError, SendTimeoutError, SPError
+from spworkers.socket import Req
+from spworkers.workers.caller import Caller, left_until
+from spworkers.workers.handler import check_count
+from spworkers.workers.inflight import InFlight, Pending, give_up
+
+__all__ = ["Client"]
+
+IN_FLIGHT = 128
+"""Calls at once, by default: as many as a queue of mangos holds."""
+
+
+class Client(Caller):
+    """Calls the handlers of an App that is served somewhere.
+
+    ```python
+    with sp.Client("tcp://127.0.0.1:5555") as calc:
+        calc.add(2, 3)                        # 5
+        calc.call("add", 2, 3, timeout=1.0)
+        future = calc.submit("add", 2, 3)
+        await calc.acall("add", 2, 3)
+    ```
+
+    One client may be shared by threads and tasks. Each call is a REQ conversation of its own: a server that goes away
+    is replaced by another of the addresses, and what it had not answered goes there.
+
+    Args:
+        addresses: where the App is served; with several, calls go round among them.
+        timeout: seconds that a call waits if it does not say itself; None: for ever.
+        in_flight: calls at once; one more waits until one of them has ended.
+        name: what to call its socket in statistics.
+        options: any option of `Req` by its keyword. `dial_asynch` is true for several addresses: one may be down.
+            `max_rcv_size` is 0 here, no limit: an answer that is refused would be asked for again and again.
+
+    Raises:
+        BadOptionError, BadValueError, BadAddrError, BadTranError: an argument is wrong.
+        ConnRefusedError: nobody listens at the only address.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        timeout: Seconds = None,
+        in_flight: int = IN_FLIGHT,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(timeout)
+        self._addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not self._addresses:
+            raise BadValueError("a Client needs an address: where is the App served?")
+        self._limit = check_count(in_flight, "in_flight", least=1)
+        self._slots = threading.BoundedSemaphore(self._limit)
+        self._task_slots: RunVar[Semaphore] = RunVar(
+            "spworkers-client-slots"
+        )  # an event loop cannot wait in a thread's
+        self._idle: list[Context] = []
+        self._closed = False
+        options.setdefault("dial_asynch", len(self._addresses) > 1)
+        options.setdefault("max_rcv_size", 0)
+        self._req = Req(dial=self._addresses, name=name, **options)
+        self._in_flight = InFlight()
+
+    # --- contexts: one a call, used again and again
+
+    def _take(self, what: str) -> Context:
+        if self._closed:
+            raise ClosedError(f"{what}(): {self!r} is closed")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._req.open_context()
+
+    def _give_back(self, context: Context) -> None:
+        self._idle.append(context)
+
+    def _give_back_slot(self, context: Context) -> None:
+        self._give_back(context)
+        self._slots.release()
+
+    def _wait_for_slot(self, deadline: float, what: str) -> None:
+        left = left_until(deadline)
+        if not self._slots.acquire(timeout=None if left == math.inf else left):
+            raise RecvTimeoutError(
+                f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
+            )
+
+    # --- sending and receiving
+
+    def _exchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+        self._wait_for_slot(deadline, what)
+        try:
+            context = self._take(what)
+            try:
+                context.send(payload, left_until(deadline))
+                return context.recv(left_until(deadline))
+            except BaseException as error:
+                give_up(context)
+                self._raise(error, what)
+            finally:
+                self._give_back(context)
+        finally:
+            self._slots.release()
+
+    async def _aexchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+        slots = self._task_slots.get(None)
+        if slots is None:
+            slots = Semaphore(self._limit)
+            self._task_slots.set(slots)
+        async with slots:
+            context = self._take(what)
+            try:
+                await context.asend(payload, left_until(deadline))
+                return await context.arecv(left_until(deadline))
+            except BaseException as error:
+                give_up(context)
+                self._raise(error, what)
+            finally:
+                self._give_back(context)
+
+    def _submit(self, payload: bytes, deadline: float, what: str, read: Callable[[bytes], Any]) -> Future[Any]:
+        self._wait_for_slot(deadline, what)
+        try:
+            context = self._take(what)
+        except BaseException:
+            self._slots.release()
+            raise
+        try:
+            context.send(payload, left_until(deadline))
+            future: Future[Any] = Future()
+            self._in_flight.add(Pending(future, context, read, deadline, what, self._give_back_slot))
+            return future
+        except BaseException as error:
+            give_up(context)
+            self._give_back_slot(context)
+            self._raise(error, what)
+
+    def _raise(self, error: BaseException, what: str) -> NoReturn:
+        """Raise an error in a caller's words: not which socket, but which call and which server."""
+        where = ", ".join(self._addresses)
+        if isinstance(error, SendTimeoutError):
+            raise RecvTimeoutError(f"{what}(): no server at {where} took the call within its timeout") from error
+        if isinstance(error, RecvTimeoutError):
+            raise RecvTimeoutError(f"{what}(): no answer from {where} within its timeout") from error
+        if isinstance(error, ClosedError):
+            raise ClosedError(f"{what}(): {self!r} was closed") from error
+        raise error
+
+    # --- life
+
+    def close(self) -> None:
+        """Close the connection; calls in flight fail with ClosedError. A second time, nothing happens."""
+        if self._closed:
+            return
+        self._closed = True
+        self._in_flight.close()
+        try:
+            self._req.close(linger=0)  # whoever wants an answer has waited for it
+        except SPError:
+            return  # in a forked child, where it is not ours
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Client of {', '.join(self._addresses)}: closed>"
+        return f"<Client of {', '.join(self._addresses)}: {len(self._in_flight)} submitted calls in flight>"

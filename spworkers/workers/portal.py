@@ -1,0 +1,55 @@
+"""An event loop on a thread of its own, in which a worker's async handlers run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from typing import Any
+
+__all__ = ["Portal"]
+
+
+class Portal:
+    """Runs awaitables from plain code; the loop starts with the first one.
+
+    The loop lives as long as the worker, and on its own thread: what an async `on_start` opened (connections,
+    background tasks) goes on living between requests, also while a plain handler keeps the main thread busy.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait for an awaitable's result, and return or raise it."""
+        return asyncio.run_coroutine_threadsafe(_waited(awaitable), self._started()).result()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="spworkers-async", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def close(self) -> None:
+        """End the loop: tasks that still run are cancelled and waited for."""
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
+
+
+async def _waited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+async def _cancel_all() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()

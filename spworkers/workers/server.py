@@ -1,0 +1,148 @@
+"""Server: an App that is being served. It owns a REP socket and the context pool on it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any, Final
+
+from spworkers._coerce import Seconds
+from spworkers.closing import Closing
+from spworkers.errors import BadValueError, SPError
+from spworkers.socket import Rep
+from spworkers.workers.app import App
+from spworkers.workers.contextpool import BACKLOG, DRAIN, ContextPool
+from spworkers.workers.group import WorkerInfo
+
+__all__ = ["LARGEST_REQUEST", "Server"]
+
+LARGEST_REQUEST: Final = 64 << 20
+"""MAX-RCV-SIZE of a server, by default: arguments are larger than the messages that the sockets' 1 MiB is for."""
+
+
+class Server(Closing):
+    """What `App.serve` gives.
+
+    Args:
+        app: whose handlers answer.
+        listen: an address, or several.
+        workers: how many processes; None: as many as there are processors for us.
+        timeout: seconds after which a request's worker is killed, where the handler does not say; None: never.
+        retries: how often a request goes to another worker after one died of it; likewise.
+        backlog: requests that may wait for a worker; what comes beyond them is answered with BusyError.
+        options: any option of `Rep` by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client
+            whose request is longer loses its connection.
+
+    Raises:
+        BadOptionError, BadValueError, BadAddrError, BadTranError: an argument is wrong.
+        AddrInUseError: somebody listens at the address already.
+        RemoteError, WorkerDiedError: a worker could not start.
+        SerializationError: the app can neither be imported by the workers nor be sent to them.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        listen: str | Iterable[str],
+        *,
+        workers: int | None = None,
+        timeout: Seconds = None,
+        retries: int = 1,
+        backlog: int = BACKLOG,
+        **options: Any,
+    ) -> None:
+        if not app.handlers and app.raw_handler is None:
+            raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
+        self.app = app
+        self._ended = threading.Event()
+        options.setdefault("max_rcv_size", LARGEST_REQUEST)
+        self._rep = Rep(name=app.name, **options)
+        try:
+            self._pool = ContextPool(self._rep, app, workers, timeout=timeout, retries=retries, backlog=backlog)
+            try:
+                # Last of all: who can connect is answered.
+                for address in [listen] if isinstance(listen, str) else listen:
+                    self._rep.listen(address)
+            except BaseException:
+                self._pool.close(0)
+                raise
+        except BaseException:
+            self._rep.close(linger=0)
+            raise
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens: bound addresses, with the port that the system chose for port 0."""
+        return [listener.address for listener in self._rep.listeners]
+
+    @property
+    def address(self) -> str:
+        """The first of them."""
+        return self.addresses[0]
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """Each worker as it is now: name, pid, state, how many requests it has answered."""
+        return self._pool.workers
+
+    @property
+    def answered(self) -> int:
+        """Requests answered so far."""
+        return self._pool.answered
+
+    def stats(self) -> dict[str, Any]:
+        """Messages, connections, every drop by cause, and the workers."""
+        return self._pool.stats()
+
+    def wait(self) -> None:
+        """Wait until the server is closed, by another thread or by SIGINT or SIGTERM.
+
+        In the main thread these two signals end the wait, and nothing else; close the server then. A second one
+        interrupts that too (KeyboardInterrupt).
+        """
+        with _signals_to(self._ended):
+            while not self._ended.wait(3600.0):
+                continue
+
+    def close(self, drain: Seconds = DRAIN) -> None:
+        """Answer the requests at hand, then end the workers and the socket. A second time, nothing happens.
+
+        Args:
+            drain: seconds that those requests get; 0: none. New ones are answered with BusyError meanwhile.
+        """
+        self._ended.set()
+        self._pool.close(drain)
+        with contextlib.suppress(SPError):  # closed before
+            self._rep.close()
+
+    def __repr__(self) -> str:
+        workers = self._pool.workers
+        where = ", ".join(self.addresses) if not self._ended.is_set() else "closed"
+        return f"<Server {self.app.name}: {where}, {len(workers)} workers, {self.answered} answered>"
+
+
+@contextlib.contextmanager
+def _signals_to(event: threading.Event) -> Iterator[None]:
+    """Have SIGINT and SIGTERM set an event, once; not in another thread than the main one, where that cannot be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former: dict[signal.Signals, Any] = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        event.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        former[number] = signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        restore()

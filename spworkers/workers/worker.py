@@ -1,0 +1,193 @@
+"""A worker process: from its boot to its end.
+
+    boot ─▶ the app is loaded, on_start runs ─▶ ready ─▶ take, answer, take, answer ... ─▶ told to stop ─▶ on_stop
+                │ fails, the first time                        │ the process dies
+                ▼                                              ▼
+         told to the group, which ends us          the supervisor starts another, the dispatcher hands
+                                                   the request out again
+
+It ends when the supervisor says `stop`, on SIGTERM or SIGINT, and when its I/O process is gone; always after the
+request at hand. Nothing of it writes to stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+from spworkers.channel import Channel, close_fds
+from spworkers.errors import ChannelClosedError
+from spworkers.supervisor.boot import Boot
+from spworkers.workers import origin
+from spworkers.workers.report import FAILED, READY, Reporter
+from spworkers.workers.runner import Runner
+from spworkers.workers.tally import Row, Stage, Tally
+from spworkers.workers.workerport import RingPort, WorkerPort
+
+__all__ = ["WorkerSpec", "run", "work"]
+
+_LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What the group says to a worker; a map of plain values on the way.
+
+    Attributes:
+        attach: key of the I/O process whose requests it answers.
+        number: which worker of its group it is, from 0.
+        origin: where the app comes from, as `origin.origin_of` says.
+        argv: sys.argv of the user's process.
+    """
+
+    attach: str
+    number: int
+    origin: dict[str, Any]
+    argv: list[str]
+
+    def to_map(self) -> dict[str, Any]:
+        """Itself, for `spawn`."""
+        return dict(vars(self))
+
+
+def run(boot: Boot) -> int:
+    """The entry point of the role `worker`.
+
+    Its descriptors are, in this order: the channel to the I/O process, the group's report socket, the group's tally.
+    """
+    spec = WorkerSpec(**boot.spec)
+    channel_fd, report_fd, tally_fd = boot.fds
+    reporter = Reporter(report_fd)
+    row = Tally(tally_fd).row(spec.number)
+    row.begin(os.getpid())
+    stop = StopSignal(boot.channel)
+    sys.argv[:] = spec.argv
+    try:
+        runner = Runner(origin.load(spec.origin))
+        runner.start()
+    except Exception as error:
+        if boot.generation > 1:
+            raise  # it worked once, so it may again: the supervisor prints this, waits a while, and tries once more
+        _tell_failure(reporter, spec, error)
+        stop.wait()
+        return 0
+    port = RingPort(Channel.from_fd(channel_fd))
+    reporter.tell(READY, spec.number, os.getpid())
+    work(port, runner, row, stop)
+    runner.stop()
+    port.close()
+    if stop.by_signal:  # nobody told the supervisor: what follows is no death of a bad start, however early it comes
+        boot.channel.try_send({"t": "recycle"})
+    return 0
+
+
+def _tell_failure(reporter: Reporter, spec: WorkerSpec, error: Exception) -> None:
+    """A first start that fails is the user's mistake: the group raises it where they see it, and nobody tries again."""
+    text = "".join(traceback.format_exception(type(error), error, _beyond_ours(error)))
+    reporter.tell(FAILED, spec.number, os.getpid(), type=type(error).__name__, message=str(error), traceback=text)
+
+
+def _beyond_ours(error: Exception) -> Any:
+    """The traceback from the user's code on: how we came to import it is of no use to them."""
+    ours = os.path.dirname(os.path.abspath(__file__))
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename, ours):
+        trace = trace.tb_next
+    return trace
+
+
+def _is_ours(filename: str, ours: str) -> bool:
+    return filename.startswith((ours, "<frozen importlib", os.path.dirname(os.__file__) + os.sep + "importlib"))
+
+
+class StopSignal:
+    """Whether this worker is to end: told by its supervisor, by a signal, or by the supervisor's death.
+
+    Args:
+        channel: to the supervisor.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._told = False
+        self.by_signal = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        # A handler of Python's runs between two instructions, so a signal that comes just before a poll would wait for
+        # its end; the interpreter's own handler writes into this pipe at once.
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.by_signal = True
+        with contextlib.suppress(BlockingIOError):  # once more, should a handler's event loop have taken the pipe away
+            os.write(self._write, b"\0")
+
+    def drain(self) -> None:
+        """Empty the pipe of signals: others than ours come through it too."""
+        os.read(self._read, 4096)
+
+    def filenos(self) -> tuple[int, int]:
+        """What becomes readable when it may be time: `look`, and then `drain` if it was the second."""
+        return self._channel.fileno(), self._read
+
+    def look(self) -> bool:
+        """Whether it is time; it reads what the supervisor has said."""
+        try:
+            while not self._told and (received := self._channel.recv_ready()) is not None:
+                message, fds = received
+                close_fds(fds)
+                self._told = message["t"] == "stop"
+        except ChannelClosedError:
+            self._told = True
+        return self._told or self.by_signal
+
+    def wait(self) -> None:
+        """Wait until it is time."""
+        poll = select.poll()
+        for fd in self.filenos():
+            poll.register(fd, select.POLLIN)
+        while not self.look():
+            if any(fd == self._read for fd, _ in poll.poll()):
+                self.drain()
+
+
+def work(port: WorkerPort, runner: Runner, row: Row, stop: StopSignal) -> None:
+    """Answer requests until it is time to stop."""
+    poll = select.poll()
+    for fd in (port.fileno(), port.control(), *stop.filenos()):
+        poll.register(fd, select.POLLIN)
+    row.stage(Stage.IDLE)
+    looked = 0.0
+    while True:
+        # A look is a system call; in between it is enough to know that a signal came.
+        if stop.by_signal or time.monotonic() - looked > _LOOK:
+            if stop.look():
+                break
+            looked = time.monotonic()
+        request = port.take()
+        if request is None:
+            looked = 0.0
+            if not port.arm():
+                ready = [fd for fd, _ in poll.poll()]
+                if stop.filenos()[1] in ready:
+                    stop.drain()
+                if port.control() in ready and not port.attend():
+                    break
+            continue
+        row.stage(Stage.BUSY)
+        answer = runner.answer(request.body)
+        port.reply(request, answer.body)
+        row.answered(answer.ok)
+        row.stage(Stage.IDLE)
+    row.stage(Stage.STOPPED)

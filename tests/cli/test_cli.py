@@ -1,0 +1,332 @@
+"""The command `spworkers`: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from helpers import eventually
+
+import spworkers
+from spworkers.workers.client import Client
+
+WAIT = 30.0
+ROOT = Path(__file__).parents[2]
+HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
+COMMAND = [sys.executable, "-m", "spworkers.cli"]
+# Runs a command on a terminal of its own, whose keys come from stdin.
+TERMINAL = [sys.executable, "-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"]
+
+CALC = '''
+import os, time
+from pathlib import Path
+from spworkers.workers.app import App
+
+app = App("calc")
+
+@app.handler
+def add(a: int, b: int, *, scale: int = 1) -> int:
+    """Adds two numbers.
+
+    And more.
+    """
+    return (a + b) * scale
+
+@app.handler
+def pid() -> int:
+    return os.getpid()
+
+@app.handler
+def same(value):
+    return value
+
+@app.handler
+def fail() -> None:
+    raise ValueError("no such luck")
+
+@app.handler
+def hold(folder: Path) -> int:
+    (folder / f"began-{os.getpid()}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+@app.raw
+def reverse(body: bytes) -> bytes:
+    return body[::-1]
+
+empty = App("empty")
+number = 5
+'''
+
+
+@dataclass
+class Served:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    facts: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return str(self.facts["addresses"][0])
+
+
+def modules(folder: Path) -> Path:
+    (folder / "calc.py").write_text(CALC)
+    (folder / "broken.py").write_text("from calc import app\n1 / 0\n")
+    (folder / "lame.py").write_text(
+        "from spworkers.workers.app import App\napp = App('lame')\napp.handler(name='f')(lambda: None)\n"
+        "@app.on_start\ndef load(state):\n    raise OSError('no model')\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return modules(tmp_path_factory.mktemp("modules"))
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    command = [*COMMAND, "serve", "calc:app", "--listen", "tcp://127.0.0.1:0", "--workers", "2", "--json"]
+    process = subprocess.Popen(
+        command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        yield Served(process, json.loads(process.stdout.readline()))
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        process.communicate(timeout=WAIT)
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[Served]:
+    """A server of the test's own."""
+    with serving(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[Served]:
+    """One for all tests that only call it."""
+    with serving(folder) as found:
+        yield found
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=WAIT, check=False
+    )
+
+
+# --- serve
+
+
+def test_the_parent_is_not_on_a_requests_way(served: Served, tmp_path: Path) -> None:
+    """Stopped, it answers nothing; its workers answer, and the dead among them are replaced."""
+    with Client(served.address, timeout=WAIT) as client:
+        served.process.send_signal(signal.SIGSTOP)
+        eventually(lambda: psutil.Process(served.process.pid).status() == psutil.STATUS_STOPPED, WAIT)
+        assert client.add(2, 3) == 5
+        with Client(served.address, timeout=WAIT) as newcomer:  # who connects meanwhile is served too
+            assert {newcomer.pid() for _ in range(10)} == set(served.facts["workers"])
+        answer = client.submit("hold", str(tmp_path))
+        victim = eventually(lambda: began(tmp_path), WAIT)[0]
+        os.kill(victim, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert answer.result(WAIT) != victim
+        eventually(lambda: client.pid() not in served.facts["workers"], WAIT)  # the dead one's successor
+        assert psutil.Process(served.process.pid).status() == psutil.STATUS_STOPPED
+
+
+def began(folder: Path) -> list[int]:
+    return [int(path.name.partition("-")[2]) for path in folder.glob("began-*")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_quietly(served: Served, tmp_path: Path, number: signal.Signals) -> None:
+    with Client(served.address, timeout=WAIT) as client:
+        answer = client.submit("hold", str(tmp_path))
+        worker = eventually(lambda: began(tmp_path), WAIT)[0]
+        served.process.send_signal(number)
+        (tmp_path / "go").touch()
+        assert answer.result(WAIT) == worker  # what was at hand is answered
+    out, err = served.process.communicate(timeout=WAIT)
+    assert (served.process.returncode, out, err) == (0, "", "")
+    assert not any(psutil.pid_exists(pid) for pid in served.facts["workers"])
+
+
+def test_ctrl_c_on_a_terminal_is_quiet(folder: Path) -> None:
+    """There the whole foreground group gets the signal, not the parent alone."""
+    command = [*TERMINAL, *COMMAND, "serve", "calc:app", "-l", "tcp://127.0.0.1:0", "-w", "2"]
+    terminal = subprocess.Popen(command, cwd=folder, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert terminal.stdin is not None
+    assert terminal.stdout is not None
+    shown = terminal.stdout.readline()
+    assert shown.startswith(b"serving calc on tcp://127.0.0.1:")
+    assert shown.endswith(b" with 2 workers\r\n")
+    terminal.stdin.write(b"\x03")
+    terminal.stdin.flush()
+    rest, _ = terminal.communicate(timeout=WAIT)
+    assert (terminal.returncode, rest.strip()) == (0, b"^C")
+
+
+def test_a_second_ctrl_c_ends_it_at_once(served: Served, tmp_path: Path) -> None:
+    with Client(served.address, timeout=WAIT) as client:
+        client.submit("hold", str(tmp_path))
+        eventually(lambda: began(tmp_path), WAIT)
+        begin = time.monotonic()
+        served.process.send_signal(signal.SIGINT)
+        eventually(lambda: "BusyError" in outcome(client), WAIT)
+        served.process.send_signal(signal.SIGINT)
+        _, err = served.process.communicate(timeout=WAIT)
+        assert time.monotonic() - begin < 8  # --drain is 10
+        assert "Traceback" not in err
+
+
+def outcome(client: Client) -> str:
+    try:
+        return repr(client.call("add", 1, 2, timeout=1.0))
+    except Exception as error:
+        return repr(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere:app"], 2, "there is no module 'nowhere'"),
+        (["calc"], 2, "module:attribute"),
+        (["calc:ap"], 2, "did you mean 'app'"),
+        (["calc:number"], 2, "is no App but int"),
+        (["calc:empty"], 2, "no handler to serve"),
+        (["calc:app", "--workers", "0"], 2, "--workers"),
+        (["calc:app", "--timeout", "0"], 2, "--timeout"),
+        (["calc:app", "--nothing"], 2, "--nothing"),
+        (["calc:app", "--listen", "nowhere"], 2, "nowhere"),
+        (["broken:app"], 1, "importing broken raised ZeroDivisionError"),
+        (["lame:app"], 1, "could not start: no model"),
+    ],
+)
+def test_mistakes_of_serve(folder: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("serve", "--listen", "tcp://127.0.0.1:0", "--workers", "1", *arguments, cwd=folder)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stdout == ""
+    assert ("Traceback" in done.stderr) == (code == 1)
+    assert "spworkers/" not in done.stderr.replace(str(ROOT / "tests"), "")  # a traceback shows the user's frames only
+
+
+def test_serve_needs_an_address(folder: Path) -> None:
+    done = run("serve", "calc:app", cwd=folder)
+    assert done.returncode == 2
+    assert "--listen" in done.stderr
+
+
+def test_an_address_in_use(shared: Served, folder: Path) -> None:
+    done = run("serve", "calc:app", "--listen", shared.address, "--workers", "1", cwd=folder)
+    assert done.returncode == 1
+    assert "ddress already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["add", "2", "3"], "5"),
+        (["add", "-2", "3"], "1"),
+        (["add", "2", "3", "-k", "scale=10"], "50"),
+        (["add", "2", "3", "--json"], '{"value": 5}'),
+        (["--timeout", "20", "same", "two words"], "two words"),
+        (["same", '"2"'], "2"),
+        (["same", '["a", {"b": null}]'], '["a", {"b": null}]'),
+        (["same", "NaN"], "NaN"),
+        (["same", "null"], "null"),
+        (["same", "grüße"], "grüße"),
+    ],
+)
+def test_call(shared: Served, arguments: list[str], shown: str) -> None:
+    done = run("call", shared.address, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown + "\n", "")
+
+
+def test_call_without_a_name_shows_what_is_served(shared: Served) -> None:
+    done = run("call", shared.address)
+    assert done.stdout.startswith(
+        "add(a: int, b: int, *, scale: int = 1) -> int\n    Adds two numbers.\npid() -> int\n"
+    )
+    names = [each["name"] for each in json.loads(run("call", shared.address, "--json").stdout)["value"]]
+    assert names == ["add", "pid", "same", "fail", "hold"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fail"], 1, "ValueError: no such luck"),
+        (["add", "two", "3"], 2, "a: expected int, got str 'two'"),
+        (["ad", "2", "3"], 2, "did you mean 'add'"),
+        (["add", "2", "3", "-k", "scale"], 2, "NAME=VALUE"),
+        (["--timeout", "0", "pid"], 2, "--timeout"),
+    ],
+)
+def test_mistakes_of_call(shared: Served, arguments: list[str], code: int, words: str) -> None:
+    done = run("call", shared.address, *arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stdout == ""
+    assert ("Traceback" in done.stderr) == (arguments == ["fail"])  # the worker's
+
+
+def test_errors_as_json(shared: Served) -> None:
+    done = run("call", shared.address, "fail", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (error["name"], error["type"], error["message"]) == ("RemoteError", "ValueError", "no such luck")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_nobody_there() -> None:
+    done = run("call", "tcp://127.0.0.1:1", "add")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: dial tcp://127.0.0.1:1")
+    assert run("call", "nowhere", "add").returncode == 2
+
+
+# --- the rest
+
+
+def test_info() -> None:
+    done = run("info")
+    assert done.returncode == 0
+    assert done.stdout.startswith("spworkers ")
+    facts = json.loads(run("info", "--json").stdout)
+    assert facts["dependencies"]["msgpack"]
+    assert set(facts["features"]) >= {"event loop", "protocols compiled", "shared memory"}
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["call"], ["info"]])
+def test_help(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage: spworkers" in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("spworkers, version ")

@@ -1,0 +1,142 @@
+"""Every test leaves the machine as it found it: no process of ours, and nothing in /dev/shm."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import eventually
+
+GRACE = 10.0
+"""Seconds that processes have to leave after the test is over."""
+
+SHM = Path("/dev/shm")
+
+# What these test lies on the wire, in shared memory or in the protocols, none of which knows which Python it runs on.
+ALIKE = ("conformance", "interop", "ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
+ALIKE += ("faults/test_hostile_network.py", "faults/test_death_of_a_device.py", "sockets/test_devices.py")
+
+# By this, which every descendant inherits, an orphan is found that is nobody's child any more.
+MARK = "SPWORKERS_TEST_SESSION"
+
+# These outlive a test by design: our supervisor (one for the program), and the standard library's own helpers.
+LASTING = ("spworkers-supervisor", "multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs only one Python."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(ALIKE):
+            item.add_marker(pytest.mark.alike)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    before = set(_descendants())
+    yield
+
+    def new() -> list[psutil.Process]:
+        return [process for pid in _descendants() if pid not in before and (process := _left_over(pid))]
+
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not new(), 0.5)  # what was closed is about to end
+        return
+    gc.collect()  # a pool or socket that nobody holds any more, but in a cycle, goes now
+    _expect_nothing(new, "processes left")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_litter_of_others() -> None:
+    """What an earlier file's tests left in cycles shall not be counted as this one's, in whatever order they run."""
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left_at_the_end() -> Iterator[None]:
+    mark = os.environ[MARK] = uuid.uuid4().hex
+    shm = _shared_memory()
+    yield
+    ours = {os.getpid(), *(pid for pid in _descendants() if not _left_over(pid))}
+    _expect_nothing(
+        lambda: [*(p for p in _marked(mark) if p.pid not in ours), *(SHM / name for name in _shared_memory() - shm)],
+        "left at the end",
+    )
+
+
+def _expect_nothing(find: Callable[[], Sequence[object]], what: str) -> None:
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not find(), GRACE)
+    if found := find():
+        pytest.fail(f"{what}: {', '.join(_describe(thing) for thing in found)}", pytrace=False)
+
+
+def _descendants() -> list[int]:
+    """All processes below this one. Twice for each test, so not by psutil, which reads every process of the machine."""
+    if not list(_lists(os.getpid())):  # not Linux, or a kernel without them
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+    found: list[int] = []
+    parents = [os.getpid()]
+    while parents:
+        for file in _lists(parents.pop()):
+            with contextlib.suppress(OSError):  # the thread, or the process, has just ended
+                children = [int(pid) for pid in file.read_bytes().split()]
+                found += children
+                parents += children
+    return found
+
+
+def _lists(pid: int) -> Iterator[Path]:
+    """The files that name a process's children; there are none where the system is not Linux, or it has just ended."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            yield Path(f"/proc/{pid}/task/{thread}/children")
+
+
+def _left_over(pid: int) -> psutil.Process | None:
+    """The process, unless it is one that outlives a test by design, or is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return None if _lasting(process) else process
+    return None
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):  # it has just ended, or it is somebody else's
+            continue
+    return found
+
+
+def _lasting(process: psutil.Process) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+        # The supervisor's children are forked, so they have its command line: only our own child is the supervisor.
+        return any(name in line for name in LASTING) and process.ppid() == os.getpid()
+    except psutil.ZombieProcess:  # dead, but nobody has asked for its status: somebody must
+        return False
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _shared_memory() -> set[str]:
+    return set(os.listdir(SHM)) if SHM.is_dir() else set()
+
+
+def _describe(thing: object) -> str:
+    if not isinstance(thing, psutil.Process):
+        return str(thing)
+    try:
+        return f"{thing.pid} ({thing.status()}, child of {thing.ppid()}): {' '.join(thing.cmdline())[:100]!r}"
+    except psutil.Error as problem:
+        return f"{thing.pid} ({problem})"

@@ -1,0 +1,209 @@
+"""A user's process that forks with sockets open: the child cannot use them, and harms neither side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+from faults.program import Program, gone
+from sockets.kit import BOUND, ask, background, rep_and_req, serve
+
+import spworkers as sp
+
+USES = """
+uses = {
+    "send": lambda: req.send(b"x"),
+    "recv": lambda: rep.recv(timeout=5),
+    "fileno": lambda: rep.fileno(),
+    "dial": lambda: req.dial("tcp://127.0.0.1:1"),
+    "listen": lambda: req.listen("tcp://127.0.0.1:0"),
+    "open_context": lambda: rep.open_context(),
+    "context recv": lambda: context.recv(timeout=5),
+    "claimed send": lambda: claimed.send(b"x", timeout=5),
+    "set_option": lambda: setattr(rep, "recv_deadline", 1),
+    "stats": lambda: rep.stats(),
+    "pipes": lambda: rep.pipes,
+    "dialer": lambda: req.dialers[0].set_option("RECONNECT-TIME", 1),
+    "close": lambda: rep.close(),
+    "context close": lambda: context.close(),
+}
+"""
+
+
+def test_every_use_in_the_child_raises_forked_error_and_the_parents_work_on() -> None:
+    program = f"""
+import pickle
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+req = sp.Req(dial=rep.listeners[0].address)
+context = rep.open_context()
+claimed = pickle.loads(pickle.dumps(req.open_context()))
+{USES}
+child = os.fork()
+if child == 0:
+    for name, use in uses.items():
+        try:
+            use()
+            say(name=name, error=None)
+        except sp.SPError as error:
+            say(name=name, error=type(error).__name__, words=str(error))
+    repr(rep), repr(context), list(req.dialers)
+    with rep: pass
+    sys.exit(0)  # with everything that atexit and the garbage collector do
+assert os.waitpid(child, 0) == (child, 0)
+for number in range(20):
+    req.send(b"%d" % number)
+    assert rep.recv(timeout=20) == b"%d" % number
+    rep.send(b"yes")
+    assert req.recv(timeout=20) == b"yes"
+claimed.send(b"claimed")
+assert rep.recv(timeout=20) == b"claimed"
+rep.send(b"yes")
+assert claimed.recv(timeout=20) == b"yes"
+for each in (claimed, context, req, rep):
+    each.close()
+say(done=True)
+"""
+    with Program(program) as user:
+        answers = []
+        while "done" not in (answer := user.hear()):
+            answers.append(answer)
+        assert user.wait() == 0
+        assert user.stderr == ""
+    assert len(answers) == 14
+    for answer in answers:
+        assert answer["error"] == "ForkedError", answer
+        assert str(user.pid) in answer["words"]
+
+
+def test_the_child_opens_sockets_of_its_own_with_a_supervisor_of_its_own() -> None:
+    program = """
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+address = rep.listeners[0].address
+child = os.fork()
+if child == 0:
+    with sp.Req(dial=address) as req, sp.Rep(listen="inproc://child") as mine:
+        req.send(b"from the child")
+        say(reply=req.recv(timeout=20).decode(), supervisors=2)
+    sys.exit(0)
+body = rep.recv(timeout=20)
+rep.send(body.upper())
+assert os.waitpid(child, 0) == (child, 0)
+rep.close()
+say(done=True)
+"""
+    with Program(program) as user:
+        assert user.hear()["reply"] == "FROM THE CHILD"
+        assert user.hear() == {"done": True}
+        assert user.wait() == 0
+        assert user.stderr == ""
+
+
+def test_a_fork_while_other_threads_use_sockets_harms_neither() -> None:
+    program = """
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+req = sp.Req(dial=rep.listeners[0].address)
+over = threading.Event()
+
+def serve():
+    for body in rep:
+        rep.send(body)
+
+def ask(context):
+    count = 0
+    while not over.is_set():
+        body = b"%d" % count
+        context.send(body)
+        assert context.recv(timeout=20) == body
+        rep.stats()
+        count += 1
+    results.append(count)
+
+results = []
+threading.Thread(target=serve, daemon=True).start()
+threads = [threading.Thread(target=ask, args=(req.open_context(),)) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for number in range(15):
+    child = os.fork()
+    if child == 0:
+        with sp.Rep(listen="inproc://mine") if number % 5 == 0 else open(os.devnull):
+            pass
+        os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+over.set()
+for thread in threads:
+    thread.join(20)
+    assert not thread.is_alive()
+assert len(results) == 3 and min(results) > 0, results
+say(done=True)
+os._exit(0)
+"""
+    with Program(program) as user:
+        assert user.hear() == {"done": True}
+        assert user.stderr == ""
+
+
+def test_a_child_that_dies_or_lives_on_does_not_matter() -> None:
+    program = """
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+children = []
+for number in range(3):
+    child = os.fork()
+    if child == 0:
+        os.closerange(0, 3)  # else the test would wait for its words
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60 if number == 1 else 0)
+        os._exit(0)
+    children.append(child)
+say(address=rep.listeners[0].address, children=children)
+for body in rep:
+    rep.send(body.upper())
+    if body == b"end":
+        break
+rep.close()
+say(done=True)
+"""
+    with Program(program) as user:
+        words = user.hear()
+        try:
+            with sp.Req(dial=words["address"]) as req:
+                assert ask(req, b"x") == b"X"
+                assert ask(req, b"end") == b"END"
+            assert user.hear() == {"done": True}
+            family = [process for process in user.family() if process.pid not in words["children"]]
+            assert user.wait() == 0
+            gone(family)
+        finally:
+            os.kill(words["children"][1], 9)
+
+
+def _echo_once(address: str) -> None:
+    with sp.Req(dial=address) as req:
+        assert ask(req, b"from a forked worker") == b"FROM A FORKED WORKER"
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_multiprocessing_by_fork_works_beside_open_sockets() -> None:
+    with rep_and_req("tcp://127.0.0.1:0") as (rep, req):
+        served = serve(rep, 3)
+        process = multiprocessing.get_context("fork").Process(target=_echo_once, args=(rep.listeners[0].address,))
+        process.start()
+        assert ask(req, b"x") == b"X"
+        process.join(BOUND)
+        assert process.exitcode == 0
+        assert ask(req, b"y") == b"Y"
+        served.result(BOUND)
+        process.close()
+
+
+def test_blocked_calls_of_the_parent_go_on_through_a_fork() -> None:
+    with rep_and_req() as (rep, req):
+        waiting = background(rep.recv, timeout=BOUND)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+        req.send(b"x")
+        assert waiting.result(BOUND) == b"x"

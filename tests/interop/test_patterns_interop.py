@@ -1,0 +1,112 @@
+"""The other patterns against other implementations: either side, either end listening, tcp and ipc."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import eventually
+from interop_peers import PATIENCE, Peer, Place, Running, each_peer, place
+
+import spworkers as sp
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.parametrize("peer", each_peer()),
+    pytest.mark.parametrize("transport", ["tcp", "ipc"]),
+    pytest.mark.parametrize("we", ["listen", "dial"]),
+]
+
+OPTIONS: dict[str, Any] = {
+    "dial_asynch": True,  # a peer that listens may not be there yet
+    "reconnect_time": 0.02,
+}
+HEARING: dict[str, Any] = {**OPTIONS, "recv_deadline": PATIENCE}
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path: a unix socket's may have about a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="spw") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def meet(transport: str, directory: Path) -> Iterator[Place]:
+    with place(transport, directory) as where:
+        yield where
+
+
+def start(
+    peer: Peer, protocol: str, we: str, where: Place, socket: sp.Socket, directory: Path, data: bytes | None
+) -> Running:
+    """Bring both ends together: listen here and start a peer that dials, or start one that listens and dial it."""
+    file = directory / "data"
+    file.write_bytes(data or b"")
+    address = socket.listen(where.ours).address if we == "listen" else where.theirs
+    arguments = peer.arguments(protocol, we != "listen", address, file)
+    if data is None:
+        del arguments[-2:]
+    if protocol == "push":  # which shows nothing, and nngcat says so
+        arguments.remove("--raw")
+    if protocol == "surveyor" and peer.name != "pynng":  # which waits for us; the others ask in vain, and then again
+        arguments += ["--interval", "1"]
+    running = Running(arguments)
+    if we == "dial":
+        socket.dial(address)
+    return running
+
+
+def say(socket: sp.Socket, running: Running, body: bytes) -> None:
+    """Send again and again until the peer has shown it: who sends to everybody cannot know when somebody listens."""
+
+    def heard() -> bool:
+        socket.send(body)
+        return running.output.startswith(body)
+
+    eventually(heard, PATIENCE, what=f"{body!r} shown by the peer")
+
+
+def test_we_push(peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    with sp.Push(**OPTIONS) as push, start(peer, "pull", we, meet, push, directory, None) as running:
+        for number in range(100):
+            push.send(b"%02d" % number)
+        assert running.read(200) == b"".join(b"%02d" % number for number in range(100))
+
+
+def test_we_pull(peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    with sp.Pull(**HEARING) as pull, start(peer, "push", we, meet, pull, directory, b"pushed"):
+        assert pull.recv() == b"pushed"
+
+
+def test_we_publish(peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    with sp.Pub(**OPTIONS) as pub, start(peer, "sub", we, meet, pub, directory, None) as running:
+        say(pub, running, b"published")
+
+
+@pytest.mark.parametrize("make", [sp.Pair, sp.Bus], ids=["pair", "bus"])
+def test_we_talk_to_a_neighbour(make: Any, peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    protocol = make.__name__.lower()
+    theirs = "pair0" if (peer.name, protocol) == ("nngcat", "pair") else protocol  # there --pair stands for two
+    with make(**HEARING) as socket, start(peer, theirs, we, meet, socket, directory, b"theirs") as running:
+        if protocol == "pair":
+            assert socket.recv() == b"theirs"
+        say(socket, running, b"ours")
+
+
+def test_we_survey(peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    with sp.Surveyor(survey_time=0, **HEARING) as surveyor:
+        with start(peer, "respondent", we, meet, surveyor, directory, b"answer") as running:
+            say(surveyor, running, b"who?")
+            assert surveyor.recv() == b"answer"
+
+
+def test_we_respond(peer: Peer, we: str, meet: Place, directory: Path) -> None:
+    with sp.Respondent(**HEARING) as respondent:
+        with start(peer, "surveyor", we, meet, respondent, directory, b"who?") as running:
+            assert respondent.recv() == b"who?"
+            respondent.send(b"answer")
+            assert running.read(6) == b"answer"

@@ -1,0 +1,346 @@
+"""The client over sockets: waiting, cancelling, several servers, several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, wait
+from typing import Any
+
+import pytest
+import trio
+from helpers import aeventually, eventually
+
+from spworkers import errors
+from spworkers.socket import Rep
+from spworkers.workers import callformat
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.runner import Runner
+
+ANYWHERE = "tcp://127.0.0.1:0"
+WAIT = 20.0
+
+app = App("calc")
+
+
+@app.handler
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.handler
+def timeout_of(timeout: float) -> float:
+    return timeout
+
+
+@app.handler
+def fail() -> None:
+    raise ValueError("no such luck")
+
+
+@app.raw
+def reverse(body: bytes) -> bytes:
+    return body[::-1]
+
+
+class Answerer:
+    """A server in a thread of this process, which answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.rep = Rep(listen=ANYWHERE)
+        self.address = self.rep.listeners[0].address
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[bytes] = []
+        self._runner = Runner(app)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            for body in self.rep:
+                self.asked.append(body)
+                self.gate.wait()
+                self.rep.send(self._runner.answer(body).body)
+        except errors.ClosedError:
+            return
+
+    def close(self) -> None:
+        self.gate.set()
+        if not self.rep._port.closed:
+            self.rep.close(linger=0)
+        self._thread.join(WAIT)
+
+
+@pytest.fixture
+def server() -> Iterator[Answerer]:
+    answerer = Answerer()
+    yield answerer
+    answerer.close()
+
+
+@pytest.fixture
+def calc(server: Answerer) -> Iterator[Client]:
+    with Client(server.address, timeout=WAIT) as client:
+        yield client
+
+
+def test_the_ways_to_call(calc: Client) -> None:
+    assert calc.add(2, 3) == 5
+    assert calc.add(a=2, b=3) == 5
+    assert calc.call("add", 2, b=3, timeout=1.0) == 5
+    assert calc.submit("add", 2, 3).result(WAIT) == 5
+    assert calc.timeout_of(timeout=1.5) == 1.5
+    assert [each["name"] for each in calc.handlers()] == ["add", "timeout_of", "fail"]
+    assert calc.raw(b"abc") == b"cba"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_tasks_call(calc: Client, backend: str) -> None:
+    async def main() -> list[int]:
+        return [await calc.acall("add", number, 1) for number in range(5)]
+
+    assert (asyncio.run(main()) if backend == "asyncio" else trio.run(main)) == [1, 2, 3, 4, 5]
+
+
+def test_the_errors_of_handlers(calc: Client) -> None:
+    with pytest.raises(errors.RemoteError, match="no such luck"):
+        calc.fail()
+    with pytest.raises(errors.RemoteError, match="no such luck"):
+        calc.submit("fail").result(WAIT)
+    with pytest.raises(errors.BadArgumentsError):
+        calc.add("x", 1)
+    with pytest.raises(errors.UnknownHandlerError, match="did you mean 'add'"):
+        calc.ad(1, 2)
+    assert calc.add(1, 2) == 3
+
+
+# --- time
+
+
+def test_an_answer_that_does_not_come_in_time(server: Answerer, calc: Client) -> None:
+    server.gate.clear()
+    with pytest.raises(
+        errors.RecvTimeoutError, match=r"add\(\): no answer from tcp://127\.0\.0\.1:\d+ within its timeout"
+    ):
+        calc.call("add", 1, 2, timeout=0.05)
+    with pytest.raises(TimeoutError):
+        calc.submit("add", 1, 2, timeout=0.05).result(WAIT)
+
+    async def main() -> None:
+        with pytest.raises(errors.RecvTimeoutError):
+            await calc.acall("add", 1, 2, timeout=0.05)
+
+    asyncio.run(main())
+    server.gate.set()
+    assert calc.add(3, 4) == 7  # and not the late answer of one before
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(errors.ConnRefusedError):
+        Client("tcp://127.0.0.1:1")
+    with Client("tcp://127.0.0.1:1", dial_asynch=True) as client:
+        with pytest.raises(errors.RecvTimeoutError, match=r"no server at tcp://127\.0\.0\.1:1 took the call"):
+            client.call("add", 1, 2, timeout=0.05)
+
+
+def test_the_clients_timeout_is_the_calls(server: Answerer) -> None:
+    server.gate.clear()
+    with Client(server.address, timeout=0.05) as client:
+        with pytest.raises(errors.RecvTimeoutError):
+            client.add(1, 2)
+
+
+def test_the_time_left_travels_with_the_call(server: Answerer, calc: Client) -> None:
+    calc.call("add", 1, 2, timeout=5)
+    with Client(server.address) as patient:
+        patient.add(1, 2)
+    first, second = map(callformat.decode_call, server.asked)
+    assert 4 < first.timeout <= 5
+    assert second.timeout == float("inf")
+
+
+@pytest.mark.parametrize("timeout", ["soon", True, float("nan")])
+def test_timeouts_are_times(calc: Client, timeout: Any) -> None:
+    with pytest.raises(errors.BadValueError, match="timeout"):
+        calc.call("add", 1, 2, timeout=timeout)
+
+
+# --- giving up
+
+
+def test_a_future_can_be_cancelled(server: Answerer, calc: Client) -> None:
+    server.gate.clear()
+    future = calc.submit("add", 1, 2)
+    eventually(lambda: server.asked, WAIT)
+    assert future.cancel()
+    with pytest.raises(CancelledError):
+        future.result(WAIT)
+    server.gate.set()
+    assert calc.submit("add", 3, 4).result(WAIT) == 7
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_task_can_be_cancelled(server: Answerer, calc: Client, backend: str) -> None:
+    server.gate.clear()
+
+    async def with_asyncio() -> int:
+        task = asyncio.create_task(calc.acall("add", 1, 2))
+        await aeventually(lambda: server.asked, WAIT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        server.gate.set()
+        return int(await calc.acall("add", 3, 4))
+
+    async def with_trio() -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calc.acall, "add", 1, 2)
+            await aeventually(lambda: server.asked, WAIT)
+            nursery.cancel_scope.cancel()
+        server.gate.set()
+        return int(await calc.acall("add", 3, 4))
+
+    assert (asyncio.run(with_asyncio()) if backend == "asyncio" else trio.run(with_trio)) == 7
+
+
+def test_close_ends_what_is_in_flight(server: Answerer) -> None:
+    server.gate.clear()
+    client = Client(server.address)
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.add(1, 2)
+        except errors.SPError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    futures = [client.submit("add", 1, 2) for _ in range(3)]
+    eventually(lambda: server.asked, WAIT)
+    client.close()
+    client.close()
+    thread.join(WAIT)
+    assert [type(error) for error in caught] == [errors.ClosedError]
+    assert not wait(futures, WAIT).not_done
+    assert all(isinstance(future.exception(), errors.ClosedError) for future in futures)
+    for call_ in (
+        lambda: client.add(1, 2),
+        lambda: client.submit("add", 1, 2),
+        lambda: asyncio.run(client.acall("add", 1, 2)),
+    ):
+        with pytest.raises(errors.ClosedError, match="closed"):
+            call_()
+    assert "closed" in repr(client)
+    assert not [each for each in threading.enumerate() if each.name == "spworkers-client"]
+
+
+# --- how many at once
+
+
+def test_one_more_call_than_may_be_in_flight_waits(server: Answerer) -> None:
+    server.gate.clear()
+    with Client(server.address, in_flight=2, timeout=WAIT) as client:
+        futures = [client.submit("add", number, 0) for number in range(2)]
+        with pytest.raises(errors.RecvTimeoutError, match="2 calls were in flight"):
+            client.call("add", 1, 2, timeout=0.05)
+        with pytest.raises(errors.RecvTimeoutError, match="in_flight"):
+            client.submit("add", 1, 2, timeout=0.05)
+        assert repr(client) == f"<Client of {server.address}: 2 submitted calls in flight>"
+        third: list[Future[Any]] = []
+        thread = threading.Thread(target=lambda: third.append(client.submit("add", 2, 0)))
+        thread.start()
+        server.gate.set()
+        thread.join(WAIT)
+        assert [future.result(WAIT) for future in [*futures, *third]] == [0, 1, 2]
+
+
+def test_tasks_wait_for_each_other_too(server: Answerer) -> None:
+    with Client(server.address, in_flight=2, timeout=WAIT) as client:
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*(client.acall("add", number, 0) for number in range(20)))
+
+        assert asyncio.run(main()) == list(range(20))
+        assert len(client._idle) <= 2
+        assert asyncio.run(main()) == list(range(20))  # in another loop
+
+
+def test_answers_find_their_futures(calc: Client) -> None:
+    futures = [calc.submit("add", number, 0) for number in range(300)]
+    assert [future.result(WAIT) for future in futures] == list(range(300))
+    assert len(calc._idle) <= 128
+
+
+def test_callbacks_may_submit(calc: Client) -> None:
+    second: Future[Any] = Future()
+
+    def chain(future: Future[Any]) -> None:
+        calc.submit("add", future.result(), 10).add_done_callback(lambda done: second.set_result(done.result()))
+
+    calc.submit("add", 1, 2).add_done_callback(chain)
+    assert second.result(WAIT) == 13
+
+
+# --- where
+
+
+def test_several_servers() -> None:
+    one, other = Answerer(), Answerer()
+    try:
+        with Client([one.address, other.address, "tcp://127.0.0.1:1"], timeout=WAIT) as client:
+            eventually(lambda: client.add(1, 2) == 3 and one.asked and other.asked, WAIT)
+            one.close()
+            for number in range(10):
+                assert client.add(number, 1) == number + 1
+    finally:
+        one.close()
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Client([]), errors.BadValueError),
+        (lambda: Client("nowhere"), errors.BadTranError),
+        (lambda: Client("tcp://127.0.0.1:1", in_flight=0), errors.BadValueError),
+        (lambda: Client("tcp://127.0.0.1:1", tiemout=1), errors.BadOptionError),
+        (lambda: Client("tcp://127.0.0.1:1", timeout="soon"), errors.BadValueError),
+    ],
+)
+def test_mistakes_are_told(make: Callable[[], Client], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make()
+
+
+def test_what_is_no_answer_is_told(server: Answerer) -> None:
+    with Rep(listen=ANYWHERE) as rep, Client(rep.listeners[0].address, timeout=WAIT) as client:
+        future = client.submit("add", 1, 2)
+        rep.recv(WAIT)
+        rep.send(b"hello")
+        with pytest.raises(errors.GarbledError, match="raw handler"):
+            future.result(WAIT)
+
+
+def test_ctrl_c_ends_a_call(server: Answerer, calc: Client) -> None:
+    server.gate.clear()
+
+    def interrupt() -> None:
+        eventually(lambda: server.asked, WAIT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    begin = time.monotonic()
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        calc.add(1, 2)
+    interrupter.join(WAIT)
+    assert time.monotonic() - begin < WAIT / 2
+    server.gate.set()
+    assert calc.add(3, 4) == 7

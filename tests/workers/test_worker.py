@@ -1,0 +1,318 @@
+"""A worker's loop and boot, without a supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from helpers import eventually
+
+from spworkers.channel import Channel
+from spworkers.errors import RecvTimeoutError
+from spworkers.supervisor.boot import Boot
+from spworkers.workers import callformat, worker
+from spworkers.workers.app import App
+from spworkers.workers.origin import origin_of
+from spworkers.workers.report import FAILED, ReportDesk
+from spworkers.workers.runner import Runner
+from spworkers.workers.tally import Row, Stage, Tally
+from spworkers.workers.worker import StopSignal, WorkerSpec, work
+from spworkers.workers.workerport import Request
+
+WAIT = 20.0
+
+app = App("calc")
+
+
+@app.handler
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+class FakePort:
+    """Requests from a list; every answer is kept, and may call something."""
+
+    def __init__(self) -> None:
+        self.requests: deque[Request] = deque()
+        self.answers: dict[int, bytes] = {}
+        self.bell_read, self.bell_write = os.pipe()
+        self.io_read, self.io_write = os.pipe()
+        self.on_reply: Any = lambda: None
+        self.waits = 0
+
+    def put(self, serial: int, body: bytes) -> None:
+        self.requests.append(Request(serial, body))
+        os.write(self.bell_write, b"\0")
+
+    def take(self) -> Request | None:
+        return self.requests.popleft() if self.requests else None
+
+    def arm(self) -> bool:
+        self.waits += 1
+        return bool(self.requests)
+
+    def fileno(self) -> int:
+        return self.bell_read
+
+    def control(self) -> int:
+        return self.io_read
+
+    def attend(self) -> bool:
+        return os.read(self.io_read, 1) != b""
+
+    def reply(self, request: Request, body: bytes) -> None:
+        self.answers[request.serial] = body
+        os.read(self.bell_read, 1)
+        self.on_reply()
+
+    def close(self) -> None:
+        for fd in (self.bell_read, self.bell_write, self.io_read, self.io_write):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def port() -> Iterator[FakePort]:
+    fake = FakePort()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Channel]:
+    """The supervisor's end of the worker's channel; the worker's is its attribute in `stop`."""
+    ours, theirs = Channel.pair()
+    ends[ours] = theirs
+    yield ours
+    ours.close()
+    theirs.close()
+
+
+ends: dict[Channel, Channel] = {}
+
+
+@pytest.fixture
+def stop(supervisor: Channel) -> Iterator[StopSignal]:
+    former = {number: signal.getsignal(number) for number in worker._SIGNALS}
+    yield StopSignal(ends[supervisor])
+    for number, handler in former.items():
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)
+
+
+@pytest.fixture
+def row() -> Iterator[Row]:
+    fd = Tally.memory(1)
+    yield Tally(fd).row(0)
+    os.close(fd)
+
+
+def call(serial: int, *args: Any) -> tuple[int, bytes]:
+    return serial, callformat.encode_call(serial, "add", args, {})
+
+
+def answers(port: FakePort) -> dict[int, Any]:
+    return {serial: callformat.decode_answer(body, "add") for serial, body in port.answers.items()}
+
+
+def test_it_answers_until_it_is_told_to_stop(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
+    port.put(*call(7, 1, 2))
+    port.put(*call(8, 3, 4))
+
+    def on_reply() -> None:
+        if len(port.answers) == 2:
+            supervisor.send({"t": "stop", "grace": 1.0})
+
+    port.on_reply = on_reply
+    work(port, Runner(app), row, stop)
+    assert answers(port) == {7: 3, 8: 7}
+    _, stage, answered, failed, _ = row.counts
+    assert (stage, answered, failed) == (Stage.STOPPED, 2, 0)
+
+
+def test_what_is_taken_is_answered_before_the_end(
+    port: FakePort, supervisor: Channel, stop: StopSignal, row: Row
+) -> None:
+    local = App("local")
+
+    @local.handler
+    def add(a: int, b: int) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return a + b
+
+    port.put(*call(1, 1, 2))
+    port.put(*call(2, 1, 2))
+    work(port, Runner(local), row, stop)
+    assert answers(port) == {1: 3}
+    assert stop.by_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_worker(port: FakePort, stop: StopSignal, row: Row, number: signal.Signals) -> None:
+    def kill() -> None:
+        eventually(lambda: port.waits, WAIT)
+        os.kill(os.getpid(), number)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    work(port, Runner(app), row, stop)
+    killer.join(WAIT)
+    assert stop.by_signal
+
+
+def test_other_signals_do_not(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
+    former = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+
+    def kill() -> None:
+        eventually(lambda: port.waits, WAIT)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        port.put(*call(1, 1, 2))
+        eventually(lambda: port.answers, WAIT)
+        supervisor.send({"t": "stop", "grace": 1.0})
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        work(port, Runner(app), row, stop)
+    finally:
+        killer.join(WAIT)
+        signal.signal(signal.SIGUSR1, former)
+    assert answers(port) == {1: 3}
+    assert port.waits < 20  # it slept in between
+
+
+def test_it_ends_with_its_io_process(port: FakePort, stop: StopSignal, row: Row) -> None:
+    os.close(port.io_write)
+    port.io_write = -1
+    work(port, Runner(app), row, stop)
+
+
+def test_it_ends_with_its_supervisor(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
+    supervisor.close()
+    work(port, Runner(app), row, stop)
+
+
+def test_errors_are_counted(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
+    port.put(*call(1, "x", 2))
+    port.on_reply = lambda: supervisor.send({"t": "stop", "grace": 1.0})
+    work(port, Runner(app), row, stop)
+    assert row.counts[2:4] == (1, 1)
+
+
+# --- the boot
+
+
+def boot(supervisor: Channel, desk: ReportDesk, local: App, generation: int = 1) -> tuple[Boot, int]:
+    memory = Tally.memory(2)
+    spec = WorkerSpec("rep-1", 1, origin_of(local), ["program", "--flag"])
+    fds = [os.dup(desk.worker_fd), os.dup(desk.worker_fd), os.dup(memory)]
+    made = Boot(
+        key="calc-2#1",
+        generation=generation,
+        spec=spec.to_map(),
+        fds=fds,
+        kept={},
+        clients=(),
+        channel=ends[supervisor],
+    )
+    return made, memory
+
+
+def failing() -> App:
+    local = App("local")
+
+    @local.on_start
+    def load(state: Any) -> None:
+        raise FileNotFoundError("model.bin")
+
+    return local
+
+
+@pytest.fixture
+def desk() -> Iterator[ReportDesk]:
+    desk = ReportDesk()
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def _argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["before"])
+
+
+@pytest.mark.usefixtures("_argv", "stop")
+def test_a_failed_first_start_is_reported_and_waits_for_its_end(supervisor: Channel, desk: ReportDesk) -> None:
+    made, memory = boot(supervisor, desk, failing())
+    supervisor.send({"t": "stop", "grace": 1.0})
+    assert worker.run(made) == 0
+    report = desk.next(time.monotonic() + WAIT)
+    assert (report["kind"], report["number"], report["pid"]) == (FAILED, 1, os.getpid())
+    assert (report["type"], report["message"]) == ("FileNotFoundError", "model.bin")
+    lines = report["traceback"].splitlines()
+    assert "in load" in lines[1]
+    assert Tally(memory).row(1).counts[:2] == (os.getpid(), Stage.STARTING)
+    with pytest.raises(RecvTimeoutError):
+        desk.next(time.monotonic())
+    os.close(memory)
+
+
+@pytest.mark.usefixtures("_argv", "stop")
+def test_a_failed_restart_is_the_supervisors_affair(supervisor: Channel, desk: ReportDesk) -> None:
+    made, memory = boot(supervisor, desk, failing(), generation=2)
+    with pytest.raises(FileNotFoundError):
+        worker.run(made)
+    os.close(memory)
+
+
+@pytest.mark.usefixtures("_argv", "stop")
+def test_the_app_sees_the_programs_arguments(supervisor: Channel, desk: ReportDesk) -> None:
+    local = App("local")
+
+    @local.on_start
+    def load(state: Any) -> None:
+        import sys
+
+        raise ValueError(" ".join(sys.argv))
+
+    made, memory = boot(supervisor, desk, local)
+    supervisor.send({"t": "stop", "grace": 1.0})
+    worker.run(made)
+    assert desk.next(time.monotonic() + WAIT)["message"] == "program --flag"
+    os.close(memory)
+
+
+def test_long_reports_fit_into_a_packet(desk: ReportDesk) -> None:
+    reporter = worker.Reporter(os.dup(desk.worker_fd))
+    reporter.tell(FAILED, 0, 1, type="E" * 10_000, message="m" * 100_000, traceback="\ud800" * 100_000 + "the end")
+    reporter.close()
+    report = desk.next(time.monotonic() + WAIT)
+    assert report["traceback"].endswith("the end")
+
+
+def test_nobody_waits_for_a_reader_of_reports(desk: ReportDesk) -> None:
+    for _ in range(10_000):
+        desk.tell(FAILED, 0, 1, message="x" * 100)
+    assert desk.next(time.monotonic() + WAIT)["message"] == "x" * 100
+
+
+def test_rows_are_apart() -> None:
+    fd = Tally.memory(3)
+    tally = Tally(fd)
+    assert tally.rows == 3
+    for number in range(3):
+        row = tally.row(number)
+        row.begin(1000 + number)
+        for _ in range(number):
+            row.answered(ok=False)
+    assert [tally.row(number).counts[:4] for number in range(3)] == [
+        (1000, Stage.STARTING, 0, 0),
+        (1001, Stage.STARTING, 1, 1),
+        (1002, Stage.STARTING, 2, 2),
+    ]
+    os.close(fd)
