@@ -14,7 +14,6 @@ from spworkers.ioproc.dialer import DialerDriver
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.listener import ListenerDriver
 from spworkers.ioproc.ports import PipePort
-from spworkers.ring import IPC, STREAM
 from spworkers.transport.base import Link
 
 log = logging.getLogger(__name__)
@@ -80,12 +79,9 @@ class Attaching:
         dials = isinstance(driver, DialerDriver)
         return PipePort(
             self._next_id(),
-            link.sock,
-            IPC if link.framing == "ipc" else STREAM,
+            link,
             int(self._max_size(driver)),
             driver.address,
-            link.local,
-            link.remote,
             driver.key if dials else -1,
             -1 if dials else driver.key,
             {name: value for name, value in link.properties.items() if isinstance(value, (int, str, float, bytes))},

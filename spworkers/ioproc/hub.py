@@ -32,7 +32,10 @@ BROKEN: Final = 8 | 16
 """Events, as `spworkers.ring` has them; known to the compiler here."""
 
 OVER: Final = 2
-"""`FrameReader.more` of a pipe of which nothing is read any more."""
+"""`Reader.more` of a pipe of which nothing is read any more."""
+
+ANSWERS: Final = 3
+"""`Reader.more` of a pipe whose reader has left something for the writer."""
 
 READS = 8
 """Reads of one pipe in a row before the others get their turn."""
@@ -267,9 +270,11 @@ class Hub(Actions):
             self.machine.now = self.clock()
             self.feed(pipe, payloads)
         more = reader.more
-        if more == OVER:
-            self.ended(pipe)
-            return False
+        if more >= OVER:
+            if more == OVER:
+                self.ended(pipe)
+                return False
+            self.touch(pipe, 0)
         return more != 0 or (broken and reader.got > 0)
 
     def ended(self, pipe: PipePort) -> None:
@@ -356,7 +361,7 @@ class Hub(Actions):
                     for port in self.contexts.values():  # senders that may not wait without a peer (FAIL-NO-PEERS)
                         port.ring()
         pipe.backlog = []
-        pipe.sock.close()
+        pipe.link.hang_up()
         self.on_pipe_lost(pipe, text)
 
     # ---- what the machine asked for, done outside of it

@@ -6,7 +6,6 @@ import asyncio
 import encodings.idna  # noqa: F401 - what a host name's first look-up imports
 import logging
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -22,7 +21,7 @@ from spworkers.options import defaults
 from spworkers.protocol import Machine, machine_for
 from spworkers.protocols import PROTOCOLS
 from spworkers.ring import Region
-from spworkers.transport import ipc, tcp  # noqa: F401 - imported here once, not in each I/O process
+from spworkers.transport import Link, ipc, tcp  # noqa: F401 - imported here once, not in each I/O process
 from spworkers.transport.inproc import install_broker
 
 if TYPE_CHECKING:
@@ -212,11 +211,11 @@ class IOProcess:
         return self.hub.unsent() + waiting
 
     async def _shut(self, patience: float) -> None:
-        """SHUT_WR, then read to end-of-file: a close with unread bytes would reset, and discard what was sent."""
+        """Part from every peer, as its transport does it, and end."""
         pipes = list(self.hub.pipes.values())
         for pipe in pipes:
             self.hub.leave(pipe)
-        await asyncio.gather(*(_drain(self.loop, pipe.sock, patience) for pipe in pipes), return_exceptions=True)
+        await asyncio.gather(*(_part(self.loop, pipe.link, patience) for pipe in pipes), return_exceptions=True)
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -226,13 +225,8 @@ class IOProcess:
             task.cancel()
 
 
-async def _drain(loop: asyncio.AbstractEventLoop, sock: socket.socket, patience: float) -> None:
-    async def read_on() -> None:
-        while await loop.sock_recv(sock, 65536):
-            pass
-
+async def _part(loop: asyncio.AbstractEventLoop, link: Link, patience: float) -> None:
     try:
-        sock.shutdown(socket.SHUT_WR)
-        await asyncio.wait_for(read_on(), patience)
+        await asyncio.wait_for(link.part(loop), patience)
     except (OSError, asyncio.TimeoutError):
         return

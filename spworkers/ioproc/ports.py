@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
-from spworkers.ring import FrameReader, FrameWriter, Inlet, Outlet, Segment, ring_bell
+from spworkers.ring import Inlet, Outlet, Segment, ring_bell
+from spworkers.transport.base import Link, Reader, Writer
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
@@ -29,29 +29,26 @@ class ContextPort:
 
 
 class PipePort:
-    """A pipe seen from the hub: its socket, its frame reader and writer, and where it stands."""
+    """A pipe seen from the hub: its link, what reads and writes it, and where it stands."""
 
     def __init__(
         self,
         number: int,
-        sock: socket.socket,
-        framing: int,
+        link: Link,
         max_size: int,
         address: str,
-        local: str,
-        remote: str,
         dialer: int,
         listener: int,
         properties: dict[str, Any],
     ) -> None:
         self.id = number
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.reader = FrameReader(self.fd, framing, max_size)
-        self.writer = FrameWriter(self.fd, framing)
+        self.link = link
+        self.fd = link.sock.fileno()
+        self.reader: Reader = link.reader(max_size)
+        self.writer: Writer = link.writer()
         self.address = address
-        self.local = local
-        self.remote = remote
+        self.local = link.local
+        self.remote = link.remote
         self.dialer = dialer  # its key, or -1
         self.listener = listener  # likewise
         self.properties = properties

@@ -15,19 +15,83 @@ Everything runs on the event loop of the I/O process, and everything may be canc
 from __future__ import annotations
 
 import abc
+import asyncio
 import dataclasses
 import difflib
 import socket
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from spworkers.errors import BadAddrError, BadOptionError
+from spworkers.ring import IPC, STREAM, FrameReader, FrameWriter, Record
 
-Framing = Literal["stream", "ipc"]
+if TYPE_CHECKING:
+    from spworkers.transport.handshake import Handshake
+
+Framing = Literal["stream", "ipc", "ws"]
 Place = Literal["dialer", "listener", "pipe"]
 Options = Mapping[str, object]
 """Option values by canonical name, as the hub keeps them: a transport reads them when it needs them, so that a
 change takes effect on the next connection. What is missing has the default of this layer."""
+
+
+class Reader(Protocol):
+    """Takes messages out of a link's bytes. `FrameReader` is one; a transport whose bytes are no plain frames has its
+    own."""
+
+    @property
+    def more(self) -> int:
+        """What to do after a read. 0: wait for the descriptor. 1: read again, there may be more. 2: nothing more is
+        read, for the peer has closed, or `error` says what was wrong. 3: as 1, and have the writer flushed before: the
+        reader has something to answer."""
+
+    @property
+    def got(self) -> int:
+        """Bytes of the last read."""
+
+    @property
+    def error(self) -> Exception | None:
+        """What was wrong with the bytes after the last good message; TooLongError where one exceeded the limit."""
+
+    @property
+    def frames(self) -> int:
+        """Messages so far."""
+
+    @property
+    def received(self) -> int:
+        """Bytes so far."""
+
+    def read(self) -> list[bytes]:
+        """The messages that are complete now; it never waits. OSError: the connection failed."""
+
+
+class Writer(Protocol):
+    """Makes a link's bytes of messages. `FrameWriter` is one."""
+
+    @property
+    def queued(self) -> int:
+        """Messages that the kernel has not accepted whole."""
+
+    @property
+    def frames(self) -> int:
+        """Messages that it has."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that it has."""
+
+    def push_record(self, prefix: bytes, record: Record, skip: int = ...) -> int:
+        """Queue `prefix` and a record's payload without its first `skip` bytes. The record is retained until the
+        kernel has accepted the message's last byte. Returns the bytes that wait."""
+
+    def push_bytes(self, payload: bytes) -> int:
+        """Queue a message. Returns the bytes that wait."""
+
+    def flush(self) -> bool:
+        """Write what the kernel takes. False: call again when the descriptor is writable. OSError: it failed."""
+
+    def discard(self) -> int:
+        """The pipe is gone: release every record that is still here. Returns how many messages those were."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +111,13 @@ class Address:
 class Link:
     """A connected stream whose SP handshake has not happened yet.
 
+    What is particular to a transport after that, it says by overriding these methods: how hands are shaken, how
+    messages become bytes, how a connection ends.
+
     Attributes:
         sock: the non-blocking socket; it belongs to the link until the hub takes it over.
-        framing: how messages are framed on it: `"stream"` (tcp and its like) or `"ipc"`.
+        framing: how messages are framed on it: `"stream"` (tcp and its like), `"ipc"`, or `"ws"`, whose links read and
+            write for themselves.
         local: our end's address as text (`LOCAL-ADDR`), such as `127.0.0.1:5555` or `/run/x.sock`; may be empty.
         remote: the other end's (`REMOTE-ADDR`).
         properties: further pipe options that are known now, by name (`PEER-PID` …).
@@ -76,6 +144,46 @@ class Link:
     def close(self) -> None:
         """Close the socket. Harmless when it is closed already."""
         self.sock.close()
+
+    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+        """Shake hands, however long it takes; see `handshake.shake`, which calls this within HANDSHAKE-TIMEOUT.
+
+        Raises:
+            BadHeaderError, BadVersionError, BadProtoError, ConnResetError: as `handshake.shake`.
+            OSError: the connection failed.
+        """
+        from spworkers.transport.handshake import exchange
+
+        await exchange(loop, self, handshake)
+
+    def reader(self, max_size: int) -> Reader:
+        """What reads this link's messages, after its handshake.
+
+        Args:
+            max_size: bytes of the longest message, 0 for any (MAX-RCV-SIZE).
+        """
+        return FrameReader(self.sock.fileno(), self._framing, max_size)
+
+    def writer(self) -> Writer:
+        """What writes them; asked for after `reader`."""
+        return FrameWriter(self.sock.fileno(), self._framing)
+
+    @property
+    def _framing(self) -> int:
+        return IPC if self.framing == "ipc" else STREAM
+
+    def hang_up(self) -> None:
+        """The pipe is lost, and the hub watches the descriptor no more: close the connection now or soon."""
+        self.close()
+
+    async def part(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The socket is closed, and everything was written: say so to the peer, and wait until it has hung up.
+
+        SHUT_WR, then reading to end-of-file: a close with unread bytes would reset, and discard what was sent.
+        """
+        self.sock.shutdown(socket.SHUT_WR)
+        while await loop.sock_recv(self.sock, 65536):
+            pass
 
     def __repr__(self) -> str:
         state = "closed" if self.sock.fileno() < 0 else f"fd {self.sock.fileno()}"

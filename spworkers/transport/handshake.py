@@ -45,14 +45,16 @@ class Handshake:
         peer: the number that the other side has to announce.
 
     Attributes:
+        own, peer: as given.
         greeting: the eight bytes to send.
     """
 
-    __slots__ = ("_peer", "_received", "greeting")
+    __slots__ = ("_received", "greeting", "own", "peer")
 
     def __init__(self, own: int, peer: int) -> None:
         self.greeting = _GREETING.pack(_MAGIC, 0, own, 0)
-        self._peer = peer
+        self.own = own
+        self.peer = peer
         self._received = b""
 
     @property
@@ -91,8 +93,8 @@ class Handshake:
             raise self._bad_header()
         if version != 0:
             raise BadVersionError(f"the peer's handshake has version {version}; only 0 exists ({self._hex()})")
-        if number != self._peer:
-            raise BadProtoError(f"the peer speaks {_name(number)}, but here only {_name(self._peer)} is understood")
+        if number != self.peer:
+            raise BadProtoError(f"the peer speaks {_name(number)}, but here only {_name(self.peer)} is understood")
         return True
 
     def _bad_header(self) -> BadHeaderError:
@@ -102,7 +104,7 @@ class Handshake:
         return self._received.hex(" ")
 
     def __repr__(self) -> str:
-        return f"<Handshake with {_name(self._peer)}: {'done' if self.done else f'{self.missing} bytes missing'}>"
+        return f"<Handshake with {_name(self.peer)}: {'done' if self.done else f'{self.missing} bytes missing'}>"
 
 
 def _name(number: int) -> str:
@@ -126,7 +128,7 @@ async def shake(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshak
         SPError: the connection failed otherwise.
     """
 
-    doing = f"handshake with {link.remote or 'the peer'}"
+    doing = _doing(link)
 
     def too_late() -> ConnTimeoutError:
         return ConnTimeoutError(
@@ -135,13 +137,22 @@ async def shake(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshak
 
     try:
         async with Limit(loop, timeout, too_late):
-            await _send(loop, link.sock, handshake.greeting)
-            await _receive(loop, link.sock, handshake, doing)
+            await link.shake(loop, handshake)
     except BaseException as error:
         link.close()
         if isinstance(error, OSError) and not isinstance(error, SPError):
             raise from_os_error(error, doing) from error
         raise
+
+
+async def exchange(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshake) -> None:
+    """Send the greeting and receive the peer's on the link's own socket: what stream transports do."""
+    await _send(loop, link.sock, handshake.greeting)
+    await _receive(loop, link.sock, handshake, _doing(link))
+
+
+def _doing(link: Link) -> str:
+    return f"handshake with {link.remote or 'the peer'}"
 
 
 async def _send(loop: asyncio.AbstractEventLoop, sock: socket.socket, data: bytes) -> None:
