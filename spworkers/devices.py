@@ -19,6 +19,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from spworkers.closing import AsyncClosing
+from spworkers.ending import End
 from spworkers.errors import (
     BadProtoError,
     BadValueError,
@@ -30,10 +31,9 @@ from spworkers.errors import (
     SPError,
 )
 from spworkers.iolink import PATIENCE
-from spworkers.options import Seconds, timeout_seconds
-from spworkers.ring import make_bell, ring_bell
+from spworkers.options import Seconds
 from spworkers.socket import Socket
-from spworkers.waiting import Deadline, Sleepers, Steps, Wait, run
+from spworkers.waiting import run
 
 __all__ = ["Device", "device"]
 
@@ -107,7 +107,7 @@ class Device(AsyncClosing):
         self._text: Final = " and ".join(type(socket).__name__ for socket in self._sockets)
         self._pid: Final = os.getpid()
         self._lock = threading.RLock()  # held while it ends
-        self._over = _End()
+        self._over = End()
         try:
             self._borrow()
             for socket in self._sockets:
@@ -244,32 +244,6 @@ class Device(AsyncClosing):
     def __repr__(self) -> str:
         state = "closed" if self._over.is_set else "forwarding" if len(self._sockets) == 2 else "loopback"
         return f"<Device of {self._text}: {state}>"
-
-
-class _End:
-    """The end of a device as something to wait for: a bell that is rung once, and never silenced."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self.bell = make_bell()
-        self.hushed = False
-        self.sleepers = Sleepers()
-
-    def set(self) -> None:
-        """It has come."""
-        self.is_set = True
-        ring_bell(self.bell)
-
-    def steps(self, timeout: Seconds) -> Steps[bool]:
-        """Wait for it; False: the time is over."""
-        deadline = Deadline(timeout_seconds(timeout))
-        while not self.is_set:
-            if not (yield Wait(self, deadline.left())):
-                break
-        return self.is_set
-
-    def __del__(self) -> None:
-        os.close(self.bell)
 
 
 def _open_window(socket: Socket) -> None:

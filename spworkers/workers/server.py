@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
+from spworkers.ending import End
 from spworkers.errors import BadValueError, SPError
 from spworkers.socket import Rep
+from spworkers.waiting import run
 from spworkers.workers.app import App
 from spworkers.workers.contextpool import BACKLOG, DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
@@ -57,7 +59,7 @@ class Server(Closing):
         if not app.handlers and app.raw_handler is None:
             raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
         self.app = app
-        self._ended = threading.Event()
+        self._ended = End()
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
         self._rep = Rep(name=app.name, **options)
         try:
@@ -104,8 +106,7 @@ class Server(Closing):
         interrupts that too (KeyboardInterrupt).
         """
         with _signals_to(self._ended):
-            while not self._ended.wait(3600.0):
-                continue
+            run(self._ended.steps(), self._ended.sleepers)
 
     def close(self, drain: Seconds = DRAIN) -> None:
         """Answer the requests at hand, then end the workers and the socket. A second time, nothing happens.
@@ -120,20 +121,20 @@ class Server(Closing):
 
     def __repr__(self) -> str:
         workers = self._pool.workers
-        where = ", ".join(self.addresses) if not self._ended.is_set() else "closed"
+        where = ", ".join(self.addresses) if not self._ended.is_set else "closed"
         return f"<Server {self.app.name}: {where}, {len(workers)} workers, {self.answered} answered>"
 
 
 @contextlib.contextmanager
-def _signals_to(event: threading.Event) -> Iterator[None]:
-    """Have SIGINT and SIGTERM set an event, once; not in another thread than the main one, where that cannot be."""
+def _signals_to(end: End) -> Iterator[None]:
+    """Have SIGINT and SIGTERM set it, once; not in another thread than the main one, where that cannot be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     former: dict[signal.Signals, Any] = {}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        event.set()
+        end.set()
         restore()
 
     def restore() -> None:
