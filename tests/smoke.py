@@ -25,6 +25,8 @@ def main() -> None:
     assert not resources.files("spworkers").joinpath("tests").is_dir(), "the tests are in the wheel"
     command = Path(sys.executable).with_name("spworkers")
     assert b"serve" in subprocess.run([command, "--help"], capture_output=True, check=True).stdout
+    command = Path(sys.executable).with_name("macat")
+    assert b"--req" in subprocess.run([command, "--help"], capture_output=True, check=True).stdout
     print(f"spworkers {metadata.version('spworkers')} on Python {sys.version.split()[0]} works: {sp.__file__}")
 
 

@@ -1,0 +1,11 @@
+"""`python -m spworkers.cli.macat`: the command, where its script is not on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from spworkers.cli.macat.app import main
+
+if __name__ == "__main__":
+    sys.argv[0] = "macat"
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""macat with nngcat and nanocat as the other end: each protocol, by every flag that says where, over tcp and ipc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import eventually
+from interop_peers import PATIENCE, PEERS, Peer, Running, free_port
+
+import spworkers as sp
+
+COMMAND = [sys.executable, "-m", "spworkers.cli.macat"]
+HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
+PEERS_IN_C = [peer for peer in PEERS if peer.name != "pynng"]
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.parametrize(
+        "peer",
+        [
+            pytest.param(peer, id=peer.name, marks=[pytest.mark.skip(reason=peer.missing)] if peer.missing else [])
+            for peer in PEERS_IN_C
+        ],
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.fixture
+def ipc() -> Iterator[str]:
+    """A short path: a unix socket's may have about a hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="spw") as name:
+        yield f"{name}/s"
+
+
+@pytest.fixture
+def port() -> str:
+    return str(free_port())
+
+
+def macat(*arguments: str) -> Running:
+    return Running([*COMMAND, *arguments])
+
+
+def theirs(peer: Peer, protocol: str, *arguments: str) -> Running:
+    return Running([*peer.command, f"--{protocol}", *arguments])
+
+
+def ended(*arguments: str) -> tuple[int, bytes, bytes]:
+    """macat, which ends by itself."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, timeout=PATIENCE, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def there(address: str) -> None:
+    """Wait until somebody listens there: neither macat nor nngcat dials twice.
+
+    On ipc by its file, as an nngcat that is probed while it starts shows nothing afterwards, whoever sends.
+    """
+    scheme, _, where = address.partition("://")
+
+    def answers() -> bool:
+        if scheme == "ipc":
+            return Path(where).exists()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.connect(("127.0.0.1", int(where.rpartition(":")[2])))
+            return True
+        return False
+
+    eventually(answers, PATIENCE, what=f"a listener at {address}")
+
+
+def test_pull_bind_local_raw(peer: Peer, port: str) -> None:
+    with macat("--pull", "-L", port, "--raw") as ours:
+        there(f"tcp://127.0.0.1:{port}")
+        with theirs(peer, "push", peer.dial, f"tcp://127.0.0.1:{port}", "--data", "pushed"):
+            assert ours.read(6) == b"pushed"
+
+
+def test_push_connect_local_data_count(peer: Peer, port: str) -> None:
+    with theirs(peer, "pull", peer.listen, f"tcp://127.0.0.1:{port}", "--raw") as other:
+        there(f"tcp://127.0.0.1:{port}")
+        assert ended("--push", "-l", port, "-D", "pushed", "--count", "3") == (0, b"", b"")
+        assert other.read(18) == b"pushed" * 3
+
+
+def test_sub_bind_ipc_subscribe_ascii(peer: Peer, ipc: str) -> None:
+    with macat("--sub", "-X", ipc, "--subscribe", "a", "--subscribe", "b", "-A") as ours:
+        there(f"ipc://{ipc}")
+        interval = ["--interval", "1"]
+        with theirs(peer, "pub", peer.dial, f"ipc://{ipc}", "--data", "no", *interval):
+            with theirs(peer, "pub", peer.dial, f"ipc://{ipc}", "--data", "b\1", *interval):
+                assert ours.read(3) == b"b.\n"
+
+
+def test_pub_connect_ipc_file_interval(peer: Peer, ipc: str, tmp_path: Path) -> None:
+    body = b"published\0" * 1000  # more than nngcat's buffer, which it flushes when it is full
+    (tmp_path / "data").write_bytes(body)
+    with theirs(peer, "sub", peer.listen, f"ipc://{ipc}", "--raw") as other:
+        there(f"ipc://{ipc}")
+        with macat("--pub", "-x", ipc, "-F", str(tmp_path / "data"), "-i", "20ms"):
+            assert other.read(len(body)) == body
+
+
+def test_req_connect_quoted(peer: Peer, port: str) -> None:
+    address = f"tcp://127.0.0.1:{port}"
+    with theirs(peer, "rep", peer.listen, address, "--data", 'a "pong"', "--raw") as other:
+        there(address)
+        assert ended("--req", "--connect", address, "--data", "ping", "--quoted") == (0, b'a \\"pong\\"\n', b"")
+        assert other.read(4) == b"ping"
+
+
+def test_rep_bind_data_msgpack(peer: Peer, ipc: str) -> None:
+    with macat("--rep", "--bind", f"ipc://{ipc}", "--data=pong", "--msgpack") as ours:
+        there(f"ipc://{ipc}")
+        with theirs(peer, "req", peer.dial, f"ipc://{ipc}", "--data", "ping", "--raw") as other:
+            assert other.read(4) == b"pong"
+        assert ours.read(6) == b"\xc4\x04ping"
+
+
+def test_surveyor_ends_with_its_survey(peer: Peer, port: str) -> None:
+    address = f"tcp://127.0.0.1:{port}"
+    with theirs(peer, "respondent", peer.listen, address, "--data", "me", "--raw") as other:
+        there(address)
+        assert ended("--surveyor", "--connect", address, "-D", "who?", "-A") == (0, b"me\n", b"")
+        assert other.read(4) == b"who?"
+
+
+def test_respondent(peer: Peer, port: str) -> None:
+    """Theirs asks again and again: its first survey may go out before it is connected, to nobody."""
+    address = f"tcp://127.0.0.1:{port}"
+    with macat("--respondent", "--bind", address, "-D", "me", "--format", "ascii") as ours:
+        there(address)
+        with theirs(peer, "surveyor", peer.dial, address, "--data", "who?", "--raw", "--interval", "1") as other:
+            assert other.read(2) == b"me"
+        assert ours.read(5) == b"who?\n"
+
+
+@pytest.mark.parametrize(("protocol", "transport"), [("pair", "tcp"), ("pair1", "ipc"), ("bus", "ipc"), ("bus", "tcp")])
+def test_both_ways(peer: Peer, protocol: str, transport: str, ipc: str, port: str) -> None:
+    if peer.name == "nanocat" and protocol == "pair1":
+        pytest.skip("nanomsg has no PAIR1")
+    address = f"tcp://127.0.0.1:{port}" if transport == "tcp" else f"ipc://{ipc}"
+    called = {"pair": "pair0"}.get(protocol, protocol) if peer.name == "nngcat" else protocol
+    with macat(f"--{protocol}", "--bind", address, "-D", "ours", "-A", "-i", "100ms") as ours:
+        there(address)
+        with theirs(peer, called, peer.dial, address, "--data", "theirs", "--ascii", "--interval", "1") as other:
+            assert ours.read(7) == b"theirs\n"
+            assert b"ours" in other.read(7)
+
+
+def test_recv_timeout_and_a_peer_of_the_wrong_kind(peer: Peer, port: str) -> None:
+    address = f"tcp://127.0.0.1:{port}"
+    with theirs(peer, "pull", peer.listen, address, "--raw"):
+        there(address)
+        code, out, err = ended("--pull", "--connect", address, "--recv-timeout", "100ms")
+        assert (code, out) == (1, b"")  # two of a kind do not talk
+        assert err.startswith(f"macat: dial({address}): invalid or unsupported protocol".encode())
+    other_port = free_port()
+    with theirs(peer, "push", peer.listen, f"tcp://127.0.0.1:{other_port}", "--data", "x", "--delay", "5"):
+        there(f"tcp://127.0.0.1:{other_port}")
+        assert ended("--pull", "-l", str(other_port), "--recv-timeout", "100ms") == (0, b"", b"")
