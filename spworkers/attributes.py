@@ -6,10 +6,12 @@ SUBSCRIBE and UNSUBSCRIBE are missing: they can only be set, and are methods.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
 
-from spworkers.options import OPTIONS, Seconds
+from spworkers.errors import BadOptionError
+from spworkers.options import OPTIONS, Seconds, option_name, places
 
 __all__ = [
     "ContextAttributes",
@@ -76,7 +78,43 @@ class ReadOnly(OptionAttribute[Got, NoReturn]):
     """What can only be read; an assignment raises BadOptionError."""
 
 
-class SocketAttributes:
+class Attributes:
+    """What every handle has: no attribute but those that its class has, so that a misspelt option is an error.
+
+    A user's subclass may have more, by any name that is not an option's.
+    """
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a type checker would take the two to mean that there is any attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            kind = type(self)
+            if name[:1] != "_" and not hasattr(kind, name) and (_is_ours(kind) or option_name(name) in OPTIONS):
+                raise _no_such(kind, name)
+            object.__setattr__(self, name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            if name[:1] == "_":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise _no_such(type(self), name)
+
+
+def _is_ours(kind: type[Any]) -> bool:
+    return kind.__module__.partition(".")[0] == "spworkers"
+
+
+def _no_such(kind: type[Any], name: str) -> BadOptionError:
+    option = OPTIONS.get(option_name(name))
+    nearest = difflib.get_close_matches(name, [each for each in dir(kind) if each[0] != "_"], n=3, cutoff=0.6)
+    if option is not None:
+        hint = f": {option.name} is an option of {places(option)}"
+    else:
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+    return BadOptionError(f"a {kind.__name__} has no option or attribute {name!r}{hint}", name, nearest)
+
+
+class SocketAttributes(Attributes):
     """The options of sockets. One that its protocol does not have raises BadOptionError, an AttributeError."""
 
     __slots__ = ()
@@ -108,7 +146,7 @@ class SocketAttributes:
     byte_budget = Number("BYTE-BUDGET")
 
 
-class ContextAttributes:
+class ContextAttributes(Attributes):
     """The options of contexts. One that its protocol does not have raises BadOptionError, an AttributeError."""
 
     __slots__ = ()
@@ -122,7 +160,7 @@ class ContextAttributes:
     fail_no_peers = Flag("FAIL-NO-PEERS")
 
 
-class DialerAttributes:
+class DialerAttributes(Attributes):
     """The options of dialers. One that its scheme does not have raises BadOptionError, an AttributeError."""
 
     __slots__ = ()
@@ -138,7 +176,7 @@ class DialerAttributes:
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
 
 
-class ListenerAttributes:
+class ListenerAttributes(Attributes):
     """The options of listeners. One that its scheme does not have raises BadOptionError, an AttributeError."""
 
     __slots__ = ()
@@ -155,7 +193,7 @@ class ListenerAttributes:
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
 
 
-class PipeAttributes:
+class PipeAttributes(Attributes):
     """The options of pipes, all read only: its own, and those of the dialer or listener that made it."""
 
     __slots__ = ()

@@ -90,9 +90,10 @@ def _check(one: Socket | None, other: Socket | None) -> None:
             raise BadValueError(f"a device is made of sockets, not of {socket!r}")
         socket._usable()
     if one.info.self != other.info.peer or other.info.self != one.info.peer:
+        alone = "alone (loopback is for protocols that talk to themselves, bus for instance)"
+        what = alone if other is one else f"and {other.info.self_name}"
         raise BadProtoError(
-            f"a device of {one.info.self_name} and {other.info.self_name}: give {one.info.self_name} a"
-            f" {one.info.peer_name} as its other side"
+            f"no device of {one.info.self_name} {what}: give {one.info.self_name} a {one.info.peer_name} as its other side"
         )
     for socket in (one, other):
         if not socket._raw:

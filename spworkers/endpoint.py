@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from spworkers.attributes import DialerAttributes, ListenerAttributes
@@ -61,6 +62,12 @@ class Endpoint(Closing):
         if self._closed:
             raise ClosedError(f"{self!r} is closed")
 
+    def _state(self, active: str) -> str:
+        port = self._socket._port
+        if port.closed and port.pid != os.getpid():
+            return f"of process {port.pid}"
+        return "closed" if self._closed or port.closed else active if self._active else "idle"
+
     def _describe(self) -> dict[str, Any]:
         return {"key": self._key, "address": self._given, "options": self._options.own()}
 
@@ -92,7 +99,7 @@ class Dialer(Endpoint, DialerAttributes):
         self._active = True
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "dialing" if self._active else "idle"
+        state = self._state("dialing")
         return f"<Dialer {self._given}: {state}>"
 
 
@@ -118,5 +125,5 @@ class Listener(Endpoint, ListenerAttributes):
         self._active = True
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "listening" if self._active else "idle"
+        state = self._state("listening")
         return f"<Listener {self.address}: {state}>"

@@ -170,8 +170,10 @@ def wait_seconds(option: float) -> float:
     return math.inf if option == 0 else max(option, 0.0)
 
 
-def timeout_seconds(timeout: Seconds, option: float = 0.0) -> float:
+def timeout_seconds(timeout: Seconds, option: float = 0.0, name: str = "timeout") -> float:
     """How long to wait by a `timeout` argument: None asks the option, 0 is not at all, `math.inf` for ever.
+
+    `name`: what the argument is called.
 
     Raises:
         BadValueError: it is no time.
@@ -181,7 +183,7 @@ def timeout_seconds(timeout: Seconds, option: float = 0.0) -> float:
     try:
         return max(seconds(timeout), 0.0)
     except ValueError as problem:
-        raise BadValueError(f"timeout {problem}") from None
+        raise BadValueError(f"{name} {problem}") from None
 
 
 def places(option: Option) -> str:

@@ -7,11 +7,11 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from spworkers.attributes import PipeAttributes
+from spworkers.endpoint import Dialer, Endpoint, Listener
 from spworkers.errors import BadOptionError, ClosedError
 from spworkers.options import Place, lookup
 
 if TYPE_CHECKING:
-    from spworkers.endpoint import Dialer, Listener
     from spworkers.socket import Socket
 
 __all__ = ["Pipe", "PipeEvent"]
@@ -63,14 +63,18 @@ class Pipe(PipeAttributes):
     @property
     def dialer(self) -> Dialer | None:
         """The dialer that made it, or None."""
-        key = self._info.get("dialer")
-        return None if key is None else self._socket._dialer(key)
+        found = self._endpoint()
+        return found if isinstance(found, Dialer) else None
 
     @property
     def listener(self) -> Listener | None:
         """The listener that made it, or None."""
-        key = self._info.get("listener")
-        return None if key is None else self._socket._listener(key)
+        found = self._endpoint()
+        return found if isinstance(found, Listener) else None
+
+    def _endpoint(self) -> Endpoint | None:
+        key = self._info.get("dialer") or self._info.get("listener")
+        return None if key is None else self._socket._endpoint(key)
 
     def get_option(self, name: str) -> Any:
         """LOCAL-ADDR, REMOTE-ADDR, PEER-PID … or whatever can be read at the dialer or listener that made it.
@@ -85,13 +89,13 @@ class Pipe(PipeAttributes):
         own = self._info.get("properties", {})
         if name in own:
             return own[name]
-        endpoint = self.dialer or self.listener
+        made_by = self._endpoint()
         place = Place("pipe", self.address.partition("://")[0])
-        if endpoint is None:
+        if made_by is None:
             lookup(name, place)
             raise BadOptionError(f"{self!r} has no {name}: what made it is closed", name)
         try:
-            return endpoint.get_option(name)
+            return made_by.get_option(name)
         except BadOptionError:
             lookup(name, place)  # which says so of a pipe
             raise
@@ -101,7 +105,10 @@ class Pipe(PipeAttributes):
         lookup(name, Place("pipe", self.address.partition("://")[0]), write=True)
 
     def close(self) -> None:
-        """Disconnect this peer; a dialer dials again. In an ATTACHING hook it refuses the pipe."""
+        """Disconnect this peer; a dialer dials again. In an ATTACHING hook it refuses the pipe.
+
+        One that is closed already, by either side, stays so: no error, as peers leave when they like.
+        """
         self._refused = True
         try:
             self._socket._request("close_pipe", key=self.id)

@@ -22,7 +22,7 @@ from spworkers.halves import RawHalf, SubHalf, half_for
 from spworkers.hooks import Hook, HookRunner
 from spworkers.iolink import IOLink
 from spworkers.messaging import Messaging
-from spworkers.options import Place, Seconds, kept_as, keywords, timeout_seconds, wait_seconds
+from spworkers.options import Place, Seconds, kept_as, keywords, timeout_seconds
 from spworkers.optionvalues import OptionValues
 from spworkers.pipe import Pipe
 from spworkers.port import Port
@@ -56,6 +56,9 @@ E = TypeVar("E", Dialer, Listener)
 
 PIPES_KNOWN = 1024
 """Pipes of messages that a socket remembers, so that a message costs no new object for its pipe."""
+
+FORMER_KNOWN = 64
+"""Closed dialers and listeners that a socket remembers before it looks which of them have pipes."""
 
 _open: weakref.WeakSet[Socket] = weakref.WeakSet()
 
@@ -111,6 +114,7 @@ class Socket(Messaging, SocketAttributes):
         self._contexts: weakref.WeakValueDictionary[int, Context] = weakref.WeakValueDictionary()
         self._dialers: dict[int, Dialer] = {}
         self._listeners: dict[int, Listener] = {}
+        self._former: dict[int, Endpoint] = {}  # closed, while pipes of theirs may be left
         self._indices = list(range(CONTEXTS - 1, 0, -1))
         self._retired: list[int] = []  # closed, with a lease or an unsent message still in their memory
         self._keys = itertools.count(1)
@@ -174,7 +178,8 @@ class Socket(Messaging, SocketAttributes):
 
         Raises:
             BadAddrError, BadTranError: the address is none.
-            ConnRefusedError, BadProtoError, ConnTimeoutError …: the first attempt failed.
+            ConnRefusedError, BadProtoError, ConnTimeoutError …: the first attempt failed. A connection that a pipe
+                event hook refuses has not failed: it was there, and is dialled again later.
         """
         dialer = self.new_dialer(address, **options)
         try:
@@ -236,13 +241,17 @@ class Socket(Messaging, SocketAttributes):
         """Its connections at this moment."""
         return [Pipe(self, info["id"], info) for info in self._request("pipes")]
 
-    def _dialer(self, key: int) -> Dialer | None:
-        return self._dialers.get(key)
-
-    def _listener(self, key: int) -> Listener | None:
-        return self._listeners.get(key)
+    def _endpoint(self, key: int) -> Endpoint | None:
+        """The dialer or listener that made a pipe; closed perhaps."""
+        return self._dialers.get(key) or self._listeners.get(key) or self._former.get(key)
 
     def _forget_endpoint(self, endpoint: Endpoint) -> None:
+        """It was closed; its pipes live on, and know it still."""
+        if len(self._former) >= FORMER_KNOWN:
+            with contextlib.suppress(SPError):  # the socket is being closed
+                used = {info.get("dialer") or info.get("listener") for info in self._request("pipes")}
+                self._former = {key: each for key, each in self._former.items() if key in used}
+        self._former[endpoint._key] = endpoint
         self._dialers.pop(endpoint._key, None)
         self._listeners.pop(endpoint._key, None)
 
@@ -405,7 +414,7 @@ class Socket(Messaging, SocketAttributes):
             ClosedError: it was closed before.
         """
         self._usable()
-        limit = timeout_seconds(linger, 0.0) if linger is not None else wait_seconds(self._options.get("LINGER"))
+        limit = timeout_seconds(linger, self._options.get("LINGER"), "linger")
         if self._device is not None:
             self._device._end(self)
         _open.discard(self)
@@ -470,7 +479,8 @@ class Socket(Messaging, SocketAttributes):
         name = f"{kind} {self._name}" if self._name else kind
         port = getattr(self, "_port", None)
         if port is None or port.closed:
-            return f"<{name}: closed>"
+            state = "closed" if port is None or port.pid == os.getpid() else f"of process {port.pid}"
+            return f"<{name}: {state}>"
         parts = [
             _plural(len(self._listeners), "listener"),
             _plural(len(self._dialers), "dialer"),

@@ -99,7 +99,7 @@ class SurveyorHalf(RawHalf):
 
     def _no_survey(self) -> None:
         self.port.check_open()
-        raise ProtoStateError(f"no survey runs; call send first: {self.port.describe()}")
+        raise ProtoStateError(f"no survey runs: none was sent, or its SURVEY-TIME is over: {self.port.describe()}")
 
     def check_survey(self, serial: int) -> None:
         """Raise what became of the survey that a receiver waits for, if it does not run any more."""

@@ -177,7 +177,9 @@ class IOProcess:
         left = self._unsent()
         if left:
             self.hub.count("closed", n=left)
-            log.warning("%d messages were not sent within LINGER (%.3g s)", left, linger)
+            spec = self.boot.spec
+            who = f"{spec['protocol']} socket {spec['name']}".rstrip()
+            log.warning("%s: %d of its messages were not sent when its LINGER of %.3g s was over", who, left, linger)
         self.shutting = self.loop.create_task(self._shut(max(deadline - self.loop.time(), 0.0)))
 
     async def _stop(self, grace: float) -> None:

@@ -15,6 +15,7 @@ from helpers import eventually
 from sockets.kit import BOUND, REP, REQ, SOON, ask, background, drops, error_of, inproc, rep_and_req, serve, wait_pipes
 
 import spworkers as sp
+from spworkers.socket import FORMER_KNOWN
 from spworkers.testing import RawListener, RawPeer
 
 
@@ -377,3 +378,32 @@ def test_a_dialer_sends_its_handshake_before_it_has_seen_the_peers() -> None:
         wire.write(b"\0SP\0\0\x31\0\0")
         wait_pipes(req)
         assert REP == 0x31
+
+
+def test_a_pipe_knows_what_made_it_when_that_is_closed() -> None:
+    with sp.Pair(listen="tcp://127.0.0.1:0") as one, sp.Pair() as other:
+        dialer = other.dial(one.listeners[0].address, reconnect_time=7.0)
+        listener = one.listeners[0]
+        eventually(lambda: one.pipes)
+        dialer.close()
+        listener.close()
+        assert other.pipes[0].dialer is dialer
+        assert other.pipes[0].listener is None
+        assert one.pipes[0].listener is listener
+        assert other.pipes[0].reconnect_time == 7.0
+
+
+def test_closed_endpoints_without_pipes_are_forgotten() -> None:
+    with sp.Pair(listen="tcp://127.0.0.1:0") as one, sp.Pair() as other:
+        kept = other.dial(one.listeners[0].address)
+        kept.close()
+        for _ in range(3 * FORMER_KNOWN):
+            other.new_dialer("tcp://127.0.0.1:1").close()
+        assert len(other._former) <= FORMER_KNOWN + 1
+        assert other.pipes[0].dialer is kept
+
+
+def test_repr_of_endpoints_of_a_closed_socket() -> None:
+    with sp.Pair(listen="tcp://127.0.0.1:0") as one, sp.Pair(dial=one.listeners[0].address) as other:
+        ends = [one.listeners[0], other.dialers[0]]
+    assert all(repr(end).endswith(": closed>") for end in ends)
