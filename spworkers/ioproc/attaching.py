@@ -18,6 +18,9 @@ from spworkers.transport.base import Link
 
 log = logging.getLogger(__name__)
 
+CARRIED = (int, str, float, bytes, list, dict)
+"""What msgpack carries: properties of other types, as a third party's transport may have them, do not cross."""
+
 Tell = Callable[[dict[str, Any]], bool]
 """Tells the user's process of an event; False: nobody listens there."""
 
@@ -84,7 +87,7 @@ class Attaching:
             driver.address,
             driver.key if dials else -1,
             -1 if dials else driver.key,
-            {name: value for name, value in link.properties.items() if isinstance(value, (int, str, float, bytes))},
+            {name: value for name, value in link.properties.items() if isinstance(value, CARRIED)},
         )
 
     def _next_id(self) -> int:

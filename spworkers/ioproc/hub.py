@@ -218,6 +218,8 @@ class Hub(Actions):
         pipe.attached = True
         self.region.pipes = len(self.pipes)
         self.read_on(pipe)
+        if pipe.reader.more:  # it has bytes already, of which the kernel will not tell
+            self.loop.call_soon(self.ready, pipe, READABLE)
         self.settle()
         return True
 

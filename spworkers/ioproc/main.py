@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import encodings.idna  # noqa: F401 - what a host name's first look-up imports
 import logging
 import os
@@ -228,7 +229,8 @@ class IOProcess:
 
 
 async def _part(loop: asyncio.AbstractEventLoop, link: Link, patience: float) -> None:
-    try:
-        await asyncio.wait_for(link.part(loop), patience)
-    except (OSError, asyncio.TimeoutError):
-        return
+    parting = loop.create_task(link.part(loop))  # wait_for() would not even begin it where there is no patience at all
+    await asyncio.wait([parting], timeout=patience)
+    parting.cancel()
+    with contextlib.suppress(OSError, asyncio.CancelledError):
+        await parting

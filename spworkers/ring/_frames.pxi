@@ -349,6 +349,28 @@ cdef class FrameWriter:
         self.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, False)
         return self.pending
 
+    def peek(self, size_t limit):
+        """The next bytes to be written, at most `limit`, for who writes them another way (TLS) and then says `taken`."""
+        cdef iovec_t[VECTORS] vectors
+        cdef int n = self.gather(vectors)
+        cdef size_t length = 0, at = 0, part
+        cdef int i
+        for i in range(n):
+            length += vectors[i].iov_len
+        length = min(length, limit)
+        cdef bytes found = PyBytes_FromStringAndSize(NULL, length)
+        for i in range(n):
+            part = min(vectors[i].iov_len, length - at)
+            memcpy(PyBytes_AS_STRING(found) + at, vectors[i].iov_base, part)
+            at += part
+        return found
+
+    def taken(self, size_t length):
+        """The kernel has accepted the next bytes, so many."""
+        if length > self.pending:
+            raise InternalError(f"{length} bytes taken of {self.pending}")
+        self.advance(length)
+
     def flush(self):
         """Write what the kernel takes. True: all of it; False: call again when the descriptor is writable."""
         cdef iovec_t[VECTORS] vectors

@@ -41,9 +41,9 @@ class Reader(Protocol):
 
     @property
     def more(self) -> int:
-        """What to do after a read. 0: wait for the descriptor. 1: read again, there may be more. 2: nothing more is
-        read, for the peer has closed, or `error` says what was wrong. 3: as 1, and have the writer flushed before: the
-        reader has something to answer."""
+        """What to do after a read, or before the first one. 0: wait for the descriptor. 1: read (again), there may be
+        more. 2: nothing more is read, for the peer has closed, or `error` says what was wrong. 3: as 1, and have the
+        writer flushed before: the reader has something to answer."""
 
     @property
     def got(self) -> int:
@@ -120,7 +120,8 @@ class Link:
             write for themselves.
         local: our end's address as text (`LOCAL-ADDR`), such as `127.0.0.1:5555` or `/run/x.sock`; may be empty.
         remote: the other end's (`REMOTE-ADDR`).
-        properties: further pipe options that are known now, by name (`PEER-PID` …).
+        properties: further pipe options by name (`PEER-PID` …), complete after `shake`. Of what msgpack carries: they
+            cross to the user's process.
     """
 
     __slots__ = ("__weakref__", "framing", "local", "properties", "remote", "sock")
@@ -154,7 +155,11 @@ class Link:
         """
         from spworkers.transport.handshake import exchange
 
-        await exchange(loop, self, handshake)
+        await exchange(loop, self.sock, handshake, self.remote)
+
+    def missing(self, handshake: Handshake) -> str:
+        """What `shake` still waits for, in words that can precede "after 10 s"."""
+        return f"{handshake.missing} of {len(handshake.greeting)} bytes missing"
 
     def reader(self, max_size: int) -> Reader:
         """What reads this link's messages, after its handshake.
@@ -187,7 +192,7 @@ class Link:
 
     def __repr__(self) -> str:
         state = "closed" if self.sock.fileno() < 0 else f"fd {self.sock.fileno()}"
-        return f"<Link {self.framing} {self.local or '-'} <-> {self.remote or '-'}: {state}>"
+        return f"<{type(self).__name__} {self.framing} {self.local or '-'} <-> {self.remote or '-'}: {state}>"
 
 
 class Acceptor(abc.ABC):

@@ -12,8 +12,8 @@ connection; there is no error message on the wire.
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
+from typing import TYPE_CHECKING
 
 from spworkers.errors import (
     BadHeaderError,
@@ -23,11 +23,15 @@ from spworkers.errors import (
     ConnResetError,
     ConnTimeoutError,
     SPError,
+    TLSError,
     from_os_error,
 )
 from spworkers.protocols import PROTOCOL_BY_NUMBER
-from spworkers.transport.base import Link
 from spworkers.transport.waiting import Limit, readable, writable
+
+if TYPE_CHECKING:
+    from spworkers.transport.base import Link
+    from spworkers.transport.stream import Stream
 
 GREETING_SIZE = 8
 TIMEOUT = 10.0
@@ -128,12 +132,9 @@ async def shake(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshak
         SPError: the connection failed otherwise.
     """
 
-    doing = _doing(link)
-
     def too_late() -> ConnTimeoutError:
-        return ConnTimeoutError(
-            f"{doing}: {handshake.missing} of {GREETING_SIZE} bytes missing after {timeout:g} s (HANDSHAKE-TIMEOUT)"
-        )
+        missing = link.missing(handshake)
+        return ConnTimeoutError(f"{doing_with(link.remote)}: {missing} after {timeout:g} s (HANDSHAKE-TIMEOUT)")
 
     try:
         async with Limit(loop, timeout, too_late):
@@ -141,50 +142,69 @@ async def shake(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshak
     except BaseException as error:
         link.close()
         if isinstance(error, OSError) and not isinstance(error, SPError):
-            raise from_os_error(error, doing) from error
+            raise from_os_error(error, doing_with(link.remote)) from error
         raise
 
 
-async def exchange(loop: asyncio.AbstractEventLoop, link: Link, handshake: Handshake) -> None:
-    """Send the greeting and receive the peer's on the link's own socket: what stream transports do."""
-    await _send(loop, link.sock, handshake.greeting)
-    await _receive(loop, link.sock, handshake, _doing(link))
+def doing_with(remote: str) -> str:
+    """What is being done, for an error.
+
+    Args:
+        remote: the other end's address; may be empty.
+    """
+    return f"handshake with {remote or 'the peer'}"
 
 
-def _doing(link: Link) -> str:
-    return f"handshake with {link.remote or 'the peer'}"
+async def exchange(loop: asyncio.AbstractEventLoop, stream: Stream, handshake: Handshake, remote: str) -> None:
+    """Send the greeting on a stream and receive the peer's; what comes behind it is left there.
 
+    Args:
+        loop: the running loop.
+        stream: belongs to the caller, also when this fails.
+        handshake: a fresh handshake.
+        remote: the other end's address, for errors.
 
-async def _send(loop: asyncio.AbstractEventLoop, sock: socket.socket, data: bytes) -> None:
-    while data:
-        try:
-            data = data[sock.send(data) :]
-        except (BlockingIOError, InterruptedError):
-            await writable(loop, sock.fileno())
-
-
-async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket, handshake: Handshake, doing: str) -> None:
+    Raises:
+        BadHeaderError, BadVersionError, BadProtoError, ConnResetError: as in `shake`.
+        OSError: the connection failed.
+    """
+    await send_all(loop, stream, handshake.greeting)
     while not handshake.done:
-        try:
-            data = sock.recv(handshake.missing)
-        except (BlockingIOError, InterruptedError):
-            await readable(loop, sock.fileno())
-            continue
+        data = await recv_some(loop, stream, handshake.missing)
         if not data:
             raise ConnResetError(
-                f"{doing}: the peer closed the connection after {GREETING_SIZE - handshake.missing} of "
+                f"{doing_with(remote)}: the peer closed the connection after {GREETING_SIZE - handshake.missing} of "
                 f"{GREETING_SIZE} bytes; it does so when it speaks another protocol, too"
             )
         try:
             handshake.receive(data)
         except (BadHeaderError, BadVersionError, BadProtoError) as error:
-            raise type(error)(f"{doing}: {error}") from None
+            raise type(error)(f"{doing_with(remote)}: {error}") from None
+
+
+async def send_all(loop: asyncio.AbstractEventLoop, stream: Stream, data: bytes) -> None:
+    """Send bytes on a stream, however long it takes: the caller sets the limit."""
+    while data:
+        try:
+            data = data[stream.send(data) :]
+        except (BlockingIOError, InterruptedError):
+            await writable(loop, stream.fileno())
+
+
+async def recv_some(loop: asyncio.AbstractEventLoop, stream: Stream, size: int) -> bytes:
+    """Wait for bytes on a stream; returns at most `size` of them, none at the end."""
+    while True:
+        try:
+            return stream.recv(size)
+        except (BlockingIOError, InterruptedError):
+            await readable(loop, stream.fileno())
 
 
 _CAUSES: tuple[tuple[type[SPError], str], ...] = (
     (BadHeaderError, "bad_header"),
     (BadVersionError, "bad_version"),
     (BadProtoError, "bad_protocol"),
+    (TLSError, "bad_tls"),
     (ConnTimeoutError, "handshake_timeout"),
     (ConnResetError, "handshake_closed"),
 )

@@ -75,7 +75,7 @@ class TcpTransport(Transport):
         except AllFailedError as error:
             raise _dial_error(address, error) from error.chief
         try:
-            return make_link(sock, options)
+            return self.link(sock, address, options, accepted=False)
         except OSError as error:  # it was reset in between
             sock.close()
             raise from_os_error(error, f"dial {address}") from error
@@ -86,9 +86,21 @@ class TcpTransport(Transport):
             sock = adopt(inherited, (socket.AF_INET, socket.AF_INET6), f"listen {address}")
         else:
             sock = _bind_first(address, await _resolve_to_listen(address))
-        return SocketAcceptor(
-            sock, f"{self.scheme}://{text_of(sock.getsockname())}", functools.partial(make_link, options=options)
-        )
+        make = functools.partial(self.link, address=address, options=options, accepted=True)
+        return SocketAcceptor(sock, f"{self.scheme}://{text_of(sock.getsockname())}", make)
+
+    def link(self, sock: socket.socket, address: TcpAddress, options: Options, *, accepted: bool) -> Link:
+        """A link of a connected socket; transports on top of this one make theirs.
+
+        Args:
+            sock: the caller's, if this fails.
+            address: what is dialled, or listened at (`accepted`).
+            options: live option values of the dialer or listener.
+
+        Raises:
+            OSError: the connection is gone already.
+        """
+        return make_link(sock, options)
 
 
 def split_host_port(url: str, rest: str) -> tuple[str, int]:

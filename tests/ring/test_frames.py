@@ -359,6 +359,50 @@ def test_writing_is_what_the_reference_encodes(
         assert lane.producer.queued == lane.producer.bytes == 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    framings,
+    st.lists(st.tuples(st.booleans(), sizes), max_size=8),
+    st.lists(st.tuples(st.integers(0, 60_000), st.floats(0, 1)), min_size=1, max_size=8),
+)
+def test_what_is_written_another_way_is_the_same(
+    framing: str, frames: list[tuple[bool, int]], steps: list[tuple[int, float]]
+) -> None:
+    """`peek` and `taken`: a stream that takes part of what it is offered, as TLS does; records go back likewise."""
+    with Lane(SEND, budget=4 << 20) as lane:
+        writer = FrameWriter(-1, NUMBERS[framing])
+        expected, tickets, ends = bytearray(), [], []
+        for number, (as_record, size) in enumerate(frames):
+            body = body_of(number, size)
+            tickets.append(lane.put(body, b"head") if as_record else 0)
+            record = lane.take() if as_record else None
+            if record is not None:
+                writer.push_record(b"prefix", record, 2)
+                record.release()
+            else:
+                writer.push_bytes(body)
+            expected += encode(framing, b"prefix" + (b"head" + body)[2:] if record is not None else body)
+            ends.append(len(expected))
+        got = bytearray()
+        turn = 0
+        while writer.pending:
+            limit, part = steps[turn % len(steps)]
+            turn += 1
+            limit += turn // len(steps)  # it comes to an end
+            offer = writer.peek(limit)
+            assert len(offer) <= limit
+            assert expected.startswith(offer, len(got))
+            assert offer or not limit, "there is more"
+            taken = int(len(offer) * part) if turn % 2 else len(offer)
+            got += offer[:taken]
+            writer.taken(taken)
+            check_released(lane, writer, tickets, ends)
+        assert got == expected
+        assert writer.peek(10) == b""
+        with pytest.raises(InternalError):
+            writer.taken(1)
+
+
 def check_released(lane: Lane, writer: FrameWriter, tickets: list[int], ends: list[int]) -> None:
     """A record is released when the kernel has its last byte, and not before."""
     accepted = sum(end <= writer.sent for end in ends)

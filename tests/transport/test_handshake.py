@@ -20,6 +20,7 @@ from spworkers.errors import (
     ConnTimeoutError,
     NetworkError,
     SPError,
+    TLSError,
 )
 from spworkers.protocols import PROTOCOLS
 from spworkers.transport.base import Link
@@ -119,6 +120,7 @@ def test_every_failure_has_a_cause_to_count() -> None:
         BadHeaderError(),
         BadVersionError(),
         BadProtoError(),
+        TLSError(),
         ConnTimeoutError(),
         ConnResetError(),
         NetworkError(),
