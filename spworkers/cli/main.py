@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 import spworkers
+from spworkers.cli.bench import bench
 from spworkers.cli.call import call
 from spworkers.cli.info import info
 from spworkers.cli.serve import serve
@@ -25,3 +26,4 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(call)
 main.add_command(info)
+main.add_command(bench)
