@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spworkers.endpoint import Dialer as Dialer
     from spworkers.endpoint import Listener as Listener
     from spworkers.errors import *  # noqa: F403
+    from spworkers.httprequest import HTTPRequest as HTTPRequest
     from spworkers.message import Message as Message
     from spworkers.pipe import Pipe as Pipe
     from spworkers.pipe import PipeEvent as PipeEvent
@@ -57,6 +58,7 @@ _HOMES: Final = {
     "ContextPool": "workers.contextpool",
     "Device": "devices",
     "Dialer": "endpoint",
+    "HTTPRequest": "httprequest",
     "Listener": "endpoint",
     "Message": "message",
     "Pair": "socket",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spworkers.attributes import PipeAttributes
 from spworkers.endpoint import Dialer, Endpoint, Listener
 from spworkers.errors import BadOptionError, ClosedError
+from spworkers.httprequest import HTTPRequest
 from spworkers.options import Place, lookup
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Pipe(PipeAttributes):
             return self._info["remote"]
         own = self._info.get("properties", {})
         if name in own:
-            return own[name]
+            return HTTPRequest.from_wire(own[name]) if name == "HTTP-REQUEST" else own[name]
         made_by = self._endpoint()
         place = Place("pipe", self.address.partition("://")[0])
         if made_by is None:

@@ -42,7 +42,7 @@ async def offer(link: Link, driver: _Driver, on_link: Callable[[Link, _Driver], 
         _log.exception("%r was refused, because attaching it failed", link)
     finally:
         if not accepted:
-            link.close()
+            link.refuse()
     return accepted
 
 

@@ -181,6 +181,10 @@ class Link:
         """The pipe is lost, and the hub watches the descriptor no more: close the connection now or soon."""
         self.close()
 
+    def refuse(self) -> None:
+        """The hub does not want this link as a pipe: close it now or soon."""
+        self.close()
+
     async def part(self, loop: asyncio.AbstractEventLoop) -> None:
         """The socket is closed, and everything was written: say so to the peer, and wait until it has hung up.
 

@@ -106,6 +106,7 @@ _registry = Registry(
         "mock": "spworkers.testing.mocktransport:MockTransport",
         "tcp": "spworkers.transport.tcp:TcpTransport",
         "unix": "spworkers.transport.ipc:IpcTransport",
+        "ws": "spworkers.transport.ws:WsTransport",
     }
 )
 

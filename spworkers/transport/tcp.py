@@ -65,15 +65,7 @@ class TcpTransport(Transport):
 
     async def dial(self, address: Address, options: Options) -> Link:
         assert isinstance(address, TcpAddress)
-        if address.port == 0:
-            raise ConnRefusedError(f"dial {address}: port 0 is for listening (the system chooses one); dial a real one")
-        if address.host == "*":
-            raise BadAddrError(f"dial {address}: * is for listening (every address); dial a host's name or address")
-        targets = await _resolve_to_dial(address)
-        try:
-            sock = await connect_first(targets)
-        except AllFailedError as error:
-            raise _dial_error(address, error) from error.chief
+        sock = await connect(address)
         try:
             return self.link(sock, address, options, accepted=False)
         except OSError as error:  # it was reset in between
@@ -82,10 +74,7 @@ class TcpTransport(Transport):
 
     async def listen(self, address: Address, options: Options, inherited: int | None = None) -> Acceptor:
         assert isinstance(address, TcpAddress)
-        if inherited is not None:
-            sock = adopt(inherited, (socket.AF_INET, socket.AF_INET6), f"listen {address}")
-        else:
-            sock = _bind_first(address, await _resolve_to_listen(address))
+        sock = await bind(address, inherited)
         make = functools.partial(self.link, address=address, options=options, accepted=True)
         return SocketAcceptor(sock, f"{self.scheme}://{text_of(sock.getsockname())}", make)
 
@@ -101,6 +90,38 @@ class TcpTransport(Transport):
             OSError: the connection is gone already.
         """
         return make_link(sock, options)
+
+
+async def connect(address: TcpAddress) -> socket.socket:
+    """A non-blocking socket that is connected to an address.
+
+    Raises:
+        ConnRefusedError, BadAddrError, SPError: as `Transport.dial`.
+    """
+    if address.port == 0:
+        raise ConnRefusedError(f"dial {address}: port 0 is for listening (the system chooses one); dial a real one")
+    if address.host == "*":
+        raise BadAddrError(f"dial {address}: * is for listening (every address); dial a host's name or address")
+    targets = await _resolve_to_dial(address)
+    try:
+        return await connect_first(targets)
+    except AllFailedError as error:
+        raise _dial_error(address, error) from error.chief
+
+
+async def bind(address: TcpAddress, inherited: int | None = None) -> socket.socket:
+    """A non-blocking socket that listens at an address.
+
+    Args:
+        address: where.
+        inherited: a predecessor's listening descriptor, which is taken over, also when this fails.
+
+    Raises:
+        AddrInUseError, BadAddrError, SPError: as `Transport.listen`.
+    """
+    if inherited is not None:
+        return adopt(inherited, (socket.AF_INET, socket.AF_INET6), f"listen {address}")
+    return _bind_first(address, await _resolve_to_listen(address))
 
 
 def split_host_port(url: str, rest: str) -> tuple[str, int]:
@@ -253,11 +274,29 @@ def make_link(sock: socket.socket, options: Options) -> Link:
     Raises:
         OSError: the connection is gone already; the socket is still the caller's.
     """
+    prepare(sock, options)
+    return Link(sock, "stream", **ends(sock))
+
+
+def prepare(sock: socket.socket, options: Options) -> None:
+    """Set the options of its endpoint on a connected socket.
+
+    Raises:
+        OSError: the connection is gone already.
+    """
     sock.setblocking(False)
     # Always, whatever NO-DELAY says, as in mangos: the hub writes whole batches, and Nagle would only delay the last.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _set_keepalive(sock, options)
-    return Link(sock, "stream", local=text_of(sock.getsockname()), remote=text_of(sock.getpeername()))
+
+
+def ends(sock: socket.socket) -> dict[str, Any]:
+    """Both addresses of a connected socket as text, as a link wants them: `local` and `remote`.
+
+    Raises:
+        OSError: the connection is gone already.
+    """
+    return {"local": text_of(sock.getsockname()), "remote": text_of(sock.getpeername())}
 
 
 def _set_keepalive(sock: socket.socket, options: Options) -> None:

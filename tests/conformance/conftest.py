@@ -24,7 +24,8 @@ def mock_far(tmp_path: Path) -> Iterator[Far]:
         yield made
 
 
-@pytest.fixture(params=["inproc", "tcp", "ipc"])
+@pytest.fixture(params=["inproc", "tcp", "ipc", "ws"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a socket listens, for another one to dial."""
-    return {"inproc": "inproc", "tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{tmp_path}/s"}[str(request.param)]
+    places = {"inproc": "inproc", "tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{tmp_path}/s", "ws": "ws://127.0.0.1:0/sp"}
+    return places[str(request.param)]

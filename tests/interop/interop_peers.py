@@ -148,9 +148,13 @@ class Place:
 
 
 @contextmanager
-def place(transport: str, directory: Path) -> Iterator[Place]:
+def place(transport: str, directory: Path, peer: Peer | None = None) -> Iterator[Place]:
     if transport == "tcp":
         yield Place(ours="tcp://127.0.0.1:0", theirs=f"tcp://127.0.0.1:{free_port()}")
+    elif transport == "ws":
+        # nngcat cannot dial without a path, and nanocat cannot bind with one.
+        path = "" if peer is not None and peer.name == "nanocat" else "/sp"
+        yield Place(ours="ws://127.0.0.1:0/sp", theirs=f"ws://127.0.0.1:{free_port()}{path}")
     else:
         path = directory / "s"
         yield Place(ours=f"ipc://{path}", theirs=f"ipc://{path}")

@@ -16,7 +16,7 @@ import spworkers as sp
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.parametrize("peer", each_peer()),
-    pytest.mark.parametrize("transport", ["tcp", "ipc"]),
+    pytest.mark.parametrize("transport", ["tcp", "ipc", "ws"]),
     pytest.mark.parametrize("we", ["listen", "dial"]),
 ]
 
@@ -39,8 +39,8 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def meet(transport: str, directory: Path) -> Iterator[Place]:
-    with place(transport, directory) as where:
+def meet(peer: Peer, transport: str, directory: Path) -> Iterator[Place]:
+    with place(transport, directory, peer) as where:
         yield where
 
 

@@ -1,0 +1,303 @@
+"""A WebSocket connection: its opening handshake at either end, and how it is closed (RFC 6455).
+
+    client ── GET /path, Upgrade: websocket, Sec-WebSocket-Protocol: rep.sp.nanomsg.org ──▶ server
+           ◀─ 101 Switching Protocols, Sec-WebSocket-Protocol: rep.sp.nanomsg.org ─────────
+
+There is no SP handshake on top of it: the sub-protocol names the protocol of the *server's* socket. The client offers
+exactly one (nng refuses more), a server takes its own out of any list. What it refuses it answers as mangos does: 404
+for another path, 403 for a foreign Origin, 400 for another sub-protocol, or none, or another version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import NegotiationError
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
+from websockets.protocol import Protocol as WebSocket
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
+
+from spworkers.errors import BadHeaderError, BadProtoError, ConnResetError, SPError
+from spworkers.httprequest import HTTPRequest
+from spworkers.protocols import PROTOCOL_BY_NUMBER
+from spworkers.transport.base import Link, Reader, Writer
+from spworkers.transport.handshake import Handshake, doing_with, recv_some, send_all
+from spworkers.transport.stream import Stream
+from spworkers.transport.waiting import writable
+from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
+
+HEAD_LIMIT = 64 * 1024
+"""Bytes of a request's or an answer's head at most: eight times what nginx and Apache take by default, and little
+enough that as many as there may be handshakes hold 64 MiB."""
+
+PATIENCE = 1.0
+"""Seconds that a peer has to answer our close frame when a pipe was lost; the socket's own close has LINGER."""
+
+_END_OF_HEAD = b"\r\n\r\n"
+_NORMAL, _GOING_AWAY, _POLICY = 1000, 1001, 1008
+
+_log = logging.getLogger("spworkers.websocket")
+_log.setLevel(logging.ERROR)  # the protocol object tells of each connection at INFO; so do we, in words of our own
+
+
+def subprotocol(number: int) -> Subprotocol:
+    """The WebSocket sub-protocol of a server's socket, by its protocol's number."""
+    return Subprotocol(f"{PROTOCOL_BY_NUMBER[number].name}.sp.nanomsg.org")
+
+
+class WsLink(Link):
+    """What both ends have in common.
+
+    Args:
+        sock: connected.
+        stream: what carries the bytes, if that is not the socket itself (TLS).
+        early: bytes that were read from it already.
+    """
+
+    __slots__ = ("_code", "_early", "_reader", "_writer", "stream", "websocket")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        websocket: WebSocket,
+        *,
+        local: str,
+        remote: str,
+        stream: Stream | None = None,
+        early: bytes = b"",
+    ) -> None:
+        super().__init__(sock, "ws", local=local, remote=remote)
+        self.stream: Stream = sock if stream is None else stream
+        self.websocket = websocket
+        self._early = early
+        self._code = _NORMAL  # why the connection is closed
+        self._reader: WsReader | None = None
+        self._writer: WsWriter | None = None
+
+    # ---- messages
+
+    def reader(self, max_size: int) -> Reader:
+        writer = self._writer = WsWriter(self.websocket, self.stream)
+        reader = self._reader = WsReader(self.websocket, self.stream, writer, max_size, self._early)
+        return reader
+
+    def writer(self) -> Writer:
+        assert self._writer is not None, "the reader is asked for first"
+        return self._writer
+
+    # ---- the opening handshake
+
+    async def _read_head(self, loop: asyncio.AbstractEventLoop, doing: str) -> Request | Response:
+        """The peer's request or answer; what came behind it waits for the reader."""
+        size = 0
+        tail = b""
+        while True:
+            data, self._early = self._early or await recv_some(loop, self.stream, READ_SIZE), b""
+            if not data:
+                raise ConnResetError(f"{doing}: the peer closed the connection after {size} bytes")
+            end = (tail + data).find(_END_OF_HEAD)
+            if end >= 0:
+                cut = end + len(_END_OF_HEAD) - len(tail)
+                data, self._early = data[:cut], data[cut:]
+            tail = (tail + data)[-3:]
+            size += len(data)
+            self.websocket.receive_data(data)
+            for event in self.websocket.events_received():
+                if isinstance(event, (Request, Response)):
+                    return event
+            wrong = self.websocket.handshake_exc
+            if wrong is not None:
+                raise BadHeaderError(
+                    f"{doing}: this is no opening handshake of a WebSocket: {wrong.__cause__ or wrong}"
+                )
+            if size > HEAD_LIMIT:
+                raise BadHeaderError(f"{doing}: more than {HEAD_LIMIT} bytes, and still no end of the head")
+
+    async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write what the protocol object has to say."""
+        await send_all(loop, self.stream, b"".join(self.websocket.data_to_send()))
+
+    # ---- the end
+
+    def hang_up(self) -> None:
+        reader = self._reader
+        if reader is None or reader.hung_up:
+            self.close()
+        else:
+            _leave_later(self)
+
+    def refuse(self) -> None:
+        self._code = _POLICY
+        self.hang_up()
+
+    async def part(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say so with a close frame, and read on until the peer has answered it and hung up (RFC 6455, 7.1.1)."""
+        websocket, writer = self.websocket, self._writer
+        assert writer is not None, "a pipe has a writer"
+        if websocket.state is OPEN:
+            websocket.send_close(self._code)
+        writer.say(websocket.data_to_send())
+        shut = False
+        while True:
+            while not writer.flush():
+                await writable(loop, self.sock.fileno())
+            if writer.farewell and not shut:
+                shut = True
+                await self._shut(loop)
+            data = await recv_some(loop, self.stream, READ_SIZE)
+            if not data:
+                return
+            websocket.receive_data(data)
+            websocket.events_received()
+            writer.say(websocket.data_to_send())
+
+
+    async def _shut(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                self.stream.shutdown(socket.SHUT_WR)
+            except BlockingIOError:
+                await writable(loop, self.sock.fileno())
+            else:
+                return
+
+
+_leaving: set[asyncio.Task[None]] = set()
+
+
+def _leave_later(link: WsLink) -> None:
+    """Part from a peer in the background, however long that takes, but not longer than PATIENCE."""
+    loop = asyncio.get_running_loop()
+
+    async def leave() -> None:
+        try:
+            with contextlib.suppress(OSError, asyncio.TimeoutError, SPError):
+                await asyncio.wait_for(link.part(loop), PATIENCE)
+        finally:
+            link.close()
+
+    task = loop.create_task(leave())
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+
+
+class ServerLink(WsLink):
+    """The listener's end.
+
+    Args:
+        path: of the listener; a request for another one is answered with 404.
+        check_origin: WEBSOCKET-CHECKORIGIN, asked when the request is there.
+        max_size: MAX-RCV-SIZE in bytes; 0: any.
+    """
+
+    __slots__ = ("_check_origin", "_path")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        path: str,
+        check_origin: Callable[[], bool],
+        max_size: int,
+        **more: Any,
+    ) -> None:
+        super().__init__(sock, ServerProtocol(max_size=limits_of(max_size), logger=_log), **more)
+        self._code = _GOING_AWAY
+        self._path = path
+        self._check_origin = check_origin
+
+    def missing(self, handshake: Handshake) -> str:
+        return "no whole request for a WebSocket"
+
+    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+        websocket = self.websocket
+        assert isinstance(websocket, ServerProtocol)
+        websocket.available_subprotocols = [subprotocol(handshake.own)]
+        doing = doing_with(self.remote)
+        try:
+            request = await self._read_head(loop, doing)
+        except BadHeaderError:
+            if not websocket.writes or not websocket.writes[0]:  # older versions of websockets leave the answer to us
+                websocket.writes.insert(0, websocket.reject(400, "Bad Request\n").serialize())
+            await self._send(loop)
+            raise
+        assert isinstance(request, Request)
+        response = self._answer(websocket, request)
+        websocket.send_response(response)
+        await self._send(loop)
+        if response.status_code != 101:
+            kind = BadProtoError if isinstance(websocket.handshake_exc, NegotiationError) else BadHeaderError
+            said = websocket.handshake_exc or response.body.decode(errors="replace").strip()
+            raise kind(f"{doing}: answered with {response.status_code}: {said}")
+        self.properties["HTTP-REQUEST"] = _described(request)
+
+    def _answer(self, websocket: ServerProtocol, request: Request) -> Response:
+        if request.path.partition("?")[0] != self._path:
+            return websocket.reject(404, f"no socket at {request.path.partition('?')[0]!a}\n")
+        if self._check_origin() and not _same_origin(request):
+            return websocket.reject(403, "a page of another origin may not connect\n")
+        return websocket.accept(request)
+
+
+class ClientLink(WsLink):
+    """The dialer's end.
+
+    Args:
+        uri: what was dialled.
+        max_size: MAX-RCV-SIZE in bytes; 0: any.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, sock: socket.socket, uri: WebSocketURI, max_size: int, **more: Any) -> None:
+        super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=_log), **more)
+
+    def missing(self, handshake: Handshake) -> str:
+        return "no answer to the request for a WebSocket"
+
+    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+        websocket = self.websocket
+        assert isinstance(websocket, ClientProtocol)
+        websocket.available_subprotocols = [subprotocol(handshake.peer)]
+        request = websocket.connect()
+        websocket.send_request(request)
+        await self._send(loop)
+        doing = doing_with(self.remote)
+        response = await self._read_head(loop, doing)
+        assert isinstance(response, Response)
+        wrong = websocket.handshake_exc
+        if wrong is not None:
+            refused = response.status_code != 101 or isinstance(wrong, NegotiationError)
+            said = (bytes(response.body or b"")[:200].decode(errors="replace").strip()) or str(wrong)
+            raise (BadProtoError if refused else BadHeaderError)(
+                f"{doing}: the server answered with {response.status_code}, so there is no "
+                f"{websocket.available_subprotocols[0]} at {websocket.uri.resource_name}: {said}"
+            )
+        self.properties["HTTP-REQUEST"] = _described(request)
+
+
+def _described(request: Request) -> dict[str, Any]:
+    return HTTPRequest("GET", request.path, tuple(request.headers.raw_items())).to_wire()
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether a browser's request comes from a page of our own host; what is no browser names no origin."""
+    origins = request.headers.get_all("Origin")
+    hosts = request.headers.get_all("Host")
+    if not origins:
+        return True
+    if len(origins) > 1 or len(hosts) != 1:
+        return False
+    try:
+        return urllib.parse.urlsplit(origins[0]).netloc.lower() == hosts[0].lower()
+    except ValueError:
+        return False
