@@ -92,9 +92,8 @@ def _check(one: Socket | None, other: Socket | None) -> None:
     if one.info.self != other.info.peer or other.info.self != one.info.peer:
         alone = "alone (loopback is for protocols that talk to themselves, bus for instance)"
         what = alone if other is one else f"and {other.info.self_name}"
-        raise BadProtoError(
-            f"no device of {one.info.self_name} {what}: give {one.info.self_name} a {one.info.peer_name} as its other side"
-        )
+        other_side = f"give {one.info.self_name} a {one.info.peer_name} as its other side"
+        raise BadProtoError(f"no device of {one.info.self_name} {what}: {other_side}")
     for socket in (one, other):
         if not socket._raw:
             raise NotRawError(f"{socket!r} is not raw; a device needs {type(socket).__name__}(raw=True)")

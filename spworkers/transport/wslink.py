@@ -161,7 +161,6 @@ class WsLink(Link):
             websocket.events_received()
             writer.say(websocket.data_to_send())
 
-
     async def _shut(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             try:
