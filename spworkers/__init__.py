@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from spworkers.socket import Star as Star
     from spworkers.socket import Sub as Sub
     from spworkers.socket import Surveyor as Surveyor
+    from spworkers.webserver import WebServer as WebServer
     from spworkers.workers.app import App as App
     from spworkers.workers.client import Client as Client
     from spworkers.workers.contextpool import ContextPool as ContextPool
@@ -76,6 +77,7 @@ _HOMES: Final = {
     "Star": "socket",
     "Sub": "socket",
     "Surveyor": "socket",
+    "WebServer": "webserver",
     "device": "devices",
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""

@@ -103,6 +103,11 @@ class Dialer(Endpoint, DialerAttributes):
         return f"<Dialer {self._given}: {state}>"
 
 
+WEB_SERVERS: dict[str, str] = {}
+"""The program's web servers: `HOST:PORT` → key. A socket that listens by ws at one of these gets its connections from
+there."""
+
+
 class Listener(Endpoint, ListenerAttributes):
     """Makes pipes by accepting connections at an address."""
 
@@ -123,6 +128,12 @@ class Listener(Endpoint, ListenerAttributes):
         self._check_open()
         self._bound = self._socket._request("listen", key=self._key)
         self._active = True
+
+    def _describe(self) -> dict[str, Any]:
+        scheme, _, rest = self._given.partition("://")
+        server = WEB_SERVERS.get(rest.partition("/")[0]) if scheme in ("ws", "wss") else None
+        described = super()._describe()
+        return described if server is None else {**described, "options": {**described["options"], "WEB-SERVER": server}}
 
     def __repr__(self) -> str:
         state = self._state("listening")

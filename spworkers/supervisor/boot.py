@@ -14,6 +14,7 @@ __all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "load_entry"]
 
 ENTRIES: Final[dict[str, str]] = {
     "io": "spworkers.ioproc.main:run",
+    "web": "spworkers.ioproc.web:run",
     "worker": "spworkers.workers.worker:run",
 }
 """The entry point of each role, for specifications without a field `entry` of their own."""

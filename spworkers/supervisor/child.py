@@ -29,6 +29,7 @@ IGNORED: Final[dict[str, tuple[signal.Signals, ...]]] = {
     # `systemctl stop` and container runtimes signal every process of a program at once. An I/O process has to outlive
     # that, so that the user's process can drain what is queued; it goes when it is told to, or with its supervisor.
     "io": (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+    "web": (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
 }
 """Signals that a role ignores. Others have Python's defaults: a worker runs foreign code, whose subprocesses would
 inherit it."""

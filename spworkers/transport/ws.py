@@ -11,7 +11,7 @@ import functools
 import re
 import socket
 import urllib.parse
-from typing import Final
+from typing import Any, Final
 
 from websockets.uri import WebSocketURI
 
@@ -21,9 +21,13 @@ from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.base import Acceptor, Address, Link, Options, Transport, flag, whole
 from spworkers.transport.tcp import TcpAddress
 from spworkers.transport.wslink import ClientLink, ServerLink
+from spworkers.transport.wsmux import MuxAcceptor
 
 DEFAULT_MAX_SIZE: Final = 1 << 20
 """MAX-RCV-SIZE where nobody has said it."""
+
+WEB_SERVER: Final = "WEB-SERVER"
+"""What a listener's options say, beside those that users know, when a `WebServer` of the program accepts for it."""
 
 _SAFE = "/%:@!$&'()*+,;=-._~?"  # RFC 3986: what a path and a query may contain as it is
 
@@ -88,14 +92,21 @@ class WsTransport(Transport):
         assert isinstance(address, WsAddress)
         if address.query:
             raise BadAddrError(f"listen {address}: a listener has a path, and no query")
+        server = options.get(WEB_SERVER)
+        if isinstance(server, str):
+            make = functools.partial(self._link, path=address.path, options=options)
+            return await MuxAcceptor.listen(server, address.path, address.url, make)
         sock = await tcp.bind(address.where, inherited)
         bound = f"{self.scheme}://{tcp.text_of(sock.getsockname())}{address.path}"
         return SocketAcceptor(sock, bound, functools.partial(self._accepted, path=address.path, options=options))
 
     def _accepted(self, sock: socket.socket, path: str, options: Options) -> Link:
         tcp.prepare(sock, options)
+        return self._link(sock, path, options, **tcp.ends(sock))
+
+    def _link(self, sock: socket.socket, path: str, options: Options, **more: Any) -> ServerLink:
         check_origin = functools.partial(flag, options, "WEBSOCKET-CHECKORIGIN", True)
-        return ServerLink(sock, path, check_origin, _max_size(options), **tcp.ends(sock))
+        return ServerLink(sock, path, check_origin, _max_size(options), **more)
 
     def _uri(self, address: WsAddress) -> WebSocketURI:
         where = address.where

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import urllib.parse
 from collections.abc import Callable
@@ -27,27 +26,20 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from spworkers.errors import BadHeaderError, BadProtoError, ConnResetError, SPError
+from spworkers.errors import BadHeaderError, BadProtoError, SPError
 from spworkers.httprequest import HTTPRequest
 from spworkers.protocols import PROTOCOL_BY_NUMBER
 from spworkers.transport.base import Link, Reader, Writer
 from spworkers.transport.handshake import Handshake, doing_with, recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.waiting import writable
+from spworkers.transport.wshead import last_words, log, read_head
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
-
-HEAD_LIMIT = 64 * 1024
-"""Bytes of a request's or an answer's head at most: eight times what nginx and Apache take by default, and little
-enough that as many as there may be handshakes hold 64 MiB."""
 
 PATIENCE = 1.0
 """Seconds that a peer has to answer our close frame when a pipe was lost; the socket's own close has LINGER."""
 
-_END_OF_HEAD = b"\r\n\r\n"
 _NORMAL, _GOING_AWAY, _POLICY = 1000, 1001, 1008
-
-_log = logging.getLogger("spworkers.websocket")
-_log.setLevel(logging.ERROR)  # the protocol object tells of each connection at INFO; so do we, in words of our own
 
 
 def subprotocol(number: int) -> Subprotocol:
@@ -96,32 +88,6 @@ class WsLink(Link):
         return self._writer
 
     # ---- the opening handshake
-
-    async def _read_head(self, loop: asyncio.AbstractEventLoop, doing: str) -> Request | Response:
-        """The peer's request or answer; what came behind it waits for the reader."""
-        size = 0
-        tail = b""
-        while True:
-            data, self._early = self._early or await recv_some(loop, self.stream, READ_SIZE), b""
-            if not data:
-                raise ConnResetError(f"{doing}: the peer closed the connection after {size} bytes")
-            end = (tail + data).find(_END_OF_HEAD)
-            if end >= 0:
-                cut = end + len(_END_OF_HEAD) - len(tail)
-                data, self._early = data[:cut], data[cut:]
-            tail = (tail + data)[-3:]
-            size += len(data)
-            self.websocket.receive_data(data)
-            for event in self.websocket.events_received():
-                if isinstance(event, (Request, Response)):
-                    return event
-            wrong = self.websocket.handshake_exc
-            if wrong is not None:
-                raise BadHeaderError(
-                    f"{doing}: this is no opening handshake of a WebSocket: {wrong.__cause__ or wrong}"
-                )
-            if size > HEAD_LIMIT:
-                raise BadHeaderError(f"{doing}: more than {HEAD_LIMIT} bytes, and still no end of the head")
 
     async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
         """Write what the protocol object has to say."""
@@ -209,7 +175,7 @@ class ServerLink(WsLink):
         max_size: int,
         **more: Any,
     ) -> None:
-        super().__init__(sock, ServerProtocol(max_size=limits_of(max_size), logger=_log), **more)
+        super().__init__(sock, ServerProtocol(max_size=limits_of(max_size), logger=log), **more)
         self._code = _GOING_AWAY
         self._path = path
         self._check_origin = check_origin
@@ -223,11 +189,9 @@ class ServerLink(WsLink):
         websocket.available_subprotocols = [subprotocol(handshake.own)]
         doing = doing_with(self.remote)
         try:
-            request = await self._read_head(loop, doing)
+            request, _, self._early = await read_head(loop, self.stream, websocket, doing, self._early)
         except BadHeaderError:
-            if not websocket.writes or not websocket.writes[0]:  # older versions of websockets leave the answer to us
-                websocket.writes.insert(0, websocket.reject(400, "Bad Request\n").serialize())
-            await self._send(loop)
+            await send_all(loop, self.stream, last_words(websocket))
             raise
         assert isinstance(request, Request)
         response = self._answer(websocket, request)
@@ -258,7 +222,7 @@ class ClientLink(WsLink):
     __slots__ = ()
 
     def __init__(self, sock: socket.socket, uri: WebSocketURI, max_size: int, **more: Any) -> None:
-        super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=_log), **more)
+        super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=log), **more)
 
     def missing(self, handshake: Handshake) -> str:
         return "no answer to the request for a WebSocket"
@@ -271,7 +235,7 @@ class ClientLink(WsLink):
         websocket.send_request(request)
         await self._send(loop)
         doing = doing_with(self.remote)
-        response = await self._read_head(loop, doing)
+        response, _, self._early = await read_head(loop, self.stream, websocket, doing)
         assert isinstance(response, Response)
         wrong = websocket.handshake_exc
         if wrong is not None:

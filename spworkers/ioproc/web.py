@@ -1,0 +1,199 @@
+"""The process of a `WebServer`: it accepts, reads the request, and hands the connection to the socket of its path.
+
+    accept ─▶ read the head ─┬─ wants a WebSocket ─▶ the socket's I/O process has it from here on
+                             └─ anything else ─────▶ a page or a file, and the connection is closed
+
+It holds nothing that a successor would miss: the listening socket is the supervisor's to give, what was handed over
+lives in other processes. Only answers that are being sent, and TLS sessions, which cannot move, end with it.
+
+Bounds, as at any listener: HANDSHAKE-TIMEOUT for a request and for each part of an answer, `MAX_HANDSHAKES`
+connections, the oldest of which goes when there are more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from spworkers.channel import close_fds
+from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, SPError
+from spworkers.ioproc.broker import SupervisorLine
+from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE, MAX_HANDSHAKES
+from spworkers.ioproc.loop import new_loop
+from spworkers.ioproc.pages import Answer, Pages, refusal
+from spworkers.transport import tcp
+from spworkers.transport.acceptor import SocketAcceptor
+from spworkers.transport.base import Link
+from spworkers.transport.handshake import TIMEOUT, recv_some, send_all
+from spworkers.transport.stream import Stream
+from spworkers.transport.waiting import Limit
+from spworkers.transport.wshead import last_words, log, read_head
+from spworkers.transport.wsmux import hand_over, name_of
+
+if TYPE_CHECKING:
+    from spworkers.supervisor.boot import Boot
+
+__all__ = ["run"]
+
+CHUNK = 256 * 1024
+"""Bytes of a file that are in memory at once."""
+
+REPLACED = 2.0
+"""Seconds for which a path that was a socket's is tried again: its I/O process may have died, and a successor be on its
+way."""
+
+_RETRY = 0.02
+
+
+def run(boot: Boot) -> int:
+    """The entry point: serve until the supervisor says stop."""
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    process = WebProcess(loop, boot)
+    loop.run_until_complete(process.serve())
+    return 0
+
+
+class WebProcess:
+    """One web server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, boot: Boot) -> None:
+        self.loop = loop
+        spec = boot.spec
+        self.key = boot.key
+        self.pages = Pages({path: (body, kind) for path, (body, kind) in spec["pages"].items()}, spec["static"])
+        self.timeout = float(spec["handshake_timeout"])
+        self.acceptor = SocketAcceptor(socket.socket(fileno=boot.fds[0]), spec["address"], self._link)
+        self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)
+        self.busy: dict[asyncio.Task[None], None] = {}  # connections, the oldest one first
+        self.sockets: set[str] = set()  # paths at which there was a socket
+        self.accepting: asyncio.Task[None] | None = None
+
+    def _link(self, sock: socket.socket) -> Link:
+        tcp.prepare(sock, {})
+        return Link(sock, "stream", **tcp.ends(sock))
+
+    async def serve(self) -> None:
+        """Accept until `stop`; then finish what is being answered."""
+        self.accepting = self.loop.create_task(self._accept_all())
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.accepting
+        self.acceptor.close(unlink=False)
+        if self.busy:
+            await asyncio.wait(self.busy)
+
+    def _notice(self, message: dict[str, Any], fds: list[int]) -> None:
+        close_fds(fds)
+        if message["t"] == "stop":
+            if self.accepting is not None:
+                self.accepting.cancel()
+            self.loop.call_later(message["grace"], self._cut)
+
+    def _cut(self) -> None:
+        for task in self.busy:
+            task.cancel()
+
+    def _orphaned(self) -> None:
+        os._exit(1)
+
+    # ---- connections
+
+    async def _accept_all(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                link = await self.acceptor.accept()
+            except SPError:  # out of descriptors, usually
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            while len(self.busy) >= MAX_HANDSHAKES:
+                oldest = next(iter(self.busy))
+                del self.busy[oldest]
+                oldest.cancel()
+            self._start(self._serve(link), link)
+
+    def _start(self, work: Coroutine[Any, Any, None], link: Link) -> None:
+        task = self.loop.create_task(work)
+        self.busy[task] = None
+
+        def done(task: asyncio.Task[None]) -> None:
+            self.busy.pop(task, None)
+            link.close()
+
+        task.add_done_callback(done)
+
+    async def _serve(self, link: Link) -> None:
+        with contextlib.suppress(OSError, SPError):  # it hung up, or was too slow: nobody is left to be told
+            await self._answer(link, link.sock)
+
+    async def _answer(self, link: Link, stream: Stream) -> None:
+        websocket = ServerProtocol(logger=log)
+        try:
+            async with self._limit():
+                head = await read_head(self.loop, stream, websocket, "request")
+        except BadHeaderError:
+            await self._send(stream, last_words(websocket))
+            return
+        request = head.event
+        assert isinstance(request, Request)
+        answer = None
+        if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
+            answer = await self._hand_over(link, stream, request.path.partition("?")[0], head.raw + head.rest)
+            if answer is None:
+                return
+        if answer is None:
+            answer = self.pages.answer(getattr(request, "method", "GET"), request.path)
+        await self._show(stream, answer)
+
+    async def _hand_over(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
+        """Give a connection to the socket of that path. An answer: there is none."""
+        deadline = self.loop.time() + REPLACED
+        while self.loop.time() < deadline:
+            try:
+                fd = await self.supervisor.dial(name_of(self.key, path))
+            except ConnRefusedError:
+                if path not in self.sockets:
+                    return refusal(404, "no socket at this path\n")
+            else:
+                self.sockets.add(path)
+                with socket.socket(fileno=fd) as line:
+                    line.setblocking(False)
+                    facts = {"local": link.local, "remote": link.remote, "early": early, "properties": {}}
+                    async with self._limit():
+                        taken = await hand_over(self.loop, line, stream, **facts)
+                    if taken:
+                        return None
+            await asyncio.sleep(_RETRY)
+        self.sockets.discard(path)
+        return refusal(503, "no socket at this path at present\n")
+
+    # ---- answers
+
+    async def _show(self, stream: Stream, answer: Answer) -> None:
+        await self._send(stream, answer.head)
+        if answer.file is not None:
+            with answer.file as file:
+                while chunk := file.read(CHUNK):
+                    await self._send(stream, chunk)
+        # A close with unread bytes would reset, and discard what was sent; so read what there still may be.
+        with contextlib.suppress(BlockingIOError):
+            stream.shutdown(socket.SHUT_WR)
+        async with self._limit():
+            while await recv_some(self.loop, stream, CHUNK):
+                pass
+
+    async def _send(self, stream: Stream, data: bytes) -> None:
+        async with self._limit():
+            await send_all(self.loop, stream, data)
+
+    def _limit(self) -> Limit:
+        return Limit(self.loop, self.timeout or TIMEOUT, lambda: ConnTimeoutError("too slow"))

@@ -1,0 +1,203 @@
+"""A web server for several sockets: one host and port, a socket at each path, pages and files beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import socket
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final
+
+from spworkers.closing import Closing
+from spworkers.endpoint import WEB_SERVERS
+from spworkers.errors import BadAddrError, BadValueError, SPError, from_os_error
+from spworkers.supervisor.client import ChildEvent, Supervisor, get_supervisor
+
+__all__ = ["WebServer"]
+
+GRACE: Final = 1.0
+"""Seconds that answers which are being sent have left when it is closed."""
+
+_BACKLOG: Final = 4096
+_SCHEMES: Final = {"http": "ws", "ws": "ws"}
+_numbers = itertools.count(1)
+_log = logging.getLogger("spworkers")
+
+
+class WebServer(Closing):
+    """An HTTP server at whose paths sockets listen, by ws, and which shows pages and files at other ones.
+
+        with sp.WebServer("http://127.0.0.1:8080", pages={"/": "<h1>hello</h1>"}, static={"/static": "site"}) as web:
+            rep = sp.Rep(listen=web.url("/rep"))
+            pub = sp.Pub(listen=web.url("/pub"))
+
+    It runs in a process of its own, which is replaced when it dies, on the same port; connections of sockets are not
+    its, but live in the sockets' own processes. It answers GET and HEAD, one request on each connection. For more than
+    that, mount sockets on a server of yours: `spworkers.transport.ws.ASGIApp`.
+
+    Args:
+        address: `http://HOST:PORT`; `*` for every address, port 0 for a free one.
+        pages: path → what to show there: a string (HTML), bytes, or either with its content type.
+        static: path → a file, or a folder, whose files are shown below that path (`index.html` for a folder itself).
+        handshake_timeout: seconds for a request, and for each part of an answer.
+        name: what to call it in `repr` and logs.
+
+    Raises:
+        BadAddrError, BadValueError: an argument is wrong.
+        AddrInUseError, AccessDeniedError …: it cannot be bound.
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:0",
+        *,
+        pages: Mapping[str, Any] | None = None,
+        static: Mapping[str, str | os.PathLike[str]] | None = None,
+        handshake_timeout: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        scheme, host, port = _parsed(address)
+        self._spec: dict[str, Any] = {
+            "pages": {_path(path): _page(path, page) for path, page in (pages or {}).items()},
+            "static": {_path(path): _shown(path, where) for path, where in (static or {}).items()},
+            "handshake_timeout": _seconds(handshake_timeout),
+        }
+        self._name = name
+        self._owner = os.getpid()
+        self._sock = _bind(address, host, port)
+        self._scheme = scheme
+        self._where = _text(self._sock.getsockname())
+        self._spec["address"] = self.address
+        self._key = f"web-{next(_numbers)}"
+        self._closed = False
+        self._supervisor: Supervisor = get_supervisor()
+        try:
+            self._spawn()
+        except BaseException:
+            self._sock.close()
+            raise
+        WEB_SERVERS[self._where] = self._key
+        self._supervisor.on_restart(self._spawn)
+
+    @property
+    def address(self) -> str:
+        """`http://HOST:PORT`, as it is bound."""
+        return f"{self._scheme}://{self._where}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def url(self, path: str) -> str:
+        """The address of a socket at a path of this server: to listen on, and to dial.
+
+        Raises:
+            BadValueError: the path does not begin with `/`.
+        """
+        return f"{_SCHEMES[self._scheme]}://{self._where}{_path(path)}"
+
+    def close(self) -> None:
+        """Accept no more. What is connected to a socket stays so; the sockets' listeners stay too, to no effect."""
+        if self._closed or self._owner != os.getpid():
+            return
+        self._closed = True
+        if WEB_SERVERS.get(self._where) == self._key:
+            del WEB_SERVERS[self._where]
+        self._supervisor.forget_restart(self._spawn)
+        with contextlib.suppress(OSError):  # who waits in the backlog is refused now
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        with contextlib.suppress(SPError):
+            self._supervisor.end(self._key, grace=GRACE)
+
+    def _spawn(self) -> None:
+        if self._closed:
+            return
+        self._supervisor.spawn(
+            self._key, "web", self._spec, restart=True, fds=[self._sock.fileno()], on_event=self._happened
+        )
+
+    def _happened(self, event: ChildEvent) -> None:
+        if event.kind in ("died", "failed") and not self._closed:
+            level = logging.ERROR if event.kind == "failed" else logging.WARNING
+            _log.log(level, "the process of %r %s: %s; it is replaced", self, event.kind, event.reason)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._spec['pages'])} pages, {len(self._spec['static'])} static"
+        return f"<WebServer {f'{self._name} ' if self._name else ''}{self.address}: {state}>"
+
+
+def _parsed(address: str) -> tuple[str, str, int]:
+    if not isinstance(address, str):
+        raise BadValueError(f"an address is a string such as 'http://127.0.0.1:8080', not {address!r}")
+    try:
+        parts = urllib.parse.urlsplit(address)
+        port = 80 if parts.port is None else parts.port
+    except ValueError as error:
+        raise BadAddrError(f"{address!r}: {error}") from error
+    if parts.scheme not in _SCHEMES:
+        raise BadAddrError(f"{address!r}: a web server's address begins with http://")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise BadAddrError(f"{address!r}: write http://HOST:PORT and nothing else; sockets and pages have paths")
+    host = parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc
+    return "http", host.strip("[]"), port
+
+
+def _bind(address: str, host: str, port: int) -> socket.socket:
+    try:
+        if host in ("", "*", "::"):
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+            host = "0.0.0.0"  # noqa: S104 - every address is what was asked for
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found.sort(key=lambda each: each[0] != socket.AF_INET)
+        family, _, _, _, where = found[0]
+        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise from_os_error(_numbered(error), f"listen {address}") from error
+
+
+def _numbered(error: OSError) -> OSError:
+    """create_server raises its errors anew, without what they were; the number is there still."""
+    return error if error.errno else OSError(errno.EADDRNOTAVAIL, str(error))
+
+
+def _text(sockaddr: tuple[Any, ...]) -> str:
+    host, port = sockaddr[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _path(path: str) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path:
+        raise BadValueError(f"{path!r} is no path of a web server: it begins with / and has no ? and no #")
+    return path
+
+
+def _page(path: str, page: Any) -> tuple[bytes, str]:
+    body, kind = page if isinstance(page, tuple) and len(page) == 2 else (page, "")
+    if not isinstance(kind, str) or not isinstance(body, (str, bytes)):
+        raise BadValueError(f"the page at {path!r} is a string, bytes, or either with a content type, not {page!r}")
+    if isinstance(body, str):
+        return body.encode(), kind or "text/html; charset=utf-8"
+    return body, kind or "application/octet-stream"
+
+
+def _shown(path: str, where: str | os.PathLike[str]) -> str:
+    try:
+        text = os.path.abspath(os.fsdecode(where))
+    except TypeError as error:
+        raise BadValueError(f"what is shown at {path!r} is a file or a folder, not {where!r}") from error
+    if not os.path.exists(text):
+        raise BadValueError(f"there is no file or folder {text!r} to be shown at {path!r}")
+    return text
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise BadValueError(f"handshake_timeout wants seconds, 0 or more, not {value!r}")
+    return float(value)

@@ -1,0 +1,322 @@
+"""Several sockets, pages and files on one port."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import eventually
+from sockets.kit import BOUND, ask, drops, request_id, serve, wait_pipes
+from sockets.wspeer import WsPeer, frame, request
+
+import spworkers as sp
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("web") / "site"
+    (root / "sub").mkdir(parents=True)
+    (root / "index.html").write_text("<h1>index</h1>")
+    (root / "sub" / "big.txt").write_text("x" * 1_000_000)
+    (root / "a b.css").write_text("a {}")
+    (root.parent / "secret.txt").write_text("secret")
+    (root / "link").symlink_to(root.parent / "secret.txt")
+    os.mkfifo(root / "fifo")
+    return root
+
+
+@pytest.fixture(scope="module")
+def shared(site: Path) -> Iterator[sp.WebServer]:
+    """For the tests that leave it as it is."""
+    pages = {"/": "<h1>hällo</h1>", "/data": b"\0\1", "/app.js": ("let x;", "text/javascript")}
+    with sp.WebServer(
+        pages=pages, static={"/static": site, "/one": site / "index.html"}, handshake_timeout=0.5
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def web() -> Iterator[sp.WebServer]:
+    """For those that do not."""
+    with sp.WebServer(pages={"/": "page"}, handshake_timeout=0.5) as server:
+        yield server
+
+
+def get(web: sp.WebServer, path: str, method: str = "GET") -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    connection = http.client.HTTPConnection(web.address.partition("://")[2], timeout=BOUND)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.read()
+
+
+def process_of(web: sp.WebServer) -> psutil.Process:
+    """The one that listens on its port."""
+    port = int(web.address.rpartition(":")[2])
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "spw-web":
+            for connection in process.net_connections("tcp"):
+                if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                    return process
+    raise AssertionError(f"nobody listens on {port}")
+
+
+# ---- sockets
+
+
+def test_two_sockets_and_a_page_share_a_port(web: sp.WebServer) -> None:
+    rep_url, pub_url = web.url("/rep"), web.url("/pub")
+    with sp.Rep(listen=rep_url) as rep, sp.Pub(listen=pub_url) as pub:
+        assert rep.listeners[0].address == rep_url
+        with sp.Req(dial=rep_url) as req, sp.Sub(dial=pub_url, subscribe=[b""]) as sub:
+            served = serve(rep)
+            assert ask(req, b"ping") == b"PING"
+            served.result(BOUND)
+            wait_pipes(pub)
+            pub.send(b"news")
+            assert sub.recv(timeout=BOUND) == b"news"
+            ours, theirs = rep.pipes[0], req.pipes[0]
+            assert (ours.local_addr, ours.remote_addr) == (theirs.remote_addr, theirs.local_addr)
+            assert ours.http_request.path == "/rep"
+        assert get(web, "/")[2] == b"page"
+        with sp.Req() as req:
+            for path in ("/pub", "/nowhere", "/rep/"):
+                with pytest.raises(sp.BadProtoError, match="404" if path != "/pub" else "400"):
+                    req.dial(web.url(path))
+
+
+def test_a_path_belongs_to_one_socket_and_is_free_after_it(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")), sp.Rep() as other:
+        with pytest.raises(sp.AddrInUseError, match="/x: another socket"):
+            other.listen(web.url("/x"))
+        other.listen(web.url("/y"))
+        other.listeners[0].close()
+        with WsPeer(web.url("/y")) as peer:
+            assert peer.ask("rep")[0] == 404
+    with sp.Pub(listen=web.url("/x")), WsPeer(web.url("/x")) as peer:
+        assert peer.ask("pub")[0] == 101
+
+
+def test_without_a_web_server_a_port_is_one_sockets() -> None:
+    with sp.Rep(listen="ws://127.0.0.1:0/a") as rep, sp.Rep() as other:
+        with pytest.raises(sp.AddrInUseError):
+            other.listen(rep.listeners[0].address.replace("/a", "/b"))
+
+
+def test_origin_hook_and_first_message_are_as_on_a_socket_of_its_own(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep:
+        with WsPeer(web.url("/x")) as peer:
+            assert peer.ask("rep", {"Origin": "http://evil.example"})[0] == 403
+        with WsPeer(web.url("/x")) as peer:
+            asked = request("/x?q=1", peer.where, "rep", {"Origin": "http://{host}", "X-Who": "me"})
+            peer.write(asked + frame(2, request_id(1) + b"early"))
+            assert rep.recv(timeout=BOUND) == b"early"
+            told = rep.pipes[0].http_request
+            assert (told.header("x-who"), told.query) == ("me", {"q": "1"})
+        eventually(lambda: drops(rep) == {"bad_header": 1})
+
+
+def test_a_killed_web_server_is_replaced_and_connections_live_on(
+    web: sp.WebServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x"), reconnect_time=BOUND) as req:
+        pipe = req.pipes[0].id
+        with caplog.at_level(logging.WARNING, "spworkers"):
+            killed = process_of(web)
+            killed.send_signal(signal.SIGKILL)
+            with sp.Req(dial=web.url("/x")) as late:  # it waits in the backlog of the same port
+                served = serve(rep, 2)
+                assert ask(late, b"late") == b"LATE"
+                assert ask(req, b"on") == b"ON"
+                served.result(BOUND)
+        assert req.pipes[0].id == pipe
+        assert process_of(web).pid != killed.pid
+        assert "it is replaced" in caplog.text
+        assert get(web, "/")[2] == b"page"
+
+
+def test_a_killed_io_process_gets_its_path_back(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x"), reconnect_time=0.01) as req:
+        served = serve(rep)
+        assert ask(req, b"one") == b"ONE"
+        served.result(BOUND)
+        os.kill(rep.stats()["pid"], signal.SIGKILL)
+        with sp.Req(dial=web.url("/x")) as other:  # in that very moment: the web server waits for the successor
+            served = serve(rep, 2)
+            assert ask(other, b"two") == b"TWO"
+            assert ask(req, b"three") == b"THREE"
+            served.result(BOUND)
+
+
+def test_a_killed_supervisor_takes_everything_with_it_and_everything_comes_back(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x"), reconnect_time=0.01) as req:
+        wait_pipes(rep)
+        os.kill(process_of(web).ppid(), signal.SIGKILL)
+        served = serve(rep)
+        assert ask(req, b"back") == b"BACK"
+        served.result(BOUND)
+        assert get(web, "/")[2] == b"page"
+
+
+def test_a_closed_web_server_leaves_its_port_and_the_connections(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x")) as req:
+        wait_pipes(rep)
+        web.close()
+        web.close()
+        assert web.closed
+        assert "closed" in repr(web)
+        served = serve(rep)
+        assert ask(req, b"on") == b"ON"
+        served.result(BOUND)
+        with pytest.raises(sp.ConnRefusedError), sp.Req() as late:
+            late.dial(web.url("/x"))
+        with sp.WebServer(web.address) as another:
+            assert another.address == web.address
+
+
+# ---- pages and files
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/", "text/html; charset=utf-8", "<h1>hällo</h1>".encode()),
+        ("/?query", "text/html; charset=utf-8", "<h1>hällo</h1>".encode()),
+        ("/data", "application/octet-stream", b"\0\1"),
+        ("/app.js", "text/javascript", b"let x;"),
+        ("/static", "text/html", b"<h1>index</h1>"),
+        ("/static/", "text/html", b"<h1>index</h1>"),
+        ("/static/index.html", "text/html", b"<h1>index</h1>"),
+        ("/static/a%20b.css?v=1", "text/css", b"a {}"),
+        ("/static/sub/big.txt", "text/plain", b"x" * 1_000_000),
+        ("/one", "text/html", b"<h1>index</h1>"),
+    ],
+)
+def test_what_is_shown(shared: sp.WebServer, path: str, kind: str, body: bytes) -> None:
+    assert get(shared, path) == (200, kind, body)
+    assert get(shared, path, "HEAD") == (200, kind, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/static/nothing",
+        "/static/sub",
+        "/staticx",
+        "/static/../secret.txt",
+        "/static/%2e%2e/secret.txt",
+        "/static/..%2fsecret.txt",
+        "/static//../../secret.txt",
+        "/static/%00",
+        "/static/link",
+        "/static/fifo",
+        "/one/more",
+        "//etc/passwd",
+        "/static//etc/passwd",
+    ],
+)
+def test_what_is_not(shared: sp.WebServer, path: str) -> None:
+    status, _, body = get(shared, path)
+    assert status == 404
+    assert b"secret" not in body
+
+
+def test_other_methods_are_refused(shared: sp.WebServer) -> None:
+    with contextlib.suppress(http.client.HTTPException, ConnectionError):  # websockets before 17 takes GET only
+        assert get(shared, "/", "POST")[0] in (400, 405)
+    assert get(shared, "/")[0] == 200
+
+
+@pytest.mark.parametrize("words", [b"\0\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"GET /" + b"x" * 70_000])
+def test_garbage_is_refused(shared: sp.WebServer, words: bytes) -> None:
+    with WsPeer(shared.url("/")) as peer:
+        peer.write(words)
+        assert peer.ended()
+    assert get(shared, "/data")[0] == 200
+
+
+def test_a_crowd_of_slow_requests_holds_up_nobody(shared: sp.WebServer) -> None:
+    peers = [WsPeer(shared.url("/")) for _ in range(100)]
+    for peer in peers:
+        peer.write(b"GET / HT")
+    assert get(shared, "/data")[0] == 200
+    for peer in peers:
+        assert peer.ended()
+        peer.close()
+
+
+def test_who_does_not_read_a_file_is_cut_off(shared: sp.WebServer) -> None:
+    with WsPeer(shared.url("/")) as peer:
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.write(b"GET /static/sub/big.txt HTTP/1.1\r\n\r\n")
+        process = process_of(shared)
+        eventually(lambda: len(process.net_connections("tcp")) == 1, BOUND)
+    assert get(shared, "/data")[0] == 200
+
+
+# ---- the handle
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("127.0.0.1:80", sp.BadAddrError),
+        ("tcp://127.0.0.1:0", sp.BadAddrError),
+        ("http://127.0.0.1:0/path", sp.BadAddrError),
+        ("http://127.0.0.1:x", sp.BadAddrError),
+        ("http://127.0.0.1:99999", sp.BadAddrError),
+        ("http://u:p@127.0.0.1:0", sp.BadAddrError),
+        ("http://[::1:0", sp.BadAddrError),
+        ("http://no.such.host.invalid:0", sp.SPError),
+        (80, sp.BadValueError),
+    ],
+)
+def test_bad_addresses(address: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        sp.WebServer(address)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pages": {"x": ""}},
+        {"pages": {"/x?": ""}},
+        {"pages": {"/": 1}},
+        {"pages": {"/": ("a", "b", "c")}},
+        {"static": {"/": "/no/such/folder"}},
+        {"static": {"/": 1}},
+        {"handshake_timeout": -1},
+        {"handshake_timeout": "1"},
+    ],
+)
+def test_bad_arguments(wrong: dict[str, object]) -> None:
+    with pytest.raises(sp.BadValueError):
+        sp.WebServer(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_port_that_is_taken(web: sp.WebServer) -> None:
+    with pytest.raises(sp.AddrInUseError):
+        sp.WebServer(web.address)
+
+
+@pytest.mark.parametrize("host", ["*", "", "[::]", "0.0.0.0", "localhost", "[::1]"])
+def test_hosts(host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with sp.WebServer(f"http://{host}:0", name="all") as web, sp.Rep(listen=web.url("/x")) as rep:
+        assert int(web.address.rpartition(":")[2]) > 0
+        assert "all" in repr(web)
+        with sp.Req(dial=rep.listeners[0].address) as req:
+            served = serve(rep)
+            assert ask(req, b"x") == b"X"
+            served.result(BOUND)
