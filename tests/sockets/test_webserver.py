@@ -161,9 +161,8 @@ def test_a_killed_supervisor_takes_everything_with_it_and_everything_comes_back(
     with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x"), reconnect_time=0.01) as req:
         wait_pipes(rep)
         os.kill(process_of(web).ppid(), signal.SIGKILL)
-        served = serve(rep)
+        serve(rep, 2)  # the request may come twice: once before the end of everything, and again
         assert ask(req, b"back") == b"BACK"
-        served.result(BOUND)
         assert get(web, "/")[2] == b"page"
 
 
