@@ -209,13 +209,16 @@ MESSAGES: Final[dict[str, Shape]] = {
     "crash": _shape(reason=TEXT, traceback=TEXT),
     "recycle": _shape(),
     "finished": _shape(),
+    "seen": _shape(facts=MAP),
     # The supervisor to a child; client also from a client that lets another process have a context.
     "client": _shape("maybe", fds=1, key=TEXT),
     "client_gone": _shape(key=TEXT, pid=COUNT),
     "inproc_incoming": _shape(fds=1, name=TEXT),
     "stop": _shape(grace=SECONDS),
+    "look": _shape(),
     # Any process of the same user to the supervisor's claim socket.
     "claim": _shape("always", token=TOKEN),
+    "inspect": _shape("always"),
     # Inside channel.py only: the message is in the file that is the first descriptor.
     "@file": _shape("never", (1, FDS_LIMIT + 1), size=COUNT),
 }

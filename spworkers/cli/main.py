@@ -13,6 +13,7 @@ from spworkers.cli.bench import bench
 from spworkers.cli.call import call
 from spworkers.cli.info import info
 from spworkers.cli.serve import serve
+from spworkers.cli.top import top
 
 __all__ = ["main"]
 
@@ -27,3 +28,4 @@ main.add_command(serve)
 main.add_command(call)
 main.add_command(info)
 main.add_command(bench)
+main.add_command(top)

@@ -86,6 +86,10 @@ class SupervisorLine:
         """Have a worker killed: it holds up a request beyond its time."""
         self._line.say({"t": "kill", "key": client, "reason": reason})
 
+    def seen(self, facts: dict[str, Any]) -> None:
+        """Answer somebody who looks at this program; lost if the supervisor does not read."""
+        self._line.notify({"t": "seen", "facts": facts})
+
     def recycle(self) -> None:
         """Ask to be replaced."""
         self._line.say({"t": "recycle"})

@@ -15,6 +15,7 @@ from spworkers.channel import Channel, close_fds
 from spworkers.errors import ClosedError
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.control import MAIN, Control, dispatcher
+from spworkers.ioproc.facts import facts_of
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.logs import forward_logs
 from spworkers.ioproc.loop import new_loop, watch_of
@@ -161,6 +162,8 @@ class IOProcess:
             close_fds(fds)
             if kind == "stop":
                 self._background(self._stop(message["grace"]))
+            elif kind == "look":
+                self.supervisor.seen(facts_of(self.control))
 
     def _orphaned(self) -> None:
         """The supervisor is gone, and we with it, whether the kernel has told us yet or not."""

@@ -1,9 +1,12 @@
-"""The claim socket: how any process of the same user gets what a ticket stands for.
+"""The claim socket: how any process of the same user gets what a ticket stands for, or looks at this program.
 
     claimer                                        supervisor
     connect ────────────────────────────────────▶  peer's uid is ours? else close
     claim{id, token}, end of stream ─────────────▶  the ticket is used up
     answer{id, value: blob} + fds, end of stream ◀──  or error{id, name, args}
+    or
+    inspect{id}, end of stream ──────────────────▶  the I/O processes are asked (`inspection`)
+    answer{id, value: facts}, end of stream ◀─────
 
 One packet each way on a stream socket, its end marked by the end of the stream, so that it is the same on systems whose
 Unix sockets do not keep packets apart. On Linux the socket has an abstract name, elsewhere a path in a directory of its
@@ -36,7 +39,7 @@ from spworkers.messages import Message, answer, failure
 from spworkers.packet import Packet, Raw, close_fds, open_raw, receive_raw
 from spworkers.supervisor.loop import READ, Loop, Timer
 
-__all__ = ["ClaimDesk", "claim", "remove_address"]
+__all__ = ["ABSTRACT", "PREFIX", "ClaimDesk", "Inspect", "claim", "inspect", "remove_address"]
 
 REQUEST_LIMIT: Final = 4 << 10
 """Bytes of a claim; it has 32 of token and some dozen of wrapping."""
@@ -48,8 +51,14 @@ PATIENCE: Final = 5.0
 CONNECTIONS_LIMIT: Final = 64
 """Claimers at once; the others wait in the backlog."""
 _PAUSE: Final = 0.1  # seconds
-_ABSTRACT: Final = sys.platform.startswith("linux")
+ABSTRACT: Final = sys.platform.startswith("linux")
+"""Whether the socket leaves nothing in a file system, whoever is killed. If not, it is only there when it is needed."""
+PREFIX: Final = "@spworkers-"
+"""So begin abstract names, as `/proc/net/unix` has them; then a random number, which nobody can take beforehand."""
 _CLAIM_ID: Final = 1
+
+Inspect = Callable[[Callable[[dict[str, Any]], None]], None]
+"""Finds out about the program, and calls its argument once with what it found."""
 
 
 def claim(address: str, token: bytes, *, timeout: float = PATIENCE) -> tuple[bytes, list[int]]:
@@ -69,30 +78,58 @@ def claim(address: str, token: bytes, *, timeout: float = PATIENCE) -> tuple[byt
         AccessDeniedError: it belongs to another user.
         ConnTimeoutError: no answer in time.
     """
+    message, fds = _ask(address, {"t": "claim", "id": _CLAIM_ID, "token": token}, timeout, "claiming a ticket")
+    if isinstance(message["value"], bytes):
+        return message["value"], fds
+    close_fds(fds)
+    raise GarbledError("a claim was answered with no bytes")
+
+
+def inspect(address: str, *, timeout: float = PATIENCE) -> dict[str, Any]:
+    """What a supervisor tells of its program: `inspection` says what there is.
+
+    Args:
+        address: of the claim socket.
+        timeout: seconds to wait at most.
+
+    Raises:
+        ConnRefusedError: the program has ended.
+        AccessDeniedError: it belongs to another user.
+        ConnTimeoutError: no answer in time.
+    """
+    message, fds = _ask(address, {"t": "inspect", "id": _CLAIM_ID}, timeout, "looking at a program")
+    close_fds(fds)
+    if isinstance(message["value"], dict):
+        return message["value"]
+    raise GarbledError("a look at a program was answered with no map")
+
+
+def _ask(address: str, question: Message, timeout: float, what: str) -> tuple[Message, list[int]]:
+    """The answer, with its descriptors; an error that is answered is raised."""
     deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.settimeout(timeout)
             sock.connect(_sockaddr(address))
-            sock.sendall(Packet({"t": "claim", "id": _CLAIM_ID, "token": token}).data)
+            sock.sendall(Packet(question).data)
             sock.shutdown(socket.SHUT_WR)
             sock.settimeout(None)  # with one, Python itself would wait in every call
         except OSError as error:
-            raise from_os_error(error, "dial the supervisor that holds the ticket") from error
-        raw = _read_to_end(sock, deadline)
+            raise from_os_error(error, f"dial the supervisor ({what})") from error
+        raw = _read_to_end(sock, deadline, what)
     if not raw.data:
         close_fds(raw.fds)
-        raise AccessDeniedError("the ticket's supervisor hung up: it belongs to another user, or has just ended")
+        raise AccessDeniedError(f"{what}: the supervisor hung up; it belongs to another user, or has just ended")
     message, fds = open_raw(raw)
-    if message["t"] == "answer" and isinstance(message["value"], bytes):
-        return message["value"], fds
+    if message["t"] == "answer":
+        return message, fds
     close_fds(fds)
     if message["t"] == "error":
         raise from_name(message["name"], message["args"])
-    raise GarbledError(f"a claim was answered with {message['t']!r}")
+    raise GarbledError(f"{what}: answered with {message['t']!r}")
 
 
-def _read_to_end(sock: socket.socket, deadline: float) -> Raw:
+def _read_to_end(sock: socket.socket, deadline: float, what: str) -> Raw:
     whole = Raw()
     try:
         poll = select.poll()
@@ -100,7 +137,7 @@ def _read_to_end(sock: socket.socket, deadline: float) -> Raw:
         while not _receive_into(sock, whole):
             rest = deadline - time.monotonic()
             if rest <= 0:
-                raise ConnTimeoutError("claiming a ticket: the supervisor did not answer in time")
+                raise ConnTimeoutError(f"{what}: the supervisor did not answer in time")
             poll.poll(rest * 1000)
     except BaseException:
         close_fds(whole.fds)
@@ -156,11 +193,13 @@ class ClaimDesk:
     Args:
         loop: that waits for it.
         redeem: gives bytes and descriptors for a token, or raises; the descriptors are the desk's.
+        inspect: finds out about the program.
     """
 
-    def __init__(self, loop: Loop, redeem: Callable[[bytes], tuple[bytes, list[int]]]) -> None:
+    def __init__(self, loop: Loop, redeem: Callable[[bytes], tuple[bytes, list[int]]], inspect: Inspect) -> None:
         self._loop = loop
         self._redeem = redeem
+        self._inspect = inspect
         self._claimers: set[_Claimer] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -169,8 +208,8 @@ class ClaimDesk:
         self._listen()
 
     def _bind(self) -> str:
-        if _ABSTRACT:
-            address = f"@spworkers-{os.urandom(16).hex()}"
+        if ABSTRACT:
+            address = f"{PREFIX}{os.urandom(16).hex()}"
         else:
             import tempfile
 
@@ -189,7 +228,7 @@ class ClaimDesk:
             self._loop.unwatch(self._socket.fileno())
             self._loop.after(_PAUSE, self._listen)
             return
-        self._claimers.add(_Claimer(self._loop, sock, self._redeem, self._done))
+        self._claimers.add(_Claimer(self._loop, sock, self._redeem, self._inspect, self._done))
         if len(self._claimers) >= CONNECTIONS_LIMIT:
             self._loop.unwatch(self._socket.fileno())
 
@@ -214,11 +253,13 @@ class _Claimer:
         loop: Loop,
         sock: socket.socket,
         redeem: Callable[[bytes], tuple[bytes, list[int]]],
+        inspect: Inspect,
         done: Callable[[_Claimer], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._redeem = redeem
+        self._inspect = inspect
         self._done = done
         self._raw = Raw()
         sock.setblocking(False)
@@ -236,15 +277,26 @@ class _Claimer:
 
     def _serve(self) -> None:
         raw, self._raw = self._raw, Raw()
+        later = False
         try:
             message, fds = open_raw(raw)
             close_fds(fds)
             if message["t"] == "claim":
-                self._answer(message)
+                self._answer_claim(message)
+            elif message["t"] == "inspect":
+                later = True
+                self._loop.unwatch(self._sock.fileno())  # it has said everything, and its end stays readable
+                self._inspect(lambda facts: self._answer_look(message["id"], facts))
         finally:
+            if not later:
+                self.close()
+
+    def _answer_look(self, number: int, facts: dict[str, Any]) -> None:
+        if self._sock.fileno() >= 0:  # else it was hung up on meanwhile
+            self._reply(answer(number, facts), [])
             self.close()
 
-    def _answer(self, message: Message) -> None:
+    def _answer_claim(self, message: Message) -> None:
         reply: dict[str, Any]
         fds: list[int] = []
         try:
@@ -252,6 +304,9 @@ class _Claimer:
             reply = answer(message["id"], blob)
         except SPError as error:
             reply = failure(message["id"], error)
+        self._reply(reply, fds)
+
+    def _reply(self, reply: Message, fds: list[int]) -> None:
         packet: Packet | None = None
         try:
             packet = Packet(reply, fds, inline=INLINE)

@@ -80,6 +80,10 @@ class Nursery:
             raise SupervisorError(f"the supervisor has no child {key!r}; it has ended, or was never started")
         return child
 
+    def children(self) -> list[Child]:
+        """All of them, oldest first."""
+        return list(self._children.values())
+
     def process_groups(self) -> list[int]:
         """The pid of every living child."""
         return list(self._by_pid)

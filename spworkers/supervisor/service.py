@@ -12,8 +12,9 @@ from spworkers.channel import Channel
 from spworkers.errors import ConnRefusedError, SPError
 from spworkers.messages import BadPacketError, Message
 from spworkers.packet import close_fds
-from spworkers.supervisor.claims import ClaimDesk
+from spworkers.supervisor.claims import ABSTRACT, ClaimDesk
 from spworkers.supervisor.inproc import Inproc
+from spworkers.supervisor.inspection import Inspections
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.nursery import Nursery
 from spworkers.supervisor.peer import LATER, Handler, Peer, WithFds, take
@@ -47,6 +48,7 @@ class Service:
         self.nursery = Nursery(
             loop, handler=self._child_handler, notify=self._user.notify, gone=self._on_gone, fd_limit=fd_limit
         )
+        self._inspections = Inspections(loop, self.nursery.children)
         self._user_calls: dict[str, Handler] = {
             "spawn": self.nursery.spawn,
             "end": self._end,
@@ -65,10 +67,13 @@ class Service:
             "crash": self._crash,
             "finished": self._finished,
             "recycle": self._recycle,
+            "seen": self._seen,
         }
 
     def ready(self) -> None:
-        """Tell the user's process that requests are being served."""
+        """Tell the user's process that requests are being served; from now on others of this user may look, too."""
+        if ABSTRACT:
+            self._open_desk()
         self._user.put({"t": "ready", "pid": os.getpid()})
 
     def close(self) -> None:
@@ -113,10 +118,14 @@ class Service:
 
     def _ticket_put(self, message: Message, fds: list[int]) -> str:
         self.nursery.get(message["key"])
-        if self._desk is None:
-            self._desk = ClaimDesk(self._loop, self._tickets.claim)
+        desk = self._open_desk()
         self._tickets.put(message["token"], message["key"], message["blob"], take(fds))
-        return self._desk.address
+        return desk.address
+
+    def _open_desk(self) -> ClaimDesk:
+        if self._desk is None:
+            self._desk = ClaimDesk(self._loop, self._tickets.claim, self._inspections.begin)
+        return self._desk
 
     def _ticket_drop(self, message: Message, _fds: list[int]) -> None:
         self._tickets.drop(message["token"])
@@ -173,6 +182,9 @@ class Service:
     def _finished(self, child: Child, _message: Message, _fds: list[int]) -> None:
         if child.process is not None:
             child.process.finished = True
+
+    def _seen(self, child: Child, message: Message, _fds: list[int]) -> None:
+        self._inspections.seen(child, message["facts"])
 
     def _recycle(self, child: Child, _message: Message, _fds: list[int]) -> None:
         if child.process is not None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from spworkers.packet import anonymous_file
 
-__all__ = ["Row", "Stage", "Tally"]
+__all__ = ["Counts", "Row", "Stage", "Tally", "counts_in"]
 
 _ROW: Final = struct.Struct("8Q")  # 64 bytes: a cache line each
 _PID, _STAGE, _ANSWERED, _FAILED, _SINCE = range(5)
@@ -28,6 +28,27 @@ class Stage(enum.IntEnum):
     IDLE = 1
     BUSY = 2
     STOPPED = 3
+
+
+_STAGES: Final = frozenset(Stage)
+
+Counts = tuple[int, Stage, int, int, float]
+
+
+def counts_in(data: bytes, number: int) -> Counts | None:
+    """`Row.counts` of one worker in a copy of the memory; None if it holds no such row.
+
+    For who has no more than the right to read it.
+    """
+    if number < 0 or len(data) < (number + 1) * _ROW.size:
+        return None
+    words = _ROW.unpack_from(data, number * _ROW.size)
+    return _counts(*words[:5]) if words[_STAGE] in _STAGES else None
+
+
+def _counts(pid: int, stage: int, answered: int, failed: int, since: int) -> Counts:
+    seconds = (time.monotonic_ns() - since) / 1e9 if since else 0.0
+    return pid, Stage(stage), answered, failed, max(seconds, 0.0)
 
 
 class Row:
@@ -53,11 +74,9 @@ class Row:
             self._words[_FAILED] += 1
 
     @property
-    def counts(self) -> tuple[int, Stage, int, int, float]:
+    def counts(self) -> Counts:
         """pid, stage, requests answered, those of them with an error, seconds in this stage."""
-        pid, stage, answered, failed, since = self._words[:5]
-        seconds = (time.monotonic_ns() - since) / 1e9 if since else 0.0
-        return pid, Stage(stage), answered, failed, max(seconds, 0.0)
+        return _counts(*self._words[:5])
 
 
 class Tally:

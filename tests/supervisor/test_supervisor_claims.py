@@ -215,7 +215,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        self.desk = ClaimDesk(self.loop, redeem)
+        self.desk = ClaimDesk(self.loop, redeem, lambda tell: tell({"pid": os.getpid(), "children": []}))
         self._over = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -281,7 +281,7 @@ def test_so_many_claimers_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_abstract_names_it_has_a_directory_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(claims, "_ABSTRACT", False)
+    monkeypatch.setattr(claims, "ABSTRACT", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     desk = Desk()
     path = Path(desk.desk.address)
