@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.live import Live
 
 from spworkers.cli.failures import fail
 from spworkers.cli.top.sampling import Sampler
-from spworkers.cli.top.tables import render
 from spworkers.supervisor.claims import ABSTRACT
 
 __all__ = ["top"]
@@ -66,6 +63,10 @@ def _print(programs: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"time": time.time(), "programs": programs}, ensure_ascii=False), flush=True)
     else:
+        from rich.console import Console
+
+        from spworkers.cli.top.tables import render
+
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = 250
@@ -73,6 +74,11 @@ def _print(programs: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _live(sampler: Sampler, interval: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from spworkers.cli.top.tables import render
+
     console = Console(highlight=False)
     with _keys() as key, Live(console=console, screen=True, auto_refresh=False) as live:
         pause = min(_FIRST, interval)
