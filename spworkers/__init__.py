@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from spworkers.socket import Star as Star
     from spworkers.socket import Sub as Sub
     from spworkers.socket import Surveyor as Surveyor
+    from spworkers.tlsconfig import TLSConfig as TLSConfig
+    from spworkers.tlsstate import TLSState as TLSState
     from spworkers.webserver import WebServer as WebServer
     from spworkers.workers.app import App as App
     from spworkers.workers.client import Client as Client
@@ -78,6 +80,8 @@ _HOMES: Final = {
     "Sub": "socket",
     "Surveyor": "socket",
     "WebServer": "webserver",
+    "TLSConfig": "tlsconfig",
+    "TLSState": "tlsstate",
     "device": "devices",
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""

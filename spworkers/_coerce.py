@@ -55,16 +55,23 @@ def _bytes(value: Any) -> bytes:
 
 
 def _tls(value: Any) -> Any:
-    """A TLSConfig (whatever can say itself by `to_wire`), its wire form, the name of a factory, or None."""
+    """A TLSConfig whose files can be used, one's keywords in a mapping, the name of a factory, or None."""
     if type(value).__module__ == "ssl":
         raise ValueError(
             f"cannot take {_say(value)}, which cannot cross to the I/O process: give a TLSConfig, or the name of a"
             ' function that makes the context there, "module:function"'
         )
-    if value is None or isinstance(value, Mapping) or callable(getattr(value, "to_wire", None)):
+    if value is None or (isinstance(value, str) and _FACTORY.fullmatch(value)):
         return value
-    if isinstance(value, str) and _FACTORY.fullmatch(value):
-        return value
+    from spworkers.tlsconfig import TLSConfig  # with ssl, which costs milliseconds
+
+    try:
+        config = TLSConfig.from_wire(value) if isinstance(value, Mapping) else value
+        if isinstance(config, TLSConfig):
+            config.check()
+            return config
+    except ValueError as problem:
+        raise ValueError(f"cannot be used: {problem}") from problem
     raise ValueError(
         f'wants a TLSConfig or the name of a function that makes one, "module:function", not {_say(value)}'
     )

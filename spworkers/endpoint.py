@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spworkers.attributes import DialerAttributes, ListenerAttributes
 from spworkers.closing import Closing
 from spworkers.errors import ClosedError
-from spworkers.options import Place, kept_as
+from spworkers.options import Place, as_wire, kept_as
 from spworkers.optionvalues import OptionValues
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Endpoint(Closing):
             BadOptionError, BadValueError: no such option, or not such a value.
         """
         name, canonical = kept_as(name, self._options.set(name, value))
-        self._socket._request("set_option", place=self._kind, key=self._key, name=name, value=canonical)
+        self._socket._request("set_option", place=self._kind, key=self._key, name=name, value=as_wire(canonical))
 
     def close(self) -> None:
         """Make no more pipes; those that exist live on."""

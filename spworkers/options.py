@@ -35,6 +35,7 @@ __all__ = [
     "lookup",
     "option_name",
     "places",
+    "as_wire",
     "timeout_seconds",
     "validate",
     "wait_seconds",
@@ -114,6 +115,12 @@ def kept_as(name: str, canonical: Any) -> tuple[str, Any]:
     if name == "KEEPALIVE":
         return "KEEPALIVETIME", 0.0 if canonical else -1.0
     return name, canonical
+
+
+def as_wire(canonical: Any) -> Any:
+    """A canonical value as plain data, as which it crosses to another process."""
+    to_wire = getattr(canonical, "to_wire", None)
+    return canonical if to_wire is None else to_wire()
 
 
 def keywords(given: Mapping[str, Any], place: Place) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spworkers.errors import BadOptionError
-from spworkers.options import OPTIONS, Place, kept_as, lookup, validate
+from spworkers.options import OPTIONS, Place, as_wire, kept_as, lookup, validate
 
 __all__ = ["OptionValues"]
 
@@ -87,7 +87,7 @@ class OptionValues:
 
     def own(self) -> dict[str, Any]:
         """The values that were set here, without what is inherited: what another process needs to hold the same."""
-        return dict(self._own)
+        return {name: as_wire(value) for name, value in self._own.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._own

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import enum
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.attributes import PipeAttributes
 from spworkers.endpoint import Dialer, Endpoint, Listener
 from spworkers.errors import BadOptionError, ClosedError
 from spworkers.httprequest import HTTPRequest
 from spworkers.options import Place, lookup
+from spworkers.tlsstate import TLSState
 
 if TYPE_CHECKING:
     from spworkers.socket import Socket
 
 __all__ = ["Pipe", "PipeEvent"]
+
+
+_MADE: Final[dict[str, Any]] = {"HTTP-REQUEST": HTTPRequest, "TLS-STATE": TLSState}
+"""What becomes of the plain data as which some options cross to here."""
 
 
 class PipeEvent(enum.Enum):
@@ -89,7 +94,8 @@ class Pipe(PipeAttributes):
             return self._info["remote"]
         own = self._info.get("properties", {})
         if name in own:
-            return HTTPRequest.from_wire(own[name]) if name == "HTTP-REQUEST" else own[name]
+            made = _MADE.get(name)
+            return own[name] if made is None else made.from_wire(own[name])
         made_by = self._endpoint()
         place = Place("pipe", self.address.partition("://")[0])
         if made_by is None:

@@ -22,7 +22,7 @@ from spworkers.halves import RawHalf, SubHalf, half_for
 from spworkers.hooks import Hook, HookRunner
 from spworkers.iolink import IOLink
 from spworkers.messaging import Messaging
-from spworkers.options import Place, Seconds, kept_as, keywords, timeout_seconds
+from spworkers.options import Place, Seconds, as_wire, kept_as, keywords, timeout_seconds
 from spworkers.optionvalues import OptionValues
 from spworkers.pipe import Pipe
 from spworkers.port import Port
@@ -339,7 +339,7 @@ class Socket(Messaging, SocketAttributes):
             context._forget_deadlines()
             if name not in context._options and name in context._options.readable():
                 context._half.configure(name, canonical)
-        self._request("set_option", place="socket", key=0, name=name, value=canonical)
+        self._request("set_option", place="socket", key=0, name=name, value=as_wire(canonical))
 
     def _subscribe(self, topics: list[bytes]) -> None:
         """The topics that a socket begins with."""

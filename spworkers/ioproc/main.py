@@ -23,7 +23,7 @@ from spworkers.options import defaults
 from spworkers.protocol import Machine, machine_for
 from spworkers.protocols import PROTOCOLS
 from spworkers.ring import Region
-from spworkers.transport import Link, ipc, tcp  # noqa: F401 - imported here once, not in each I/O process
+from spworkers.transport import Link, ipc, tcp, tls  # noqa: F401 - imported here once, not in each I/O process
 from spworkers.transport.inproc import install_broker
 
 if TYPE_CHECKING:

@@ -105,6 +105,7 @@ _registry = Registry(
         "ipc": "spworkers.transport.ipc:IpcTransport",
         "mock": "spworkers.testing.mocktransport:MockTransport",
         "tcp": "spworkers.transport.tcp:TcpTransport",
+        "tls+tcp": "spworkers.transport.tls:TLSTransport",
         "unix": "spworkers.transport.ipc:IpcTransport",
         "ws": "spworkers.transport.ws:WsTransport",
     }

@@ -14,7 +14,7 @@ from spworkers.ring import STREAM, FrameReader, FrameWriter
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Stream", "StreamReader", "StreamWriter"]
+__all__ = ["BufferingStream", "Stream", "StreamReader", "StreamWriter"]
 
 READ_SIZE = 1 << 20
 """Bytes asked for in one read of a stream: more than it ever has, for what it kept to itself no poll would tell of."""
@@ -30,7 +30,7 @@ class Stream(Protocol):
         """Its descriptor, to be polled; -1 when it is closed."""
 
     def recv(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end. If it gives less than that, it has kept nothing back."""
+        """At most `size` bytes; none at the end. If it gives less than that, it has kept no bytes back."""
 
     def send(self, data: Buffer, /) -> int:
         """How many of these bytes the kernel has accepted, in whatever form they are sent.
@@ -45,6 +45,14 @@ class Stream(Protocol):
         """Close it. Harmless when it is closed already."""
 
 
+class BufferingStream(Stream, Protocol):
+    """A stream that may know more than the kernel: that something was wrong, or the end, behind the last bytes."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether `recv` would say at once what no poll tells of."""
+
+
 class StreamReader:
     """Reads SP frames (`length (u64 BE) ‖ payload`) from a stream.
 
@@ -53,7 +61,7 @@ class StreamReader:
         max_size: bytes of the largest payload (MAX-RCV-SIZE); 0: no limit.
     """
 
-    def __init__(self, stream: Stream, max_size: int = 0) -> None:
+    def __init__(self, stream: BufferingStream, max_size: int = 0) -> None:
         self._stream = stream
         self._frames = FrameReader(-1, STREAM, max_size)
         self._fresh = True  # behind the handshake there may be bytes that the kernel has given out already
@@ -90,7 +98,7 @@ class StreamReader:
             return []
         self.got = len(data)
         self._eof = not data
-        self._full = self.got == READ_SIZE
+        self._full = self.got == READ_SIZE or self._stream.pending
         payloads = self._frames.feed(data)
         self.error = self._frames.error
         return payloads

@@ -1,4 +1,5 @@
-"""pynng with nngcat's manners: `pynng_peer.py --PROTOCOL --listen|--dial ADDRESS --raw [--file FILE]`.
+"""pynng with nngcat's manners: `pynng_peer.py --PROTOCOL --listen|--dial ADDRESS --raw [--file FILE]`, and for TLS
+`[--cacert FILE] [--cert FILE --key FILE]`.
 
 In a process of its own, because a process that has used pynng cannot fork safely any more. What asks sends the file
 once; what answers replies with it every time; what only sends, sends it again and again until somebody ends it. What
@@ -39,6 +40,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--raw", action="store_true")
     parser.add_argument("--poly", action="store_true")
     parser.add_argument("--file", type=Path)
+    parser.add_argument("--cacert", type=Path)
+    parser.add_argument("--cert", type=Path)
+    parser.add_argument("--key", type=Path)
     return parser.parse_args()
 
 
@@ -68,6 +72,20 @@ def play(peer: Any, protocol: str, data: bytes, wait: Any) -> None:
             peer.send(data)
 
 
+def tls_config(pynng: Any, options: argparse.Namespace) -> Any:
+    """As nngcat understands the same words: a listener with --cacert demands certificates."""
+    kind = pynng.TLSConfig
+    own = (
+        {"own_cert_string": options.cert.read_text(), "own_key_string": options.key.read_text()} if options.cert else {}
+    )
+    authority = (
+        {"ca_string": options.cacert.read_text(), "auth_mode": kind.AUTH_MODE_REQUIRED} if options.cacert else {}
+    )
+    if options.listen:
+        return kind(kind.MODE_SERVER, **own, **authority)
+    return kind(kind.MODE_CLIENT, server_name="localhost", **own, **authority)
+
+
 def answer_each(peer: Any, data: bytes) -> None:
     """Answer every message by the pipe that it came by, with what it said."""
     while True:
@@ -82,6 +100,8 @@ def main() -> None:
     data = options.file.read_bytes() if options.file else b""
     more = {"polyamorous": True} if options.poly else {}
     with getattr(pynng, CLASSES[options.protocol])(recv_max_size=0, **more) as peer:
+        if options.cacert or options.cert:
+            peer.tls_config = tls_config(pynng, options)
         if options.listen:
             peer.listen(options.listen)
         else:

@@ -16,6 +16,7 @@ class Scripted:
         self.incoming = list(incoming)
         self.takes = list(takes)
         self.sent = b""
+        self.pending = False
         self.offers: list[bytes] = []
 
     def fileno(self) -> int:
@@ -62,6 +63,16 @@ def test_a_stream_that_gave_all_that_was_asked_for_has_more() -> None:
     assert reader.more == 1
     reader.read()
     assert reader.more == 0
+
+
+def test_a_stream_that_knows_more_is_asked_again() -> None:
+    stream = Scripted(encode("stream", b"last"), b"")
+    stream.pending = True
+    reader = StreamReader(stream)
+    assert reader.read() == [b"last"]
+    assert reader.more == 1
+    reader.read()
+    assert reader.more == 2
 
 
 def test_the_end() -> None:

@@ -119,7 +119,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
     if settings.key and not settings.cert:
         raise Mistake("no certificate for the key", "--key needs --cert FILE")
     files = {"cert": settings.cert, "key": settings.key or settings.cert, "ca": settings.cacert}
-    given = {name: path for name, path in files.items() if path}
+    given: dict[str, Any] = {name: path for name, path in files.items() if path}
     try:
         return {"tls_config": sp.TLSConfig(**given, verify_peer=bool(settings.cacert))}
     except SPError as error:

@@ -1,0 +1,104 @@
+"""What a TLS handshake agreed upon, as a pipe tells of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+__all__ = ["TLSState"]
+
+
+@dataclass(frozen=True)
+class TLSState:
+    """The option TLS-STATE of a pipe: `pipe.tls_state`. It is complete when a hook is told of ATTACHING.
+
+    Attributes:
+        version: `"TLSv1.3"` or `"TLSv1.2"`.
+        cipher: its name, as OpenSSL has it: `"TLS_AES_256_GCM_SHA384"`.
+        bits: of the cipher's key.
+        server_name: the name that we demanded of the listener; empty at a listener's pipe.
+        verified: whether the peer has a certificate, and an authority of TLSConfig's vouches for it. Only then do
+            `subject` and `names` mean anything.
+        der: the peer's certificate, DER; empty if it has none.
+    """
+
+    version: str
+    cipher: str
+    bits: int
+    server_name: str
+    verified: bool
+    der: bytes = field(repr=False)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> TLSState:
+        """From what the I/O process tells."""
+        return cls(
+            version=wire["version"],
+            cipher=wire["cipher"],
+            bits=wire["bits"],
+            server_name=wire["server_name"],
+            verified=wire["verified"],
+            der=wire["certificate"],
+        )
+
+    @functools.cached_property
+    def certificate(self) -> x509.Certificate | None:
+        """The peer's certificate, as `cryptography` has it; None if it has none.
+
+        Raises:
+            ValueError: it cannot be parsed, though OpenSSL could; never for one that is `verified` and well-formed.
+        """
+        if not self.der:
+            return None
+        from cryptography import x509
+
+        return x509.load_der_x509_certificate(self.der)
+
+    @property
+    def subject(self) -> str:
+        """Whose certificate it is, as RFC 4514 writes it: `"CN=alice,O=Example"`; empty if the peer has none."""
+        return "" if self.certificate is None else self.certificate.subject.rfc4514_string()
+
+    @property
+    def issuer(self) -> str:
+        """Who made it, likewise."""
+        return "" if self.certificate is None else self.certificate.issuer.rfc4514_string()
+
+    @property
+    def common_name(self) -> str:
+        """The subject's common name (the first one, if there are several); empty if there is none."""
+        if self.certificate is None:
+            return ""
+        from cryptography.x509.oid import NameOID
+
+        found = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(found[0].value) if found else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subject alternative names that are text: host names, IP addresses, e-mail addresses, URIs."""
+        if self.certificate is None:
+            return ()
+        from cryptography import x509
+
+        try:
+            extension = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            return ()
+        kinds = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
+        return tuple(str(name.value) for name in extension.value if isinstance(name, kinds))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in hexadecimal, to know one single certificate by; empty if there is none."""
+        import hashlib
+
+        return hashlib.sha256(self.der).hexdigest() if self.der else ""
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.cipher}"
