@@ -20,7 +20,7 @@ from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.protocol.machine import Actions, Machine, Outgoing
-from spworkers.ring import ERROR, Region, hush_bell
+from spworkers.ring import ERROR, Region
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,6 @@ RETRY_DELIVERY = 0.02
 PUBLISHED = 2
 """State of a message in a lane that nobody has taken yet."""
 
-ROUNDS = 16
-"""Drains in a row before the loop gets a turn."""
-
 
 class Hub(Actions):
     """The I/O process's core.
@@ -69,7 +66,6 @@ class Hub(Actions):
     ) -> None:
         self.loop = loop
         self.watch = watch
-        self.edges: bool = watch.edges
         self.clock = time.monotonic
         self.region = region
         self.io_bell = io_bell
@@ -92,8 +88,7 @@ class Hub(Actions):
 
     def start(self) -> None:
         """Begin to answer the bell."""
-        self.watch.watch(self.io_bell, READABLE, self.doorbell, None, True)
-        self.loop.call_soon(self.doorbell)
+        self.watch.attend(self.region, self.io_bell, self.doorbell)
 
     def replace(self, make_machine: Callable[[Actions], Machine]) -> None:
         """Go on with another machine for the same pipes; requests that nobody had taken yet go to the new one."""
@@ -175,21 +170,14 @@ class Hub(Actions):
         del self.contexts[index]
         self.last_context = None
 
-    def doorbell(self, _about: None = None, _events: int = 0) -> None:
-        """Somebody rang: look at the contexts that did, then arm the bell again (clear it, say so, look once more)."""
-        region = self.region
+    def doorbell(self) -> None:
+        """Somebody rang: look at the contexts that did."""
         self.machine.now = self.clock()
-        for _ in range(ROUNDS):
-            for index in region.collect():
-                port = self.context(index)
-                if port is not None:
-                    self.drain(port)
-            self.settle()
-            if not self.edges:
-                hush_bell(self.io_bell)
-            if not region.rearm():
-                return
-        self.loop.call_soon(self.doorbell)
+        for index in self.region.collect():
+            port = self.context(index)
+            if port is not None:
+                self.drain(port)
+        self.settle()
 
     def drain(self, port: ContextPort) -> None:
         """Everything that a context has published goes to the machine."""

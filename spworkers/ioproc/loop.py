@@ -14,7 +14,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE
+from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE, Region, hush_bell
+
+ROUNDS = 16
+"""Looks at the board in a row, before it is the others' turn."""
 
 __all__ = ["Watch", "new_loop", "watch_of"]
 
@@ -22,7 +25,10 @@ __all__ = ["Watch", "new_loop", "watch_of"]
 class Watch(Protocol):
     """Calls for hot descriptors."""
 
-    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any, edge: bool = False) -> None:
+    def attend(self, board: Region, bell: int, look: Callable[[], None]) -> None:
+        """Call `look()` now, and whenever a context has rung at this board, whose bell is `bell`."""
+
+    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
 
         Args:
@@ -30,24 +36,31 @@ class Watch(Protocol):
             events: what to wait for.
             call: the handler. Told of BROKEN it reads until there is nothing more: it may not be called again.
             about: its first argument.
-            edge: where the watch is on edges (`edges`), call once for each ring of a bell.
         """
-
-    @property
-    def edges(self) -> bool:
-        """Whether bells are told by their edge, so that nobody has to silence them."""
 
 
 class LoopWatch:
     """The watch of a loop that has readers and writers only."""
 
-    edges = False
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.watched: dict[int, int] = {}
 
-    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any, edge: bool = False) -> None:
+    def attend(self, board: Region, bell: int, look: Callable[[], None]) -> None:
+        """See `Watch`. The bell is silenced, then the board armed: that is what looks once more."""
+
+        def heard() -> None:
+            for _ in range(ROUNDS):
+                look()
+                hush_bell(bell)
+                if not board.rearm():
+                    return
+            self.loop.call_soon(heard)
+
+        self.loop.add_reader(bell, heard)
+        self.loop.call_soon(heard)
+
+    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """See `Watch`. uvloop tells of an error only once, so every call may be the last."""
         before = self.watched.pop(fd, 0)
         if events:

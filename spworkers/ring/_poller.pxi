@@ -15,7 +15,15 @@ cdef extern from *:
     static int epoll_ctl(int a, int b, int c, struct epoll_event *e) { (void)a, (void)b, (void)c, (void)e; return -1; }
     static int epoll_wait(int a, struct epoll_event *e, int b, int c) { (void)a, (void)e, (void)b, (void)c; return -1; }
     #endif
+    #if defined(__x86_64__) || defined(__i386__)
+    #define spw_pause() __builtin_ia32_pause()
+    #elif defined(__aarch64__) || defined(__arm__)
+    #define spw_pause() __asm__ __volatile__("yield")
+    #else
+    #define spw_pause() __asm__ __volatile__("" ::: "memory")
+    #endif
     """
+    void spw_pause() nogil
     union epoll_data_t:
         int fd
         uint64_t u64
@@ -56,6 +64,12 @@ POLLER = bool(SPW_EPOLL)
 
 cdef enum:
     AT_ONCE = 64  # events taken from the kernel in one call
+    LOOKS = 16  # at the board, for each one at the kernel, about a microsecond
+    RANG = -2  # what a wait says when it is the board that has something
+    SPARED_MOST = 6  # 2 ** 6 - 1 waits are not watched after so many that were in vain
+
+cdef double WATCHED = 25e-6  # seconds: what a wake-up costs, and what a reply takes that is worth watching for
+cdef double HELD_UP = 15e-6  # two looks are that far apart only if somebody else needed the processor
 
 
 cdef struct hot:
@@ -64,24 +78,45 @@ cdef struct hot:
     uint32_t events  # what epoll was told; 0: it does not know the descriptor
 
 
+cdef struct experience:
+    int in_vain  # watches in a row
+    int spared  # waits that are not watched
+
+
 cdef class Poller:
     """Waits on an epoll descriptor that an event loop has too, and calls for hot descriptors at once, itself.
 
     `epfd`: the loop's epoll descriptor, which stays the loop's. Not for descriptors that the loop watches as well.
     `failed`: called with what a handler raises.
+
+    Before it sleeps it *watches* for a moment, where that has paid: a process that is woken costs more than that, and
+    nobody has to ring for one that is awake. What a wait is likely to bring depends on what was done last (answers from
+    the user's process come sooner than those from the network), so it remembers how watching went after each of the two;
+    it spares ever more waits while nothing comes of it, and nearly all of them where others need the processors.
     """
 
     cdef int epfd
     cdef object failed
     cdef hot *table
     cdef int room
-    cdef readonly bint edges
     cdef public bint stirred  # the loop has something to do: `poll` returns
+    cdef Region board
+    cdef int bell
+    cdef object look
+    cdef bint watching  # whether it is to watch at all
+    cdef bint served  # something was, since the last sleep
+    cdef experience *last  # with what was served last
+    cdef experience of_board
+    cdef experience of_pipes
+    cdef readonly uint64_t sleeps
+    cdef readonly uint64_t watches
+    cdef readonly uint64_t seen
 
     def __cinit__(self, int epfd, failed):
         if not SPW_EPOLL:
             raise OSError(ENOSYS, "this system has no epoll")
-        self.epfd, self.failed, self.edges = epfd, failed, True
+        self.epfd, self.failed, self.bell = epfd, failed, -1
+        self.last = &self.of_board
 
     def __dealloc__(self):
         cdef int fd
@@ -90,11 +125,23 @@ cdef class Poller:
             Py_XDECREF(self.table[fd].about)
         free(self.table)
 
-    def watch(self, int fd, uint32_t events, call, about, bint edge=False):
-        """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN.
+    def attend(self, Region board, int bell, look, bint watching=True):
+        """Call `look()` when a context has rung at this board, whose bell is `bell`.
 
-        `events` 0: not any more. `edge`: only when it becomes so, for bells: each ring is told once, nobody has to read it.
+        `watching`: before sleeping, watch for a moment. The board's flag is set only while this sleeps.
         """
+        cdef epoll_event event
+        cdef int why
+        event.events, event.data.u64 = _EPOLLIN | _EPOLLET, 0  # each ring is told once: nobody has to silence it
+        event.data.fd = bell
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, bell, &event) < 0:
+            why = errno
+            raise OSError(why, os.strerror(why))
+        self.board, self.bell, self.look = board, bell, look
+        self.watching = watching and len(os.sched_getaffinity(0)) > 1
+
+    def watch(self, int fd, uint32_t events, call, about):
+        """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more."""
         if fd < 0:
             raise InternalError(f"there is no descriptor {fd} to watch")
         self.grow(fd)
@@ -109,8 +156,6 @@ cdef class Poller:
                 Py_CLEAR(h.about)
                 h.events = 0
             return
-        if edge:
-            events |= _EPOLLET
         if h.call == NULL or h.events != events:
             event.events, event.data.u64 = events, 0
             event.data.fd = fd
@@ -139,56 +184,122 @@ cdef class Poller:
         return 0
 
     def poll(self, double timeout):
-        """Wait, and serve hot descriptors, for `timeout` seconds at most (negative: for ever).
+        """Wait, and serve the board and hot descriptors, for `timeout` seconds at most (negative: for ever).
 
         Returns the other ones that are ready, as a list of (fd, events), as soon as there are any; an empty one when
         the time is over, a signal has come, or the loop was stirred: something was left for it to do.
         """
         cdef epoll_event[AT_ONCE] events
         cdef int i, got, why, milliseconds
-        cdef double deadline = 0.0, left
+        cdef double deadline = _now() + timeout if timeout > 0 else 0.0
         cdef list cold = []
-        if timeout > 0:
-            deadline = _now() + timeout
-        left = timeout
+        self.stirred = False
         while True:
-            if timeout < 0:
-                milliseconds = -1
-            elif left <= 0:
+            if self.board is not None and self.board.rung():
+                self.hear()
+            if timeout == 0 or self.stirred:
                 milliseconds = 0
+            elif timeout < 0:
+                milliseconds = -1
             else:
-                milliseconds = <int>min(left * 1000 + 1, 1e9)
-            if _alone():  # as it is but while a name is looked up; letting go of the GIL costs as much as the rest
-                got = epoll_wait(self.epfd, events, AT_ONCE, milliseconds)
+                milliseconds = <int>min(max(deadline - _now(), 0.0) * 1000 + 1, 1e9)
+            got = self.wait(events, milliseconds)
+            if got < 0 and got != RANG:
                 why = errno
-            else:
-                with nogil:
-                    got = epoll_wait(self.epfd, events, AT_ONCE, milliseconds)
-                    why = errno
-            if got < 0:
                 if why != EINTR:
                     raise OSError(why, os.strerror(why))
                 PyErr_CheckSignals()
                 return cold
-            self.stirred = False
             for i in range(got):
                 self.serve(events[i].data.fd, events[i].events, cold)
-            if cold or self.stirred or got == 0:
+            if cold or self.stirred or timeout == 0 or (timeout > 0 and _now() >= deadline):
                 return cold
-            if timeout >= 0:
-                left = deadline - _now() if timeout > 0 else 0.0
-                if left <= 0:
-                    return cold
+
+    cdef int wait(self, epoll_event *events, int milliseconds) noexcept:
+        """What the kernel has, or RANG."""
+        cdef int got
+        if self.board is None or milliseconds == 0:
+            return self.sleep(events, milliseconds)
+        if self.worth_watching():
+            got = self.watched(events)
+            if got != 0:
+                return got
+        self.served = False
+        if self.board.rearm():
+            got = self.sleep(events, 0)  # a board that is never silent must not keep it from the pipes
+            return got if got != 0 else RANG
+        self.sleeps += 1
+        got = self.sleep(events, milliseconds)
+        self.board.awake()
+        return got
+
+    cdef int sleep(self, epoll_event *events, int milliseconds) noexcept:
+        cdef int got
+        if _alone():  # as it is but while a name is looked up; letting go of the GIL costs as much as the rest
+            return epoll_wait(self.epfd, events, AT_ONCE, milliseconds)
+        with nogil:
+            got = epoll_wait(self.epfd, events, AT_ONCE, milliseconds)
+        return got
+
+    cdef bint worth_watching(self) noexcept:
+        if not (self.watching and self.served):
+            return False
+        if self.last.spared > 0:
+            self.last.spared -= 1
+            return False
+        return _alone()  # else it would have the GIL for itself
+
+    cdef int watched(self, epoll_event *events) noexcept:
+        """Watch for a moment. 0: in vain."""
+        cdef double begin = _now()
+        cdef double before, now = begin
+        cdef int got, i
+        cdef experience *had = self.last
+        self.watches += 1
+        while True:
+            got = epoll_wait(self.epfd, events, AT_ONCE, 0)
+            if got != 0:
+                break
+            for i in range(LOOKS):
+                if self.board.rung():
+                    got = RANG
+                    break
+                spw_pause()
+            if got != 0:
+                break
+            before, now = now, _now()
+            if now - before > HELD_UP:
+                had.in_vain = SPARED_MOST
+            elif now - begin > WATCHED:
+                had.in_vain = min(had.in_vain + 1, SPARED_MOST)
+            else:
+                continue
+            had.spared = (1 << had.in_vain) - 1
+            return 0
+        self.seen += 1
+        had.in_vain = 0
+        return got
+
+    cdef int hear(self) except -1:
+        self.last, self.served = &self.of_board, True
+        try:
+            self.look()
+        except Exception as error:
+            self.failed(error)
+        return 0
 
     cdef int serve(self, int fd, uint32_t events, list cold) except -1:
         cdef hot *h
+        if fd == self.bell:
+            return 0  # the board is looked at before every wait
         if fd >= self.room or self.table[fd].call == NULL:
             cold.append((fd, events))
             return 0
         h = &self.table[fd]
         call, about = <object>h.call, <object>h.about  # it may be forgotten meanwhile
+        self.last, self.served = &self.of_pipes, True
         try:
             call(about, events)
-        except Exception as error:  # the others of this batch, a bell's edge among them, will not be told again
+        except Exception as error:  # the others of this batch will be served none the less
             self.failed(error)
         return 0

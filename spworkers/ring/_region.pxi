@@ -177,16 +177,26 @@ cdef class Region:
                 found.append(word * 64 + bit)
         return found
 
-    def rearm(self):
+    cpdef bint rearm(self) noexcept:
         """Say that the I/O process is about to sleep. True: somebody rang meanwhile, collect again first."""
         spw_put32(&self.board.io_waits, 1)
         spw_fence()
+        if self.rung():
+            self.awake()
+            return True
+        return False
+
+    cdef bint rung(self) noexcept:
+        """Whether there is something to collect."""
         cdef int word
         for word in range(SPW_CONTEXTS // 64):
             if spw_peek(&self.board.bits[word]) != 0:
-                spw_swap32(&self.board.io_waits, 0)
                 return True
         return False
+
+    cdef void awake(self) noexcept:
+        """It does not sleep, and nobody has to ring."""
+        spw_swap32(&self.board.io_waits, 0)
 
     def ring(self, uint32_t index, int io_bell):
         """Have the I/O process look at context `index`."""

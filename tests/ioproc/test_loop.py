@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from spworkers.errors import InternalError
 from spworkers.ioproc.loop import Watch, new_loop, watch_of
-from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE, hush_bell, make_bell, ring_bell
+from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE, Region, make_bell
 
 BOUND = 20.0
 
@@ -142,31 +144,151 @@ def test_a_reset_is_told_as_broken_or_by_reading_to_the_end(stage: Stage) -> Non
         stage.watch.watch(ours.fileno(), 0, read, None)
 
 
-def test_a_bell_is_told_once_for_a_ring(stage: Stage) -> None:
-    bell = make_bell()
+class Board:
+    """A board with its bell; what rang on it is told."""
 
-    def heard(about: Any, events: int) -> None:
-        stage.tell(about, events)
-        if not stage.watch.edges:
-            hush_bell(bell)
+    def __init__(self) -> None:
+        self.region = Region.create(1 << 16)
+        self.bell = make_bell()
+        self.looks = 0
+        self.heard: list[int] = []
 
-    stage.watch.watch(bell, READABLE, heard, None, True)
-    for count in (1, 2, 3):
-        ring_bell(bell)
-        stage.run(lambda wanted=count: len(stage.told) >= wanted)
-        stage.loop.run_until_complete(asyncio.sleep(0.005))
-        assert len(stage.told) == count
-    stage.watch.watch(bell, 0, heard, None)
-    os.close(bell)
+    def look(self) -> None:
+        self.looks += 1
+        self.heard += self.region.collect()
+
+    def ring(self, index: int) -> None:
+        self.region.ring(index, self.bell)
 
 
-def test_a_bell_that_rang_before_is_told(stage: Stage) -> None:
-    bell = make_bell()
-    ring_bell(bell)
-    stage.watch.watch(bell, READABLE, lambda about, events: (stage.tell(about, events), hush_bell(bell)), None, True)
-    stage.run(lambda: stage.told)
-    stage.watch.watch(bell, 0, stage.tell, None)
-    os.close(bell)
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board()
+    yield made
+    os.close(made.bell)
+
+
+def test_what_rings_on_the_board_is_heard(stage: Stage, board: Board) -> None:
+    board.ring(7)  # before anybody attends
+    stage.watch.attend(board.region, board.bell, board.look)
+    stage.run(lambda: board.heard == [7])
+    for index in (1, 2, 3):
+        board.ring(index)
+        stage.run(lambda wanted=index: board.heard[-1] == wanted)
+    asked = threading.Timer(0.02, board.ring, (4,))  # while the loop sleeps
+    asked.start()
+    stage.run(lambda: board.heard == [7, 1, 2, 3, 4])
+    asked.join()
+
+
+def test_it_looks_only_when_somebody_rang(stage: Stage, board: Board) -> None:
+    stage.watch.attend(board.region, board.bell, board.look)
+    stage.loop.run_until_complete(asyncio.sleep(0.01))
+    before = board.looks
+    board.ring(1)
+    stage.run(lambda: board.heard)
+    stage.loop.run_until_complete(asyncio.sleep(0.01))
+    assert board.looks <= before + 2  # one for the ring, one for a bell that came too late
+
+
+def test_a_board_that_is_never_silent_keeps_nobody_from_his_turn(stage: Stage, board: Board, ends: Ends) -> None:
+    """Neither a pipe, nor a reader of the loop, nor a timer."""
+    one, other = ends
+    cold_in, cold_out = os.pipe()
+    seen: set[str] = set()
+
+    def look() -> None:
+        board.look()
+        board.ring(1)
+
+    def read(_about: Any, _events: int) -> None:
+        one.recv(100)
+        seen.add("pipe")
+
+    def cold() -> None:
+        os.read(cold_in, 100)
+        seen.add("reader")
+
+    stage.watch.watch(one.fileno(), READABLE, read, None)
+    stage.loop.add_reader(cold_in, cold)
+    stage.watch.attend(board.region, board.bell, look)
+    stage.loop.call_later(0.01, other.send, b"x")
+    stage.loop.call_later(0.01, os.write, cold_out, b"x")
+    stage.loop.call_later(0.02, seen.add, "timer")
+    done = stage.loop.create_future()
+    stage.loop.call_later(0.03, done.set_result, None)
+    stage.loop.run_until_complete(done)
+    assert seen == {"pipe", "reader", "timer"}
+    stage.watch.watch(one.fileno(), 0, read, None)
+    stage.loop.remove_reader(cold_in)
+    os.close(cold_in)
+    os.close(cold_out)
+
+
+WATCHING = """
+import os, sys, threading
+from spworkers.ring import READABLE, Poller, Region, make_bell
+import select
+
+epoll = select.epoll()
+poller = Poller(epoll.fileno(), print)
+region, bell = Region.create(1 << 16), make_bell()
+poller.attend(region, bell, region.collect)
+"""
+
+
+def watching(program: str) -> list[int]:
+    """What a process that has one thread says: a process with several never watches."""
+    done = subprocess.run([sys.executable, "-c", WATCHING + program], capture_output=True, text=True, timeout=BOUND)
+    assert done.stderr == ""
+    return [int(word) for word in done.stdout.split()]
+
+
+two_processors = pytest.mark.skipif(not POLLER or len(os.sched_getaffinity(0)) < 2, reason="it watches with two")
+
+
+@two_processors
+def test_it_watches_less_and_less_while_nothing_comes_of_it() -> None:
+    sleeps, watches, seen = watching("""
+for _ in range(1000):
+    region.ring(1, bell)
+    poller.poll(0.00001)
+print(poller.sleeps, poller.watches, poller.seen)
+""")
+    assert (sleeps, seen) == (1000, 0)
+    assert 6 <= watches < 40  # 6 and each 64th, or each 64th at once where it was held up
+
+
+@two_processors
+def test_it_watches_again_when_something_came_of_it() -> None:
+    _, watches, seen = watching("""
+reader, writer = os.pipe()
+poller.watch(reader, READABLE, lambda about, events: os.read(reader, 100), None)
+for _ in range(200):
+    os.write(writer, b"x")
+    region.ring(1, bell)
+    poller.poll(0.00001)  # hears, then watches, and has the pipe at once; then once more in vain, at most
+print(poller.sleeps, poller.watches, poller.seen)
+""")
+    assert watches >= seen >= 200
+
+
+@two_processors
+def test_it_watches_only_after_something_was_served_and_with_one_thread() -> None:
+    assert watching("""
+for _ in range(100):
+    poller.poll(0.00001)
+print(poller.watches)
+ended = threading.Event()
+thread = threading.Thread(target=ended.wait)
+thread.start()
+for _ in range(100):
+    region.ring(1, bell)
+    poller.poll(0.00001)
+ended.set()
+thread.join()
+print(poller.watches)
+""") == [0, 0]
 
 
 def test_a_timer_is_not_held_up_by_traffic(stage: Stage, ends: Ends) -> None:

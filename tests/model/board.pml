@@ -7,11 +7,16 @@
  *                then clear the bell; set the flag; FENCE; look at the bitmap: something -> take the flag back and go round again,
  *                or ring the own bell and go back to the event loop; nothing -> poll the bell
  *
+ * With -DEDGE the bell is told by its edge, as epoll does: a ring is had once, and nobody clears the bell. There the I/O process, between
+ * its work and its sleep, may watch for a while: it takes rings from the kernel and looks at the bitmap, its flag not set. It sets it
+ * for the sleep only, and takes it back when it wakes.
+ *
  * When nothing can move any more, every record of every lane was taken.
  *
  * -DNO_FENCE_PUBLISH  the OR is relaxed and no fence follows: the bit may be seen before the record
  * -DNO_FENCE_ARM      no fence between setting the flag and the last look       (-DNO_FENCE: both) each must lose a record
  * -DCLEAR_LATE        clear the bell after the last look: must lose a record
+ * -DNO_LOOK           with -DEDGE: after the flag is set, no look at the bitmap: must lose a record
  * -DCRASH             producer 0, or the I/O process, may be killed at any step. Whoever finds out (the supervisor) marks the lanes
  *                     that the dead process may have left in between, and rings; a successor starts
  * -DNO_SWEEP          with -DCRASH: only the bell is rung: must lose a record (published, but its bit not set; or the bit taken,
@@ -122,6 +127,26 @@ proctype Hub() {
        :: else -> break
        od;
        lane = 0;
+#ifdef EDGE
+       if
+       :: io_bell = 0; /* watches: the kernel tells of a ring, or of none, */
+          load(IO, BITS, bits); /* and it goes round again if there is something; else it comes here again */
+          bits = 0
+       :: store(IO, IO_WAITS, 1);
+          fence_arm(IO);
+#ifndef NO_LOOK
+          load(IO, BITS, bits);
+#endif
+          if
+          :: bits -> bits = 0
+          :: else ->
+             end_asleep:
+             io_bell -> io_bell = 0
+          fi;
+          exchange(IO, IO_WAITS, 0, flag);
+          flag = 0
+       fi
+#else
        clear_early;
        store(IO, IO_WAITS, 1);
        fence_arm(IO);
@@ -144,6 +169,7 @@ proctype Hub() {
           end_idle:
           io_bell
        fi
+#endif
     od
   } unless { doomed[IO] };
   running[IO] = 0
