@@ -74,24 +74,18 @@ class TLSState:
         """The subject's common name (the first one, if there are several); empty if there is none."""
         if self.certificate is None:
             return ""
-        from cryptography.x509.oid import NameOID
+        from spworkers.certificates import common_name
 
-        found = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(found[0].value) if found else ""
+        return common_name(self.certificate)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The subject alternative names that are text: host names, IP addresses, e-mail addresses, URIs."""
         if self.certificate is None:
             return ()
-        from cryptography import x509
+        from spworkers.certificates import alternative_names
 
-        try:
-            extension = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        except x509.ExtensionNotFound:
-            return ()
-        kinds = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
-        return tuple(str(name.value) for name in extension.value if isinstance(name, kinds))
+        return alternative_names(self.certificate)
 
     @property
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ LAYER_OF = {
     **dict.fromkeys(("errors", "options", "optionvalues", "attributes", "message", "protocols"), "vocabulary"),
     **dict.fromkeys(("_coerce", "_optiontypes", "_optiontable", "_optiondocs", "_oserrors", "_platform"), "vocabulary"),
     **dict.fromkeys(("_compiling", "closing", "httprequest", "tlsconfig", "tlsstate"), "vocabulary"),
+    "certificates": "vocabulary",
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }
 PACKAGES = ("ring", "protocol", "transport", "ioproc", "supervisor", "workers", "cli", "testing")

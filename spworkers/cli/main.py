@@ -11,6 +11,7 @@ import click
 import spworkers
 from spworkers.cli.bench import bench
 from spworkers.cli.call import call
+from spworkers.cli.cert import cert
 from spworkers.cli.info import info
 from spworkers.cli.serve import serve
 from spworkers.cli.top import top
@@ -29,3 +30,4 @@ main.add_command(call)
 main.add_command(info)
 main.add_command(bench)
 main.add_command(top)
+main.add_command(cert)

@@ -5,33 +5,19 @@ They are made on the spot, with keys of this moment, in a folder that goes with 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Literal
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
+from spworkers.certificates import Authority, Role, write_certificate, write_key
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError
 
 __all__ = ["CertificateAuthority", "CertificateFiles"]
 
-Role = Literal["server", "client", "both"]
-
-_USAGES = {
-    "server": [ExtendedKeyUsageOID.SERVER_AUTH],
-    "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
-    "both": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-}
-_SKEW = timedelta(hours=1)  # clocks differ
 _DAY = timedelta(days=1)
 
 
@@ -65,17 +51,9 @@ class CertificateAuthority(Closing):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.name = name
         self._count = 0
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = _named(name)
-        now = datetime.now(timezone.utc)
-        builder = _builder(self._subject, self._subject, self._key, now - _SKEW, now + 30 * _DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
-        builder = builder.add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
-        )
+        self._authority = Authority.create(name, _now() + 30 * _DAY)
         self.cert = self.folder / "ca.pem"
-        self.cert.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        write_certificate(self.cert, self._authority.certificate)
 
     def server(self, *names: str, expired: bool = False, not_yet: bool = False) -> CertificateFiles:
         """A server's certificate.
@@ -110,26 +88,17 @@ class CertificateAuthority(Closing):
         Raises:
             BadValueError: there is no name, or one that no certificate can have.
         """
-        if not names:
-            raise BadValueError("a certificate needs a name: issue('localhost')")
-        now = datetime.now(timezone.utc)
-        begin, end = (now - 10 * _DAY, now - _DAY) if expired else (now - _SKEW, now + 10 * _DAY)
+        if expired and not_yet:
+            raise BadValueError("a certificate cannot be expired and not yet valid: choose one")
+        begin, end = (_now() - 10 * _DAY, _now() - _DAY) if expired else (None, _now() + 10 * _DAY)
         if not_yet:
-            begin, end = now + _DAY, now + 10 * _DAY
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named(names[0]), self._subject, key, begin, end)
-        builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), False)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(_USAGES[role]), critical=False)
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-        )
-        certificate = builder.sign(self._key, hashes.SHA256())
+            begin = _now() + _DAY
+        made = self._authority.issue(*names, role=role, begin=begin, end=end)
+        assert made.key is not None, "a new one"
         self._count += 1
         files = CertificateFiles(self.folder / f"{role}-{self._count}.pem", self.folder / f"{role}-{self._count}.key")
-        files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        _write_key(files.key, key)
+        write_certificate(files.cert, made.certificate)
+        write_key(files.key, made.key)
         return files
 
     def close(self) -> None:
@@ -141,54 +110,5 @@ class CertificateAuthority(Closing):
         return f"<CertificateAuthority {self.name!r}: {self._count} issued, in {self.folder}>"
 
 
-def _named(name: str) -> x509.Name:
-    try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    except ValueError as problem:
-        raise BadValueError(f"{name!r} cannot be a certificate's common name: {problem}") from problem
-
-
-def _alternative(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        pass
-    try:
-        return x509.DNSName(name)
-    except ValueError as problem:
-        raise BadValueError(f"{name!r} is neither a host's name nor an IP address: {problem}") from problem
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, begin: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(end)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # Nobody else may read it at any moment, so not write_bytes and chmod.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
