@@ -163,6 +163,7 @@ MESSAGES: Final[dict[str, Shape]] = {
     "new_listener": _shape("maybe", key=COUNT, address=TEXT, options=MAP),
     "listen": _shape("maybe", key=COUNT),
     "close_listener": _shape("maybe", key=COUNT),
+    "connection": _shape("maybe", 1, key=COUNT, facts=MAP),
     "close_pipe": _shape("maybe", key=COUNT),
     "pipes": _shape("always"),
     "hook": _shape("maybe", on=FLAG),

@@ -142,7 +142,7 @@ class Control:
                 line.say(failure(number, InternalError(f"an I/O process does not answer {message['t']!r}")))
             return
         fields = {name: value for name, value in message.items() if name not in ("t", "id")}
-        if message["t"] in ("open_context", "client", "device"):
+        if message["t"] in ("open_context", "client", "connection", "device"):
             fields.update(fds=fds, asker=key)
         try:
             value = handler(**fields)
@@ -436,6 +436,15 @@ class Control:
             driver.close()
         self.endpoint_options.pop(("listener", key), None)
         self.supervisor.drop(f"listener:{key}")
+
+    def do_connection(self, key: int, facts: dict[str, Any], fds: list[int], asker: str) -> None:
+        """A connection that somebody else accepted, for one of our listeners."""
+        try:
+            driver: ListenerDriver = self._endpoint(self.listeners, key, "listener")
+            driver.bring(fds[0], facts)
+        except ClosedError:
+            close_fds(fds)  # the other end sees that it has ended
+            raise
 
     def _endpoint(self, register: dict[int, Any], key: int, what: str) -> Any:
         try:

@@ -15,9 +15,11 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from spworkers.errors import AddrInUseError, ClosedError, ResourceError, SPError
 from spworkers.ioproc.offering import Count, Verdict, as_ours, not_counted, offer
+from spworkers.transport.asgi import AsgiAcceptor
 from spworkers.transport.base import Acceptor, Link, Options, Transport, seconds
 from spworkers.transport.handshake import TIMEOUT, Handshake, cause_of, shake
 from spworkers.transport.registry import transport_for
@@ -162,6 +164,20 @@ class ListenerDriver:
                 self._state = State.IDLE if self._acceptor is None else State.LISTENING
         self._accepting = self._start(self._accept_all(self._acceptor))
         return self._acceptor.address
+
+    def bring(self, descriptor: int, facts: dict[str, Any]) -> None:
+        """A connection that somebody else accepted for us.
+
+        Args:
+            descriptor: ours from now on, unless this fails.
+            facts: what its link is to be made of.
+
+        Raises:
+            ClosedError: it does not listen, or its transport takes none.
+        """
+        if not isinstance(self._acceptor, AsgiAcceptor) or self._state is not State.LISTENING:
+            raise self._closed_error()
+        self._acceptor.bring(descriptor, facts)
 
     def close(self, unlink: bool = True) -> None:
         """Accept no more, and close what has not finished its handshake. Pipes live on.

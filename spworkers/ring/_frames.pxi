@@ -262,6 +262,11 @@ cdef class FrameWriter:
         """Messages not yet accepted whole."""
         return self.count
 
+    @property
+    def whole(self):
+        """Whether the kernel has whole messages only: nothing of the first one that waits. It stays after `discard`."""
+        return self.done == 0
+
     cdef void drop_all(self) noexcept:
         while self.count:
             self.pop()

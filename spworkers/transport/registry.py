@@ -101,6 +101,7 @@ def _load(scheme: str, target: str) -> Transport:
 _registry = Registry(
     {
         "abstract": "spworkers.transport.ipc:IpcTransport",
+        "asgi": "spworkers.transport.asgi:AsgiTransport",
         "inproc": "spworkers.transport.inproc:InprocTransport",
         "ipc": "spworkers.transport.ipc:IpcTransport",
         "mock": "spworkers.testing.mocktransport:MockTransport",

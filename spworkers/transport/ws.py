@@ -18,10 +18,13 @@ from websockets.uri import WebSocketURI
 from spworkers.errors import BadAddrError, from_os_error
 from spworkers.transport import tcp
 from spworkers.transport.acceptor import SocketAcceptor
+from spworkers.transport.asgiapp import ASGIApp
 from spworkers.transport.base import Acceptor, Address, Link, Options, Transport, flag, whole
 from spworkers.transport.tcp import TcpAddress
 from spworkers.transport.wslink import ClientLink, ServerLink
 from spworkers.transport.wsmux import MuxAcceptor
+
+__all__ = ["ASGIApp", "WsAddress", "WsTransport"]
 
 DEFAULT_MAX_SIZE: Final = 1 << 20
 """MAX-RCV-SIZE where nobody has said it."""
