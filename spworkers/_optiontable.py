@@ -318,6 +318,33 @@ TABLE = [
         endless=True,
     ),
     Option(
+        "MAX-PIPES",
+        "int",
+        0,
+        _on(sockets=_EVERY, listeners=_EVERY_SCHEME),
+        "How many pipes a listener has at a time; who comes beyond that is disconnected, and counted (`listener_full`)."
+        " 0: no limit.",
+        minimum=0,
+    ),
+    Option(
+        "MAX-HANDSHAKES",
+        "int",
+        1024,
+        _on(sockets=_EVERY, listeners=_EVERY_SCHEME),
+        "How many handshakes a listener has in progress; beyond that the oldest one is given up, and counted"
+        " (`handshake_overflow`).",
+        minimum=1,
+    ),
+    Option(
+        "ACCEPT-RATE",
+        "int",
+        0,
+        _on(sockets=_EVERY, listeners=_EVERY_SCHEME),
+        "How many connections a listener accepts a second; after a quiet second, so many at once. Others wait in the"
+        " system's backlog. 0: no limit.",
+        minimum=0,
+    ),
+    Option(
         "BYTE-BUDGET",
         "int",
         64 << 20,

@@ -143,6 +143,9 @@ class SocketAttributes(Attributes):
     unix_ipc_group = MaybeNumber("UNIX-IPC-GROUP")
     websocket_checkorigin = Flag("WEBSOCKET-CHECKORIGIN")
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
+    max_pipes = Number("MAX-PIPES")
+    max_handshakes = Number("MAX-HANDSHAKES")
+    accept_rate = Number("ACCEPT-RATE")
     byte_budget = Number("BYTE-BUDGET")
 
 
@@ -191,6 +194,9 @@ class ListenerAttributes(Attributes):
     unix_ipc_group = MaybeNumber("UNIX-IPC-GROUP")
     websocket_checkorigin = Flag("WEBSOCKET-CHECKORIGIN")
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
+    max_pipes = Number("MAX-PIPES")
+    max_handshakes = Number("MAX-HANDSHAKES")
+    accept_rate = Number("ACCEPT-RATE")
 
 
 class PipeAttributes(Attributes):
@@ -218,6 +224,9 @@ class PipeAttributes(Attributes):
     unix_ipc_group: ReadOnly[int | None] = ReadOnly("UNIX-IPC-GROUP")
     websocket_checkorigin: ReadOnly[bool] = ReadOnly("WEBSOCKET-CHECKORIGIN")
     handshake_timeout: ReadOnly[float] = ReadOnly("HANDSHAKE-TIMEOUT")
+    max_pipes: ReadOnly[int] = ReadOnly("MAX-PIPES")
+    max_handshakes: ReadOnly[int] = ReadOnly("MAX-HANDSHAKES")
+    accept_rate: ReadOnly[int] = ReadOnly("ACCEPT-RATE")
 
 
 class SocketKeywords(TypedDict, total=False):
@@ -247,6 +256,9 @@ class SocketKeywords(TypedDict, total=False):
     unix_ipc_group: int | None
     websocket_checkorigin: bool
     handshake_timeout: Seconds
+    max_pipes: int
+    max_handshakes: int
+    accept_rate: int
     byte_budget: int
 
 

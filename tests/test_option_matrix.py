@@ -54,6 +54,7 @@ class Row:
 
 JUNK = (A_TIME, "junk", b"junk", [1])
 FLAG: dict[str, Any] = {"good": ((True, True), (False, False)), "bad": (*JUNK, 0, 1, None, 1.0)}
+NATURAL: dict[str, Any] = {"good": ((0, 0), (1, 1), (5000, 5000)), "bad": (*JUNK, -1, 1.0, None, True)}
 WAIT: dict[str, Any] = {  # 0 and None for ever, negative not at all (B10)
     "good": ((0.25, 0.25), (2, 2.0), (timedelta(seconds=3), 3.0), (0, 0.0), (None, 0.0), (math.inf, 0.0), (-1, -1.0)),
     "bad": (*JUNK, True, math.nan, -math.inf),
@@ -89,8 +90,13 @@ MATRIX: dict[str, Row] = {
         EVERY,
         dialers="tls+tcp wss",
         listeners="tls+tcp wss",
-        good=(("module:function", "module:function"), ({"ca": "ca.pem"}, {"ca": "ca.pem"}), (None, None)),
-        bad=(*JUNK, 1, True),
+        good=(
+            ("module:function", "module:function"),
+            (sp.TLSConfig(), sp.TLSConfig()),
+            ({"verify_peer": False}, sp.TLSConfig(verify_peer=False)),
+            (None, None),
+        ),
+        bad=(*JUNK, 1, True, {"ca": "/no/such/ca.pem"}, sp.TLSConfig("/no/such/cert.pem"), {"cafile": "x"}),
     ),
     "WRITEQ-LEN": Row(
         128,
@@ -159,6 +165,9 @@ MATRIX: dict[str, Row] = {
     "UNIX-IPC-GROUP": Row(None, EVERY, listeners="ipc", **NUMBER_OR_NONE),
     "WEBSOCKET-CHECKORIGIN": Row(True, EVERY, listeners="ws wss", **FLAG),
     "HANDSHAKE-TIMEOUT": Row(10.0, EVERY, dialers=SCHEMES, listeners=SCHEMES, **ENDLESS),
+    "MAX-PIPES": Row(0, EVERY, listeners=SCHEMES, **NATURAL),  # ours, as the next two
+    "MAX-HANDSHAKES": Row(1024, EVERY, listeners=SCHEMES, good=((1, 1), (5, 5)), bad=(*JUNK, 0, -1, 1.0, None, True)),
+    "ACCEPT-RATE": Row(0, EVERY, listeners=SCHEMES, **NATURAL),
     "BYTE-BUDGET": Row(64 << 20, EVERY, settable=False),  # ours; fixed when the socket is made
 }
 
@@ -251,7 +260,7 @@ SEED = (
 )
 NEWER = (
     "FAIL-NO-PEERS PEER-PID PEER-UID PEER-GID UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP WEBSOCKET-CHECKORIGIN"
-    " HANDSHAKE-TIMEOUT"
+    " HANDSHAKE-TIMEOUT MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE"
 )
 
 

@@ -91,9 +91,14 @@ CONTEXTS = {
 # What every socket has: the core's, ours, and those that its dialers and listeners inherit.
 EVERY_SOCKET = set(
     "RAW MAX-RCV-SIZE RECONNECT-TIME MAX-RECONNECT-TIME DIAL-ASYNCH LINGER HANDSHAKE-TIMEOUT BYTE-BUDGET TLS-CONFIG"
-    " KEEPALIVE KEEPALIVETIME NO-DELAY UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP WEBSOCKET-CHECKORIGIN".split()
+    " KEEPALIVE KEEPALIVETIME NO-DELAY UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP WEBSOCKET-CHECKORIGIN"
+    " MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE".split()
 )
+ADMISSION = "MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE"
 DEFAULTS = {
+    "MAX-PIPES": 0,
+    "MAX-HANDSHAKES": 1024,
+    "ACCEPT-RATE": 0,
     "RECV-DEADLINE": 0.0,
     "SEND-DEADLINE": 0.0,
     "RETRY-TIME": 60.0,
@@ -169,7 +174,8 @@ class TestTable:
     )
     def test_endpoints(self, kind: str, scheme: str, names: str) -> None:
         wanted = set(names.split()) | {"HANDSHAKE-TIMEOUT"}
-        wanted |= {"RECONNECT-TIME", "MAX-RECONNECT-TIME", "DIAL-ASYNCH"} if kind == "dialer" else set()
+        more = "RECONNECT-TIME MAX-RECONNECT-TIME DIAL-ASYNCH" if kind == "dialer" else ADMISSION
+        wanted |= set(more.split())
         assert names_at(Place(kind, scheme)) == wanted
         assert set(endpoint_defaults(kind, scheme)) == wanted
 

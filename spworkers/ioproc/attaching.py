@@ -44,15 +44,14 @@ class Attaching:
         self._asked: dict[int, asyncio.Future[bool]] = {}
         self._pending: dict[int, PipePort] = {}  # before the hook's verdict
         self._hooked: set[int] = set()  # pipes whose end the hook is to be told
-        self._drivers: dict[int, DialerDriver] = {}  # by pipe
+        self._drivers: dict[int, DialerDriver | ListenerDriver] = {}  # by pipe
         self.hook = False
         hub.on_pipe_lost = self._lost
 
     async def attach(self, link: Link, driver: DialerDriver | ListenerDriver) -> bool:
         """A link offers itself. True: it is a pipe now."""
         pipe = self._make(link, driver)
-        if isinstance(driver, DialerDriver):
-            self._drivers[pipe.id] = driver
+        self._drivers[pipe.id] = driver
         if self.hook and not await self._welcome(pipe):
             self._refuse(pipe)
             return False

@@ -17,7 +17,7 @@ from spworkers.errors import BadOptionError, ClosedError, InternalError, Resourc
 from spworkers.ioproc.attaching import Attaching
 from spworkers.ioproc.bridge import Crossing
 from spworkers.ioproc.broker import SupervisorLine
-from spworkers.ioproc.counters import BAD_HANDSHAKES, CAUSES, NAMES
+from spworkers.ioproc.counters import BAD_HANDSHAKES, CAUSES, NAMES, REFUSED
 from spworkers.ioproc.dialer import DialerDriver
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.line import Line
@@ -453,7 +453,7 @@ class Control:
             raise ClosedError(f"{what} {key} is closed") from None
 
     def _count(self, cause: str) -> None:
-        self.hub.region.add(BAD_HANDSHAKES)
+        self.hub.region.add(REFUSED if cause == "listener_full" else BAD_HANDSHAKES)
         self.hub.count(cause)
 
     # ---- pipes, statistics, the end

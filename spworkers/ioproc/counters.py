@@ -47,6 +47,7 @@ _NAMES: Final = (
     *HANDSHAKE_CAUSES,
     "dial_failed",
     "handshake_overflow",
+    "listener_full",
     "accept_failed",
     "accept_exhausted",
 )

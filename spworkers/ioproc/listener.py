@@ -1,7 +1,7 @@
 """A listener: accepts connections, shakes hands with each of them, and offers the links to the hub.
 
 Handshakes run beside the accept loop, so a peer that says nothing holds up nobody. They are bounded in time by
-HANDSHAKE-TIMEOUT and in number by `MAX_HANDSHAKES`, beyond which the oldest one goes: who floods us with silent
+HANDSHAKE-TIMEOUT and in number by MAX-HANDSHAKES, beyond which the oldest one goes: who floods us with silent
 connections loses those first. When accepting fails, out of descriptors usually, the loop tries again after a while;
 the connections wait in the kernel's backlog meanwhile.
 """
@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from spworkers.errors import AddrInUseError, ClosedError, ResourceError, SPError
+from spworkers.ioproc.admission import Admission
 from spworkers.ioproc.offering import Count, Verdict, as_ours, not_counted, offer
 from spworkers.transport.asgi import AsgiAcceptor
 from spworkers.transport.base import Acceptor, Link, Options, Transport, seconds
@@ -26,10 +27,6 @@ from spworkers.transport.registry import transport_for
 from spworkers.transport.waiting import Limit
 
 _log = logging.getLogger(__name__)
-
-MAX_HANDSHAKES = 1024
-"""Handshakes in progress per listener. More than any crowd of honest peers has at one moment (each takes one round
-trip), and few enough that silence cannot use up the descriptors of the process."""
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
@@ -53,18 +50,17 @@ class ListenerDriver:
     Args:
         key: the listener's number on the control channel.
         address: where to listen.
-        options: live values by name. HANDSHAKE-TIMEOUT is read here, the others by the transport; each when it is
-            needed.
+        options: live values by name. HANDSHAKE-TIMEOUT and those of `Admission` are read here, the others by the
+            transport; each when it is needed.
         own: the number of the socket's protocol.
         peer: the number of its peer's.
         on_link: offered every link after its handshake; see `Verdict`.
         loop: the I/O process's loop; every method is called on it.
         count: told the cause of every failure: one of `handshake.CAUSES`; `handshake_overflow` for a handshake that
-            had to go because there were too many; `accept_exhausted` (descriptors, memory) or `accept_failed` once
-            per outage.
+            had to go because there were too many; `listener_full` for a connection beyond MAX-PIPES;
+            `accept_exhausted` (descriptors, memory) or `accept_failed` once per outage.
         transport: default: the one of the address's scheme.
         sleep: waits between attempts to accept; default: `asyncio.sleep`.
-        max_handshakes: for tests.
 
     Raises:
         BadTranError, BadAddrError: the address is wrong.
@@ -83,7 +79,6 @@ class ListenerDriver:
         count: Count = not_counted,
         transport: Transport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        max_handshakes: int = MAX_HANDSHAKES,
     ) -> None:
         self.key = key
         self.transport = transport or transport_for(address)
@@ -96,7 +91,8 @@ class ListenerDriver:
         self._loop = loop
         self._count = count
         self._sleep = sleep
-        self._max_handshakes = max_handshakes
+        self._admission = Admission(options, loop.time)
+        self._was_full = False
         self._state = State.IDLE
         self._binding: Limit | None = None
         self._acceptor: Acceptor | None = None
@@ -123,6 +119,11 @@ class ListenerDriver:
     def handshakes(self) -> int:
         """How many handshakes are in progress."""
         return len(self._shaking)
+
+    @property
+    def pipes(self) -> int:
+        """How many connections are past their handshake."""
+        return self._admission.pipes
 
     def fileno(self) -> int:
         """The listening descriptor, of which the supervisor keeps a duplicate; -1 if there is none."""
@@ -218,6 +219,9 @@ class ListenerDriver:
         pause = FIRST_PAUSE
         accepted = 0
         while self._state is State.LISTENING:
+            delay = self._admission.delay()
+            if delay > 0:  # the kernel keeps those who come meanwhile
+                await self._sleep(delay)
             try:
                 link = await acceptor.accept()
             except Exception as error:
@@ -244,7 +248,11 @@ class ListenerDriver:
 
     def _welcome(self, link: Link) -> None:
         """Start the handshake."""
-        while len(self._shaking) >= self._max_handshakes:
+        if self._admission.full:
+            self._turn_away(link)
+            return
+        self._was_full = False
+        while len(self._shaking) >= self._admission.max_handshakes:
             oldest, silent = next(iter(self._shaking.items()))
             del self._shaking[oldest]
             _log.debug("listener %d: handshake with %s dropped: too many at once", self.key, silent.remote)
@@ -253,6 +261,17 @@ class ListenerDriver:
         task = self._start(self._shake(link))
         self._shaking[task] = link
         task.add_done_callback(functools.partial(self._shaken, link))
+
+    def _turn_away(self, link: Link) -> None:
+        """MAX-PIPES is reached. It is said once until there is room again."""
+        self._count("listener_full")
+        if not self._was_full:
+            self._was_full = True
+            limit = self._admission.max_pipes
+            _log.warning(
+                "listener %d: %s has %d pipes (MAX-PIPES); more are turned away", self.key, self.address, limit
+            )
+        link.close()
 
     def _shaken(self, link: Link, task: asyncio.Task[None]) -> None:
         self._shaking.pop(task, None)
@@ -271,7 +290,14 @@ class ListenerDriver:
         task = asyncio.current_task()
         if task is not None:
             self._shaking.pop(task, None)
-        await offer(link, self, self._on_link)
+        if not self._admission.enter():
+            self._turn_away(link)
+        elif not await offer(link, self, self._on_link):
+            self._admission.leave()
+
+    def pipe_closed(self) -> None:
+        """The hub says: the pipe of a link that it accepted is gone."""
+        self._admission.leave()
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"listen {self._target}: this listener is closed")

@@ -24,8 +24,9 @@ from websockets.server import ServerProtocol
 
 from spworkers.channel import close_fds
 from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, SPError
+from spworkers.ioproc.admission import MAX_HANDSHAKES
 from spworkers.ioproc.broker import SupervisorLine
-from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE, MAX_HANDSHAKES
+from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE
 from spworkers.ioproc.loop import new_loop
 from spworkers.ioproc.pages import Answer, Pages, refusal
 from spworkers.transport import tcp

@@ -296,3 +296,36 @@ rep.close()
         assert isinstance(user.hear()["drops"], dict)
         assert user.wait() == 0
     assert os.getpid()
+
+
+def test_a_flood_of_connections_finds_the_limit_and_the_good_client_stays() -> None:
+    """MAX-PIPES, against those who shake hands well; the good client loses nothing, and a free place is taken."""
+    with server_and_client(max_pipes=20) as (rep, _):
+        wires = [RawPeer.dial(rep.listeners[0].address) for _ in range(60)]
+        for wire in wires:
+            wire.sock.sendall(greeting(REQ))
+        eventually(lambda: drops(rep).get("listener_full") == 41, BOUND)
+        assert len(rep.pipes) == 20
+        assert rep.stats()["refused"] == 41
+        assert rep.stats()["bad_handshakes"] == 0
+        for wire in wires:
+            wire.close()
+        wait_pipes(rep)
+        with sp.Req(dial=rep.listeners[0].address) as late:
+            answered(rep, late)
+
+
+def test_the_limit_is_of_one_listener_and_live() -> None:
+    with sp.Rep(listen=["tcp://127.0.0.1:0", inproc()]) as rep:
+        tcp, inside = rep.listeners
+        tcp.max_pipes = 1
+        with sp.Req(dial=tcp.address), sp.Req(dial=inside.address), sp.Req(dial=inside.address):
+            with sp.Req() as other, pytest.raises(sp.ConnResetError):
+                other.dial(tcp.address)
+            tcp.max_pipes = 0
+            with sp.Req(dial=tcp.address):
+                wait_pipes(rep, 4)
+        inside.accept_rate = 1000
+        assert (inside.accept_rate, rep.accept_rate, rep.max_handshakes) == (1000, 0, 1024)
+        with sp.Req(dial=inside.address) as req:
+            answered(rep, req)

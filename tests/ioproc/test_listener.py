@@ -150,7 +150,8 @@ async def test_the_timeout_is_live_and_holds_for_each_peer() -> None:
 
 @on_loops
 async def test_too_many_handshakes_cost_the_oldest() -> None:
-    async with rig(max_handshakes=3) as it:
+    async with rig() as it:
+        it.options["MAX-HANDSHAKES"] = 3
         await it.driver.listen()
         clients = []
         for count in range(1, 4):
@@ -169,7 +170,8 @@ async def test_too_many_handshakes_cost_the_oldest() -> None:
 
 @on_loops
 async def test_a_flood_of_silent_peers_does_not_keep_out_the_good_ones() -> None:
-    async with rig(max_handshakes=4) as it:
+    async with rig() as it:
+        it.options["MAX-HANDSHAKES"] = 4
         await it.driver.listen()
         flood = [await it.client(greets=False) for _ in range(40)]
         await it.client()
@@ -181,8 +183,84 @@ async def test_a_flood_of_silent_peers_does_not_keep_out_the_good_ones() -> None
 
 
 @on_loops
+async def test_pipes_beyond_the_limit_are_turned_away_until_one_goes(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig() as it:
+        it.options["MAX-PIPES"] = 2
+        await it.driver.listen()
+        for count in (1, 2):
+            await it.client()
+            await aeventually(lambda: len(it.links) == count)
+        for count in (1, 2, 3):
+            client = await it.client()
+            assert await client.ended()
+            assert it.causes == ["listener_full"] * count
+        assert caplog.text.count("has 2 pipes (MAX-PIPES); more are turned away") == 1
+        it.driver.pipe_closed()
+        await it.client()
+        await aeventually(lambda: len(it.links) == 3)
+        assert it.driver.pipes == 2
+        it.options["MAX-PIPES"] = 0
+        await it.client()
+        await aeventually(lambda: len(it.links) == 4)
+
+
+@on_loops
+async def test_handshakes_at_the_same_time_do_not_get_past_the_limit() -> None:
+    async with rig() as it:
+        it.options["MAX-PIPES"] = 1
+        await it.driver.listen()
+        clients = [await it.client(greets=False) for _ in range(3)]
+        await aeventually(lambda: it.driver.handshakes == 3)
+        for client in clients:
+            await client.send(greeting(PAIR))
+        await aeventually(lambda: it.causes == ["listener_full"] * 2)
+        assert (len(it.links), it.driver.pipes) == (1, 1)
+
+
+@on_loops
+async def test_a_link_that_is_refused_takes_no_room() -> None:
+    async with rig() as it:
+        it.options["MAX-PIPES"] = 1
+        it.verdicts += [False, False, True]
+        await it.driver.listen()
+        for count in (1, 2, 3):
+            await it.client()
+            await aeventually(lambda: len(it.links) == count)
+            await aeventually(lambda: it.driver.pipes == (count == 3))
+        assert it.causes == []
+
+
+@on_loops
+async def test_connections_are_accepted_no_faster_than_that() -> None:
+    """A second's worth at once, then evenly; the time is the test's."""
+    waits: list[float] = []
+    gate = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await gate.wait()
+
+    async with rig(sleep=sleep) as it:
+        it.options["ACCEPT-RATE"] = 5
+        await it.driver.listen()
+        for _ in range(8):
+            await it.client()
+        await aeventually(lambda: len(it.links) == 5)
+        await turns()
+        assert len(it.links) == 5
+        assert waits[0] == pytest.approx(0.2, abs=0.15)
+        gate.set()
+        await aeventually(lambda: len(it.links) == 8)
+        assert len(waits) >= 3
+        it.options["ACCEPT-RATE"] = 0
+        await it.client()
+        await aeventually(lambda: len(it.links) == 9)
+
+
+@on_loops
 async def test_a_link_that_waits_for_its_verdict_is_no_handshake_any_more() -> None:
-    async with rig(max_handshakes=1) as it:
+    async with rig() as it:
+        it.options["MAX-HANDSHAKES"] = 1
         verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         it.verdicts.append(verdict)
         await it.driver.listen()
