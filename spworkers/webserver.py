@@ -12,9 +12,10 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
+from spworkers._coerce import COERCE
 from spworkers.closing import Closing
 from spworkers.endpoint import WEB_SERVERS
-from spworkers.errors import BadAddrError, BadValueError, SPError, from_os_error
+from spworkers.errors import BadAddrError, BadValueError, SPError, TLSNoConfigError, from_os_error
 from spworkers.supervisor.client import ChildEvent, Supervisor, get_supervisor
 
 __all__ = ["WebServer"]
@@ -23,7 +24,8 @@ GRACE: Final = 1.0
 """Seconds that answers which are being sent have left when it is closed."""
 
 _BACKLOG: Final = 4096
-_SCHEMES: Final = {"http": "ws", "ws": "ws"}
+_SCHEMES: Final = {"http": "ws", "https": "wss"}
+_PORTS: Final = {"http": 80, "https": 443}
 _numbers = itertools.count(1)
 _log = logging.getLogger("spworkers")
 
@@ -40,14 +42,16 @@ class WebServer(Closing):
     that, mount sockets on a server of yours: `spworkers.transport.ws.ASGIApp`.
 
     Args:
-        address: `http://HOST:PORT`; `*` for every address, port 0 for a free one.
+        address: `http://HOST:PORT`, or `https://`; `*` for every address, port 0 for a free one.
         pages: path → what to show there: a string (HTML), bytes, or either with its content type.
         static: path → a file, or a folder, whose files are shown below that path (`index.html` for a folder itself).
+        tls_config: for https, as of a listener. The sockets need none.
         handshake_timeout: seconds for a request, and for each part of an answer.
         name: what to call it in `repr` and logs.
 
     Raises:
         BadAddrError, BadValueError: an argument is wrong.
+        TLSNoConfigError, TLSNoCertError: https, and no configuration, or no certificate in it.
         AddrInUseError, AccessDeniedError …: it cannot be bound.
     """
 
@@ -57,6 +61,7 @@ class WebServer(Closing):
         *,
         pages: Mapping[str, Any] | None = None,
         static: Mapping[str, str | os.PathLike[str]] | None = None,
+        tls_config: Any = None,
         handshake_timeout: float = 10.0,
         name: str | None = None,
     ) -> None:
@@ -65,6 +70,7 @@ class WebServer(Closing):
             "pages": {_path(path): _page(path, page) for path, page in (pages or {}).items()},
             "static": {_path(path): _shown(path, where) for path, where in (static or {}).items()},
             "handshake_timeout": _seconds(handshake_timeout),
+            "tls_config": _secured(scheme, address, tls_config),
         }
         self._name = name
         self._owner = os.getpid()
@@ -85,7 +91,7 @@ class WebServer(Closing):
 
     @property
     def address(self) -> str:
-        """`http://HOST:PORT`, as it is bound."""
+        """`http://HOST:PORT`, or `https://`, as it is bound."""
         return f"{self._scheme}://{self._where}"
 
     @property
@@ -102,7 +108,8 @@ class WebServer(Closing):
         return f"{_SCHEMES[self._scheme]}://{self._where}{_path(path)}"
 
     def close(self) -> None:
-        """Accept no more. What is connected to a socket stays so; the sockets' listeners stay too, to no effect."""
+        """Accept no more. What is connected to a socket stays so, but for https, as a TLS session cannot move; the
+        sockets' listeners stay too, to no effect."""
         if self._closed or self._owner != os.getpid():
             return
         self._closed = True
@@ -137,15 +144,31 @@ def _parsed(address: str) -> tuple[str, str, int]:
         raise BadValueError(f"an address is a string such as 'http://127.0.0.1:8080', not {address!r}")
     try:
         parts = urllib.parse.urlsplit(address)
-        port = 80 if parts.port is None else parts.port
+        port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError as error:
         raise BadAddrError(f"{address!r}: {error}") from error
     if parts.scheme not in _SCHEMES:
-        raise BadAddrError(f"{address!r}: a web server's address begins with http://")
+        raise BadAddrError(f"{address!r}: a web server's address begins with http:// or https://")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise BadAddrError(f"{address!r}: write http://HOST:PORT and nothing else; sockets and pages have paths")
     host = parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc
-    return "http", host.strip("[]"), port
+    return parts.scheme, host.strip("[]"), port
+
+
+def _secured(scheme: str, address: str, config: Any) -> Any:
+    """TLS-CONFIG as it crosses to the process."""
+    if (config is None) == (scheme == "https"):
+        if config is None:
+            raise TLSNoConfigError(f"listen {address}: {TLSNoConfigError.advice}")
+        raise BadValueError(f"{address!r} is no https://, so tls_config would protect nothing")
+    try:
+        config = COERCE["tls"](config)
+    except ValueError as error:
+        raise BadValueError(f"tls_config {error}") from error
+    if config is not None and not isinstance(config, str):
+        config.server_context()
+        return config.to_wire()
+    return config
 
 
 def _bind(address: str, host: str, port: int) -> socket.socket:

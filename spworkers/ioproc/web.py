@@ -4,7 +4,8 @@
                              └─ anything else ─────▶ a page or a file, and the connection is closed
 
 It holds nothing that a successor would miss: the listening socket is the supervisor's to give, what was handed over
-lives in other processes. Only answers that are being sent, and TLS sessions, which cannot move, end with it.
+lives in other processes. Only answers that are being sent, and TLS sessions, which cannot move, end with it. For those,
+what is handed over is one end of a socket pair, and this process carries the bytes.
 
 Bounds, as at any listener: HANDSHAKE-TIMEOUT for a request and for each part of an answer, `MAX_HANDSHAKES`
 connections, the oldest of which goes when there are more.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Coroutine
@@ -34,7 +36,8 @@ from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.base import Link
 from spworkers.transport.handshake import TIMEOUT, recv_some, send_all
 from spworkers.transport.stream import Stream
-from spworkers.transport.waiting import Limit
+from spworkers.transport.tls import Contexts, TLSLink
+from spworkers.transport.waiting import Limit, writable
 from spworkers.transport.wshead import last_words, log, read_head
 from spworkers.transport.wsmux import hand_over, name_of
 
@@ -51,6 +54,11 @@ REPLACED = 2.0
 way."""
 
 _RETRY = 0.02
+
+HALF_CLOSED = 5.0
+"""Seconds that one direction of a relay lives on when the other has ended."""
+
+_log = logging.getLogger(__name__)
 
 
 def run(boot: Boot) -> int:
@@ -71,6 +79,9 @@ class WebProcess:
         self.key = boot.key
         self.pages = Pages({path: (body, kind) for path, (body, kind) in spec["pages"].items()}, spec["static"])
         self.timeout = float(spec["handshake_timeout"])
+        self.options: dict[str, Any] = {"TLS-CONFIG": spec["tls_config"]}
+        self.contexts = Contexts()
+        self.relays: set[asyncio.Task[None]] = set()
         self.acceptor = SocketAcceptor(socket.socket(fileno=boot.fds[0]), spec["address"], self._link)
         self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)
         self.busy: dict[asyncio.Task[None], None] = {}  # connections, the oldest one first
@@ -78,8 +89,10 @@ class WebProcess:
         self.accepting: asyncio.Task[None] | None = None
 
     def _link(self, sock: socket.socket) -> Link:
-        tcp.prepare(sock, {})
-        return Link(sock, "stream", **tcp.ends(sock))
+        link = tcp.make_link(sock, {})
+        if self.options["TLS-CONFIG"] is None:
+            return link
+        return TLSLink(link, lambda: self.contexts.find(self.options, "listener", "accept"), server_side=True)
 
     async def serve(self) -> None:
         """Accept until `stop`; then finish what is being answered."""
@@ -87,8 +100,12 @@ class WebProcess:
         with contextlib.suppress(asyncio.CancelledError):
             await self.accepting
         self.acceptor.close(unlink=False)
-        if self.busy:
+        while self.busy:
             await asyncio.wait(self.busy)
+        for task in self.relays:
+            task.cancel()
+        if self.relays:
+            await asyncio.wait(self.relays)
 
     def _notice(self, message: dict[str, Any], fds: list[int]) -> None:
         close_fds(fds)
@@ -98,7 +115,7 @@ class WebProcess:
             self.loop.call_later(message["grace"], self._cut)
 
     def _cut(self) -> None:
-        for task in self.busy:
+        for task in [*self.busy, *self.relays]:
             task.cancel()
 
     def _orphaned(self) -> None:
@@ -133,8 +150,14 @@ class WebProcess:
         task.add_done_callback(done)
 
     async def _serve(self, link: Link) -> None:
-        with contextlib.suppress(OSError, SPError):  # it hung up, or was too slow: nobody is left to be told
-            await self._answer(link, link.sock)
+        try:
+            stream: Stream = link.sock
+            if isinstance(link, TLSLink):
+                async with self._limit():
+                    stream = await link.secure(self.loop)
+            await self._answer(link, stream)
+        except (OSError, SPError) as error:  # it hung up, or was too slow, say: nobody is left to be told
+            _log.debug("%s: %s", link.remote, error)
 
     async def _answer(self, link: Link, stream: Stream) -> None:
         websocket = ServerProtocol(logger=log)
@@ -146,17 +169,32 @@ class WebProcess:
             return
         request = head.event
         assert isinstance(request, Request)
-        answer = None
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
-            answer = await self._hand_over(link, stream, request.path.partition("?")[0], head.raw + head.rest)
-            if answer is None:
-                return
-        if answer is None:
+            answer = await self._upgrade(link, stream, request.path.partition("?")[0], head.raw + head.rest)
+        else:
             answer = self.pages.answer(getattr(request, "method", "GET"), request.path)
-        await self._show(stream, answer)
+        if answer is not None:
+            await self._show(stream, answer)
 
-    async def _hand_over(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
-        """Give a connection to the socket of that path. An answer: there is none."""
+    async def _upgrade(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
+        """Give a connection, or with TLS what comes out of it, to the socket of that path. An answer: there is none."""
+        if not isinstance(link, TLSLink):
+            return await self._hand_over(link, link.sock, path, early)
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                answer = await self._hand_over(link, theirs, path, early)
+            if answer is None:
+                ours.setblocking(False)
+                task = asyncio.current_task()
+                assert task is not None, "each connection has a task"
+                self.busy.pop(task, None)  # it has asked for something and got it, and may stay as long as it likes
+                self.relays.add(task)
+                task.add_done_callback(self.relays.discard)
+                await relay(self.loop, stream, ours)
+        return answer
+
+    async def _hand_over(self, link: Link, sock: socket.socket, path: str, early: bytes) -> Answer | None:
         deadline = self.loop.time() + REPLACED
         while self.loop.time() < deadline:
             try:
@@ -168,9 +206,9 @@ class WebProcess:
                 self.sockets.add(path)
                 with socket.socket(fileno=fd) as line:
                     line.setblocking(False)
-                    facts = {"local": link.local, "remote": link.remote, "early": early, "properties": {}}
+                    facts = {"local": link.local, "remote": link.remote, "early": early, "properties": link.properties}
                     async with self._limit():
-                        taken = await hand_over(self.loop, line, stream, **facts)
+                        taken = await hand_over(self.loop, line, sock, **facts)
                     if taken:
                         return None
             await asyncio.sleep(_RETRY)
@@ -198,3 +236,29 @@ class WebProcess:
 
     def _limit(self) -> Limit:
         return Limit(self.loop, self.timeout or TIMEOUT, lambda: ConnTimeoutError("too slow"))
+
+
+async def relay(loop: asyncio.AbstractEventLoop, one: Stream, other: Stream) -> None:
+    """Carry bytes both ways until both ends have ended, or one of them is lost."""
+    pumps = {loop.create_task(pump(loop, one, other)), loop.create_task(pump(loop, other, one))}
+    try:
+        done, left = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        if left and not any(task.exception() for task in done):
+            await asyncio.wait(left, timeout=HALF_CLOSED)
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def pump(loop: asyncio.AbstractEventLoop, source: Stream, sink: Stream) -> None:
+    """Carry bytes one way, to the end; the end, too."""
+    while data := await recv_some(loop, source, CHUNK):
+        await send_all(loop, sink, data)
+    while True:
+        try:
+            sink.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            await writable(loop, sink.fileno())
+        else:
+            return

@@ -109,6 +109,7 @@ _registry = Registry(
         "tls+tcp": "spworkers.transport.tls:TLSTransport",
         "unix": "spworkers.transport.ipc:IpcTransport",
         "ws": "spworkers.transport.ws:WsTransport",
+        "wss": "spworkers.transport.ws:WssTransport",
     }
 )
 

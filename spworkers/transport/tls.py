@@ -126,22 +126,32 @@ class TLSTransport(TcpTransport):
         self.contexts = Contexts()
 
     async def dial(self, address: Address, options: Options) -> Link:
-        self.contexts.find(
-            options, "dialer", f"dial {address}"
-        )  # what is wrong with it is said before anybody is asked
+        self.check(options, "dialer", f"dial {address}")
         return await super().dial(address, options)
 
     async def listen(self, address: Address, options: Options, inherited: int | None = None) -> Acceptor:
-        try:
-            self.contexts.find(options, "listener", f"listen {address}")
-        except SPError as error:
-            if inherited is None:
-                raise
-            # Our predecessor could use it: perhaps the files are being renewed just now. Each connection looks again.
-            _log.error("listen %s: %s; connections fail until that is mended", address, error)
+        self.check(options, "listener", f"listen {address}", lenient=inherited is not None)
         return await super().listen(address, options, inherited)
 
-    def link(self, sock: socket.socket, address: TcpAddress, options: Options, *, accepted: bool) -> Link:
+    def check(self, options: Options, side: Side, doing: str, *, lenient: bool = False) -> None:
+        """Say what is wrong with TLS-CONFIG before anybody is asked for anything.
+
+        Args:
+            options, side, doing: as in `Contexts.find`.
+            lenient: our predecessor could use it: perhaps the files are being renewed just now, and each connection
+                looks again. So it is only logged.
+
+        Raises:
+            TLSNoConfigError, TLSNoCertError, BadValueError: as `Contexts.find`.
+        """
+        try:
+            self.contexts.find(options, side, doing)
+        except SPError as error:
+            if not lenient:
+                raise
+            _log.error("%s; connections fail until that is mended", error)
+
+    def link(self, sock: socket.socket, address: TcpAddress, options: Options, *, accepted: bool) -> TLSLink:
         return TLSLink(make_link(sock, options), **self.security(address, options, accepted=accepted))
 
     def security(self, address: TcpAddress, options: Options, *, accepted: bool) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""WebSockets: `ws://HOST:PORT/PATH`.
+"""WebSockets: `ws://HOST:PORT/PATH`, and over TLS `wss://HOST:PORT/PATH`.
 
-Hosts and ports as in tcp, whose transport does the connecting; without a port it is 80. No path is `/`. Dialled, an
-address may have a query, which the listener's side finds in HTTP-REQUEST; a listener has a path only.
+Hosts and ports as in tcp, whose transport does the connecting; without a port it is 80, or 443. No path is `/`.
+Dialled, an address may have a query, which the listener's side finds in HTTP-REQUEST; a listener has a path only. TLS
+is that of tls+tcp: TLS-CONFIG, certificates, names.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.asgiapp import ASGIApp
 from spworkers.transport.base import Acceptor, Address, Link, Options, Transport, flag, whole
 from spworkers.transport.tcp import TcpAddress
+from spworkers.transport.tls import Side, TLSTransport
 from spworkers.transport.wslink import ClientLink, ServerLink
 from spworkers.transport.wsmux import MuxAcceptor
 
-__all__ = ["ASGIApp", "WsAddress", "WsTransport"]
+__all__ = ["ASGIApp", "WsAddress", "WsTransport", "WssTransport"]
 
 DEFAULT_MAX_SIZE: Final = 1 << 20
 """MAX-RCV-SIZE where nobody has said it."""
@@ -83,10 +85,11 @@ class WsTransport(Transport):
 
     async def dial(self, address: Address, options: Options) -> Link:
         assert isinstance(address, WsAddress)
+        self._check(options, "dialer", f"dial {address}")
         sock = await tcp.connect(address.where)
         try:
-            tcp.prepare(sock, options)
-            return ClientLink(sock, self._uri(address), _max_size(options), **tcp.ends(sock))
+            more = self._secured(sock, address, options, accepted=False)
+            return ClientLink(sock, self._uri(address), _max_size(options), **more)
         except OSError as error:  # it was reset in between
             sock.close()
             raise from_os_error(error, f"dial {address}") from error
@@ -99,13 +102,21 @@ class WsTransport(Transport):
         if isinstance(server, str):
             make = functools.partial(self._link, path=address.path, options=options)
             return await MuxAcceptor.listen(server, address.path, address.url, make)
+        self._check(options, "listener", f"listen {address}", inherited is not None)
         sock = await tcp.bind(address.where, inherited)
         bound = f"{self.scheme}://{tcp.text_of(sock.getsockname())}{address.path}"
-        return SocketAcceptor(sock, bound, functools.partial(self._accepted, path=address.path, options=options))
+        return SocketAcceptor(sock, bound, functools.partial(self._accepted, address=address, options=options))
 
-    def _accepted(self, sock: socket.socket, path: str, options: Options) -> Link:
+    def _accepted(self, sock: socket.socket, address: WsAddress, options: Options) -> Link:
+        return self._link(sock, address.path, options, **self._secured(sock, address, options, accepted=True))
+
+    def _check(self, options: Options, side: Side, doing: str, lenient: bool = False) -> None:
+        """Whether a connection could be made safe. `lenient`: a predecessor's could; then that is only logged."""
+
+    def _secured(self, sock: socket.socket, address: WsAddress, options: Options, *, accepted: bool) -> dict[str, Any]:
+        """What a link of a connected socket is made of, but for what is particular to its side."""
         tcp.prepare(sock, options)
-        return self._link(sock, path, options, **tcp.ends(sock))
+        return tcp.ends(sock)
 
     def _link(self, sock: socket.socket, path: str, options: Options, **more: Any) -> ServerLink:
         check_origin = functools.partial(flag, options, "WEBSOCKET-CHECKORIGIN", True)
@@ -115,6 +126,27 @@ class WsTransport(Transport):
         where = address.where
         host = where.host if where.host not in ("", "0.0.0.0", "::") else "localhost"  # noqa: S104 - as tcp dials them
         return WebSocketURI(self.scheme == "wss", host, where.port, address.path, address.query)
+
+
+class WssTransport(WsTransport):
+    """WebSockets over TLS over TCP."""
+
+    dialer_options = WsTransport.dialer_options | {"TLS-CONFIG"}
+    listener_options = WsTransport.listener_options | {"TLS-CONFIG"}
+    pipe_options = WsTransport.pipe_options | {"TLS-STATE"}
+
+    default_port = 443
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__(scheme)
+        self._tls = TLSTransport(scheme)
+
+    def _check(self, options: Options, side: Side, doing: str, lenient: bool = False) -> None:
+        self._tls.check(options, side, doing, lenient=lenient)
+
+    def _secured(self, sock: socket.socket, address: WsAddress, options: Options, *, accepted: bool) -> dict[str, Any]:
+        tls = self._tls.link(sock, address.where, options, accepted=accepted)
+        return {"local": tls.local, "remote": tls.remote, "tls": tls}
 
 
 def _quoted(text: str) -> str:

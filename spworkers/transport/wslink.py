@@ -32,6 +32,7 @@ from spworkers.protocols import PROTOCOL_BY_NUMBER
 from spworkers.transport.base import Link, Reader, Writer
 from spworkers.transport.handshake import Handshake, doing_with, recv_some, send_all
 from spworkers.transport.stream import Stream
+from spworkers.transport.tls import TLSLink
 from spworkers.transport.waiting import writable
 from spworkers.transport.wshead import last_words, log, read_head
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
@@ -52,11 +53,11 @@ class WsLink(Link):
 
     Args:
         sock: connected.
-        stream: what carries the bytes, if that is not the socket itself (TLS).
+        tls: the link that comes before everything else on wss; its socket is this one.
         early: bytes that were read from it already.
     """
 
-    __slots__ = ("_code", "_early", "_reader", "_writer", "stream", "websocket")
+    __slots__ = ("_code", "_early", "_reader", "_tls", "_writer", "stream", "websocket")
 
     def __init__(
         self,
@@ -65,12 +66,14 @@ class WsLink(Link):
         *,
         local: str,
         remote: str,
-        stream: Stream | None = None,
+        tls: TLSLink | None = None,
         early: bytes = b"",
     ) -> None:
         super().__init__(sock, "ws", local=local, remote=remote)
-        self.stream: Stream = sock if stream is None else stream
+        self.stream: Stream = sock
+        """What carries the bytes: the socket, or a TLS session on it."""
         self.websocket = websocket
+        self._tls = tls
         self._early = early
         self._code = _NORMAL  # why the connection is closed
         self._reader: WsReader | None = None
@@ -89,11 +92,34 @@ class WsLink(Link):
 
     # ---- the opening handshake
 
+    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+        if self._tls is not None:
+            self.stream = await self._tls.secure(loop)
+            self.properties.update(self._tls.properties)
+        await self._open(loop, handshake)
+
+    def missing(self, handshake: Handshake) -> str:
+        if self._tls is not None and self.stream is self.sock:
+            return self._tls.missing(handshake)
+        return self._missing
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+        """Shake hands as RFC 6455 has it."""
+        raise NotImplementedError
+
+    _missing = ""
+    """What `_open` waits for."""
+
     async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
         """Write what the protocol object has to say."""
         await send_all(loop, self.stream, b"".join(self.websocket.data_to_send()))
 
     # ---- the end
+
+    def close(self) -> None:
+        if self._tls is not None:
+            self._tls.close()
+        super().close()
 
     def hang_up(self) -> None:
         reader = self._reader
@@ -180,10 +206,9 @@ class ServerLink(WsLink):
         self._path = path
         self._check_origin = check_origin
 
-    def missing(self, handshake: Handshake) -> str:
-        return "no whole request for a WebSocket"
+    _missing = "no whole request for a WebSocket"
 
-    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+    async def _open(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
         websocket = self.websocket
         assert isinstance(websocket, ServerProtocol)
         websocket.available_subprotocols = [subprotocol(handshake.own)]
@@ -224,10 +249,9 @@ class ClientLink(WsLink):
     def __init__(self, sock: socket.socket, uri: WebSocketURI, max_size: int, **more: Any) -> None:
         super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=log), **more)
 
-    def missing(self, handshake: Handshake) -> str:
-        return "no answer to the request for a WebSocket"
+    _missing = "no answer to the request for a WebSocket"
 
-    async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
+    async def _open(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
         websocket = self.websocket
         assert isinstance(websocket, ClientProtocol)
         websocket.available_subprotocols = [subprotocol(handshake.peer)]

@@ -11,14 +11,14 @@ are its UTF-8. Control frames are answered by the protocol object: what it wants
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.protocol import Protocol as WebSocket
 
-from spworkers.errors import GarbledError, InternalError, TooLongError
+from spworkers.errors import GarbledError, InternalError, SPError, TooLongError
 from spworkers.ring import Record
 from spworkers.transport.stream import Stream
 
@@ -68,7 +68,8 @@ class WsReader:
         _, websocket.max_fragment_size = limits_of(max_size)
         self._limit = max_size or LARGEST
         self._websocket = websocket
-        self._stream = stream
+        self._stream: Any = stream
+        self._knows_more = hasattr(stream, "pending")  # a BufferingStream; a socket is none
         self._writer = writer
         self._early = early
         self._message: bytearray | None = None  # its fragments so far
@@ -97,9 +98,12 @@ class WsReader:
             data = self._early or self._stream.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return []
+        except SPError as error:  # what came is no TLS, say
+            self._over, self.error = True, error
+            return []
         self.got = len(data)
         self.received += self.got
-        self._full = bool(self._early) or self.got == READ_SIZE
+        self._full = bool(self._early) or self.got == READ_SIZE or (self._knows_more and self._stream.pending)
         self._early = b""
         if data:
             self._websocket.receive_data(data)
