@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers import eventually
+from interop.interop_peers import free_port
 
 import spworkers as sp
 from spworkers.cli.macat.app import main
@@ -23,6 +25,7 @@ from spworkers.cli.macat.formats import FORMATS
 from spworkers.cli.macat.mistakes import Mistake
 from spworkers.cli.macat.options import OPTIONS
 from spworkers.cli.macat.parser import parse
+from spworkers.testing.certificates import CertificateAuthority, CertificateFiles
 
 WAIT = 20.0
 COMMAND = [sys.executable, "-m", "spworkers.cli.macat"]
@@ -434,3 +437,86 @@ def test_nobody_reads_the_output() -> None:
         eventually(lambda: pub.send(b"x") or ended.done(), WAIT)
         assert (ended.result(WAIT), process.stderr.read()) == (1, b"")
         process.stderr.close()
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[CertificateAuthority]:
+    with CertificateAuthority() as made:
+        yield made
+
+
+def flags_of(files: CertificateFiles, authority: CertificateAuthority | None = None) -> list[str]:
+    return ["-E", str(files.cert), "--key", str(files.key), *(["--cacert", str(authority.cert)] if authority else [])]
+
+
+def served(tls: sp.TLSConfig, beside: ThreadPoolExecutor) -> sp.Rep:
+    rep = sp.Rep(recv_deadline=WAIT, tls_config=tls)
+    rep.listen("tls+tcp://127.0.0.1:0")
+    beside.submit(answer, rep, b"pong")
+    return rep
+
+
+@pytest.mark.parametrize("how", ["cacert", "insecure", "both ends", "one file", "nobody's word"])
+def test_tls(
+    macat: Says, beside: ThreadPoolExecutor, authority: CertificateAuthority, how: str, tmp_path: Path
+) -> None:
+    server, client = authority.server("127.0.0.1"), authority.client("alice")
+    mutual = how in ("both ends", "one file")
+    tls = sp.TLSConfig(server.cert, server.key, authority.cert if mutual else None)
+    (tmp_path / "both.pem").write_bytes(client.cert.read_bytes() + client.key.read_bytes())
+    flags = {
+        "cacert": ["--cacert", str(authority.cert)],
+        "insecure": ["-k"],
+        "both ends": flags_of(client, authority),
+        "one file": ["--cert", str(tmp_path / "both.pem"), "--cacert", str(authority.cert), "--insecure"],
+        "nobody's word": ["--cacert", str(client.cert), "-k"],  # --cacert has precedence
+    }[how]
+    with served(tls, beside) as rep:
+        code, out, err = macat("--req", "--connect", rep.listeners[0].address, "-A", "-D", "ping", *flags)
+    if how == "nobody's word":
+        assert (code, out) == (1, b"")
+        assert err.startswith("macat: dial(tls+tcp://127.0.0.1:")
+        assert "certificate" in err
+    else:
+        assert (code, out, err) == (0, b"pong\n", "")
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls_bound(beside: ThreadPoolExecutor, authority: CertificateAuthority, mutual: bool) -> None:
+    """--cacert makes it demand certificates of those who dial."""
+    port = free_port()
+    flags = flags_of(authority.server("127.0.0.1"), authority if mutual else None)
+    arguments = ["--pull", "--bind", f"tls+tcp://127.0.0.1:{port}", "--recv-timeout", "1s", *flags]
+    code = beside.submit(main, arguments)
+    alice = authority.client("alice")
+    known = sp.TLSConfig(alice.cert, alice.key, authority.cert)
+    unknown = sp.TLSConfig(ca=authority.cert)
+    eventually(lambda: connects(port), WAIT)
+    with sp.Push(tls_config=known if mutual else unknown) as push:
+        push.dial(f"tls+tcp://127.0.0.1:{port}")
+        push.send(b"x")
+    if mutual:
+        with sp.Push(tls_config=unknown) as push, pytest.raises(sp.SPError):
+            push.dial(f"tls+tcp://127.0.0.1:{port}")
+    assert code.result(WAIT) == 0
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_certificate_that_is_none(macat: Says) -> None:
+    code, _, err = macat("--rep", "--bind", "tls+tcp://127.0.0.1:0", "--cert", __file__)
+    assert code == 1
+    assert "test_macat.py" in err
+    assert "Traceback" not in err
+
+
+def test_websockets(macat: Says, beside: ThreadPoolExecutor) -> None:
+    with sp.Rep(listen="ws://127.0.0.1:0/x", recv_deadline=WAIT) as rep:
+        beside.submit(answer, rep, b"pong")
+        assert macat("--req", "--connect", rep.listeners[0].address, "-A", "-D", "ping") == (0, b"pong\n", "")

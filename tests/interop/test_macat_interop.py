@@ -16,6 +16,7 @@ from helpers import eventually
 from interop_peers import PATIENCE, PEERS, Peer, Running, free_port
 
 import spworkers as sp
+from spworkers.testing import CertificateAuthority
 
 COMMAND = [sys.executable, "-m", "spworkers.cli.macat"]
 HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
@@ -172,3 +173,44 @@ def test_recv_timeout_and_a_peer_of_the_wrong_kind(peer: Peer, port: str) -> Non
     with theirs(peer, "push", peer.listen, f"tcp://127.0.0.1:{other_port}", "--data", "x", "--delay", "5"):
         there(f"tcp://127.0.0.1:{other_port}")
         assert ended("--pull", "-l", str(other_port), "--recv-timeout", "100ms") == (0, b"", b"")
+
+
+def test_websockets(peer: Peer, port: str) -> None:
+    """nanocat binds no path and nngcat dials none without."""
+    address = f"ws://127.0.0.1:{port}/x"
+    with macat("--rep", "--bind", address, "-D", "pong", "-A") as ours:
+        there(f"tcp://127.0.0.1:{port}")
+        with theirs(peer, "req", peer.dial, address, "--data", "ping", "--ascii") as other:
+            assert other.read(5) in (b"pong\n", b"pong")
+        assert ours.read(5) == b"ping\n"
+    address = f"ws://127.0.0.1:{free_port()}" + ("/y" if peer.name == "nngcat" else "")
+    with theirs(peer, "pull", peer.listen, address, "--raw") as other:
+        there(address.removesuffix("/y").replace("ws", "tcp"))
+        assert ended("--push", "--connect", address, "-D", "pushed") == (0, b"", b"")
+        assert other.read(6) == b"pushed"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[CertificateAuthority]:
+    with CertificateAuthority() as made:
+        yield made
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls(peer: Peer, port: str, mutual: bool, authority: CertificateAuthority) -> None:
+    if peer.name == "nanocat":
+        pytest.skip("nanocat has no TLS")
+    server, client = authority.server("localhost"), authority.client("alice")
+    trust = ["--cacert", str(authority.cert)]
+    binds = ["--cert", str(server.cert), "--key", str(server.key), *(trust if mutual else [])]
+    dials = [*trust, *(["--cert", str(client.cert), "--key", str(client.key)] if mutual else [])]
+    address = f"tls+tcp://localhost:{port}"
+    with macat("--rep", "--bind", address, "-D", "pong", "-A", *binds) as ours:
+        there(f"tcp://127.0.0.1:{port}")
+        with theirs(peer, "req", peer.dial, address, "--data", "ping", "--ascii", *dials) as other:
+            assert other.read(4) == b"pong"
+        assert ours.read(5) == b"ping\n"
+    address = f"tls+tcp://localhost:{free_port()}"
+    with theirs(peer, "rep", peer.listen, address, "--data", "pong", "--ascii", *binds):
+        there(address.removeprefix("tls+"))
+        assert ended("--req", "--connect", address, "-D", "ping", "-A", *dials) == (0, b"pong\n", b"")
