@@ -11,11 +11,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from helpers import eventually
 from sockets.kit import BOUND, ask, drops, request_id, serve, wait_pipes
-from sockets.wspeer import WsPeer, frame, request
+from sockets.wspeer import WsPeer, frame, process_of, request
 
 import spworkers as sp
 
@@ -57,17 +56,6 @@ def get(web: sp.WebServer, path: str, method: str = "GET") -> tuple[int, str, by
         connection.request(method, path)
         response = connection.getresponse()
         return response.status, response.headers["Content-Type"], response.read()
-
-
-def process_of(web: sp.WebServer) -> psutil.Process:
-    """The one that listens on its port."""
-    port = int(web.address.rpartition(":")[2])
-    for process in psutil.Process().children(recursive=True):
-        if process.name() == "spw-web":
-            for connection in process.net_connections("tcp"):
-                if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                    return process
-    raise AssertionError(f"nobody listens on {port}")
 
 
 # ---- sockets

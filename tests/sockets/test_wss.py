@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import pytest
 from helpers import eventually
 from sockets.kit import BOUND, Record, ask, drops, request_id, serve, wait_pipes
-from sockets.test_webserver import process_of
-from sockets.wspeer import WsPeer, frame, request
+from sockets.wspeer import WsPeer, frame, process_of, request
 
 import spworkers as sp
 from spworkers.testing import CertificateAuthority

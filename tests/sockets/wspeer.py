@@ -7,8 +7,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 from sockets.kit import BOUND
 from websockets.frames import Close, Frame, Opcode
+
+import spworkers as sp
 
 HEADERS = {
     "Host": "{host}",
@@ -130,3 +133,14 @@ class WsPeer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def process_of(web: sp.WebServer) -> psutil.Process:
+    """The one that listens on its port."""
+    port = int(web.address.rpartition(":")[2])
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "spw-web":
+            for connection in process.net_connections("tcp"):
+                if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                    return process
+    raise AssertionError(f"nobody listens on {port}")
