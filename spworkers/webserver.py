@@ -38,8 +38,8 @@ class WebServer(Closing):
             pub = sp.Pub(listen=web.url("/pub"))
 
     It runs in a process of its own, which is replaced when it dies, on the same port; connections of sockets are not
-    its, but live in the sockets' own processes. It answers GET and HEAD, one request on each connection. For more than
-    that, mount sockets on a server of yours: `spworkers.transport.ws.ASGIApp`.
+    its, but live in the sockets' own processes. It answers GET (and HEAD, with websockets 17 and newer), one request on
+    each connection. For more than that, mount sockets on a server of yours: `spworkers.transport.ws.ASGIApp`.
 
     Args:
         address: `http://HOST:PORT`, or `https://`; `*` for every address, port 0 for a free one.

@@ -163,7 +163,7 @@ class WebProcess:
         websocket = ServerProtocol(logger=log)
         try:
             async with self._limit():
-                head = await read_head(self.loop, stream, websocket, "request")
+                head = await read_head(self.loop, stream, websocket, "request", keep=True)
         except BadHeaderError:
             await self._send(stream, last_words(websocket))
             return

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from websockets.uri import WebSocketURI
 
-from spworkers.errors import BadAddrError, from_os_error
+from spworkers.errors import AddrInUseError, BadAddrError, from_os_error
 from spworkers.transport import tcp
 from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.asgiapp import ASGIApp
@@ -103,7 +103,10 @@ class WsTransport(Transport):
             make = functools.partial(self._link, path=address.path, options=options)
             return await MuxAcceptor.listen(server, address.path, address.url, make)
         self._check(options, "listener", f"listen {address}", inherited is not None)
-        sock = await tcp.bind(address.where, inherited)
+        try:
+            sock = await tcp.bind(address.where, inherited)
+        except AddrInUseError as error:
+            raise AddrInUseError(f"{error}; sockets of one program can share a port: sp.WebServer") from error
         bound = f"{self.scheme}://{tcp.text_of(sock.getsockname())}{address.path}"
         return SocketAcceptor(sock, bound, functools.partial(self._accepted, address=address, options=options))
 

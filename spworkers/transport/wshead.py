@@ -15,15 +15,15 @@ from spworkers.transport.handshake import recv_some
 from spworkers.transport.stream import Stream
 from spworkers.transport.wsmessages import READ_SIZE
 
-HEAD_LIMIT = 64 * 1024
-"""Bytes of a request's or an answer's head at most: eight times what nginx and Apache take by default, and little
-enough that as many as there may be handshakes hold 64 MiB."""
+HEAD_LIMIT = 32 * 1024
+"""Bytes of a request's or an answer's head at most: what nginx takes by default, and little enough that as many half
+heads as there may be handshakes are some tens of MB."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 
 log = logging.getLogger("spworkers.websocket")
-"""For protocol objects: they tell of each connection at INFO; so do we, in words of our own."""
-log.setLevel(logging.ERROR)
+"""For protocol objects: they tell of each connection, of failures with a traceback; so do we, in fewer words."""
+log.setLevel(logging.CRITICAL)
 
 
 class Head(NamedTuple):
@@ -31,7 +31,7 @@ class Head(NamedTuple):
 
     Attributes:
         event: the request or the answer.
-        raw: all bytes that were read of it.
+        raw: all bytes that were read of it, if they were to be kept.
         rest: the bytes behind it that were read as well.
     """
 
@@ -41,7 +41,13 @@ class Head(NamedTuple):
 
 
 async def read_head(
-    loop: asyncio.AbstractEventLoop, stream: Stream, websocket: WebSocket, doing: str, early: bytes = b""
+    loop: asyncio.AbstractEventLoop,
+    stream: Stream,
+    websocket: WebSocket,
+    doing: str,
+    early: bytes = b"",
+    *,
+    keep: bool = False,
 ) -> Head:
     """Wait for the peer's request or answer.
 
@@ -51,33 +57,41 @@ async def read_head(
         websocket: a fresh protocol object, which gets the head and not what is behind it.
         doing: what is being done, for errors.
         early: bytes that were read before.
+        keep: keep the bytes as they came, too.
 
     Raises:
         BadHeaderError: it is none, or too long.
         ConnResetError: the peer hung up before it was complete.
     """
-    raw = bytearray()
+    size = 0
+    tail = b""  # the last bytes, in which the end may have begun
+    kept: list[bytes] = []
     while True:
         data, early = early or await recv_some(loop, stream, READ_SIZE), b""
         if not data:
-            raise ConnResetError(f"{doing}: the peer closed the connection after {len(raw)} bytes")
-        start = max(0, len(raw) - len(_END_OF_HEAD) + 1)
-        fed = len(raw)
-        raw += data
-        end = raw.find(_END_OF_HEAD, start)
-        cut = len(raw) if end < 0 else end + len(_END_OF_HEAD)
-        websocket.receive_data(bytes(raw[fed:cut]))
+            raise ConnResetError(f"{doing}: the peer closed the connection after {size} bytes")
+        end = (tail + data).find(_END_OF_HEAD)
+        if end >= 0:
+            cut = end + len(_END_OF_HEAD) - len(tail)
+            data, early = data[:cut], data[cut:]
+        tail = (tail + data)[-len(_END_OF_HEAD) + 1 :]
+        size += len(data)
+        if keep:
+            kept.append(data)
+        try:
+            websocket.receive_data(data)
+        except UnicodeError as error:  # as ServerLink says; clients meet it here
+            raise BadHeaderError(f"{doing}: a head with bytes that are no text") from error
         for event in websocket.events_received():
             if isinstance(event, (Request, Response)):
-                return Head(event, bytes(raw[:cut]), bytes(raw[cut:]))
-        early = bytes(raw[cut:])
-        del raw[cut:]
+                return Head(event, b"".join(kept), early)
         wrong = websocket.handshake_exc
         if wrong is not None:
             said = wrong.__cause__ or wrong
             raise BadHeaderError(f"{doing}: this is no opening handshake of a WebSocket: {said}")
-        if len(raw) > HEAD_LIMIT:
+        if size > HEAD_LIMIT:
             raise BadHeaderError(f"{doing}: more than {HEAD_LIMIT} bytes, and still no end of the head")
+        data = b""  # not to be held while we wait
 
 
 def last_words(websocket: ServerProtocol) -> bytes:

@@ -233,7 +233,10 @@ class ServerLink(WsLink):
             return websocket.reject(404, f"no socket at {request.path.partition('?')[0]!a}\n")
         if self._check_origin() and not _same_origin(request):
             return websocket.reject(403, "a page of another origin may not connect\n")
-        return websocket.accept(request)
+        try:
+            return websocket.accept(request)
+        except UnicodeError:  # websockets before 17 cannot put into words what is no text in a header
+            return websocket.reject(400, "Bad Request\n")
 
 
 class ClientLink(WsLink):
