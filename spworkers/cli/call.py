@@ -9,6 +9,7 @@ import click
 
 from spworkers.cli.failures import exit_code, told
 from spworkers.cli.rendering import argument, as_json, as_text
+from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import RemoteError, SPError
 from spworkers.workers.caller import RemoteFunction
 from spworkers.workers.client import Client
@@ -27,6 +28,7 @@ __all__ = ["call"]
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]"
 )
+@tls_options
 @click.option("--json", "json_", is_flag=True, help='Print {"value": ...} or {"error": ...}.')
 def call(
     address: str,
@@ -35,6 +37,7 @@ def call(
     keywords: tuple[str, ...],
     timeout: float | None,
     json_: bool,
+    tls_config: Any,
 ) -> None:
     """Call the handler NAME of the App that is served at ADDRESS, and print what it returns.
 
@@ -43,7 +46,7 @@ def call(
     """
     given = _keywords(keywords)
     try:
-        with Client(address, timeout=timeout) as client:
+        with Client(address, timeout=timeout, tls_config=tls_config) as client:
             if name is None:
                 value: Any = client.handlers()
             else:

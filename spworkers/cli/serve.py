@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from spworkers.cli.failures import fail, told
+from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import SPError
 from spworkers.workers import origin
 from spworkers.workers.app import App
@@ -48,6 +49,7 @@ __all__ = ["serve"]
     metavar="SECONDS",
     help="At the end, wait so long for requests at hand.",
 )
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="Say where it serves as JSON.")
 def serve(target: str, listen: tuple[str, ...], drain: float, as_json: bool, **options: Any) -> None:
     """Serve the handlers of an App in worker processes.

@@ -32,6 +32,9 @@ RECORD = 16 * 1024
 READ_SIZE = 128 * 1024
 """Cipher bytes taken from the kernel at once."""
 
+_scratches: list[memoryview] = []
+"""Buffers for that, which are lent: one a thread, at most. Fresh ones would cost more than the reading."""
+
 READS = 8
 """Reads of the kernel in a row that may bring no plain byte, before others get their turn."""
 
@@ -159,12 +162,20 @@ class TLSStream:
                 return data
             if self._failure is not None:
                 raise self._failure
-            cipher = self._sock.recv(READ_SIZE)
-            if cipher:
-                self._incoming.write(cipher)
+            self._fetch()
+        raise BlockingIOError
+
+    def _fetch(self) -> None:
+        """Take cipher bytes from the kernel. BlockingIOError: there are none."""
+        scratch = _scratches.pop() if _scratches else memoryview(bytearray(READ_SIZE))
+        try:
+            got = self._sock.recv_into(scratch)
+            if got:
+                self._incoming.write(scratch[:got])
             else:
                 self._incoming.write_eof()
-        raise BlockingIOError
+        finally:
+            _scratches.append(scratch)
 
     @property
     def pending(self) -> bool:
