@@ -19,7 +19,8 @@ GRACE = 10.0
 SHM = Path("/dev/shm")
 
 # What these test lies on the wire, in shared memory or in the protocols, none of which knows which Python it runs on.
-ALIKE = ("conformance", "interop", "ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
+ALIKE = ("cli/test_bench.py", "cli/test_macat.py", "cli/test_top.py")
+ALIKE += ("conformance", "interop", "ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
 ALIKE += ("faults/test_hostile_network.py", "faults/test_death_of_a_device.py", "sockets/test_devices.py")
 
 # By this, which every descendant inherits, an orphan is found that is nobody's child any more.

@@ -45,6 +45,12 @@ def test_links_lead_somewhere(name: str) -> None:
             assert (NAMES[name].parent / target.partition("#")[0]).exists(), f"{name} links to {target}"
 
 
+def test_every_example_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text()
+    examples = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    assert sorted(set(re.findall(r"\[(\w+\.py)\]\(\.\./examples/\1\)", page))) == examples
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     for name in NAMES:
