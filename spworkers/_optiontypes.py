@@ -16,7 +16,14 @@ __all__ = ["ANY_SCHEME", "SCHEMES", "Option", "Place"]
 SCHEMES = ("inproc", "ipc", "tcp", "tls+tcp", "ws", "wss")
 """The built-in transports. A registered one of another name takes the options that every transport has."""
 
-_ALIASES = {"unix": "ipc", "abstract": "ipc"}  # nng's names of the same transport
+_ALIASES = {  # names of nng's for the same transports
+    "abstract": "ipc",
+    "tcp4": "tcp",
+    "tcp6": "tcp",
+    "tls+tcp4": "tls+tcp",
+    "tls+tcp6": "tls+tcp",
+    "unix": "ipc",
+}
 
 LARGEST = 2**63 - 1
 """What a number may be where nothing else limits it: it has to fit a control message."""

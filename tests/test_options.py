@@ -167,6 +167,8 @@ class TestTable:
             ("dialer", "wss", "MAX-RCV-SIZE NO-DELAY TLS-CONFIG"),
             ("listener", "wss", "MAX-RCV-SIZE NO-DELAY TLS-CONFIG WEBSOCKET-CHECKORIGIN"),
             ("dialer", "unix", "MAX-RCV-SIZE"),
+            ("dialer", "tcp6", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY"),
+            ("listener", "tls+tcp4", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY TLS-CONFIG"),
             ("listener", "abstract", "MAX-RCV-SIZE UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP"),
             ("dialer", "mock", "MAX-RCV-SIZE"),
             ("listener", "mock", "MAX-RCV-SIZE"),

@@ -9,6 +9,8 @@
 | a name | the first of its addresses that can be bound, IPv4 first | each of its addresses in turn |
 | port 0 | a free port | refused |
 
+`tcp4://` and `tcp6://` (and `tls+tcp4://`, `tls+tcp6://`) are the same with one version of IP only, as in nng.
+
 The bound address names the address that is really bound, with its port: `tcp://[::]:41911` for a wildcard, which says
 that the machine can be reached from outside, and which this transport dials as "this machine".
 """
@@ -33,6 +35,7 @@ KEEPALIVE_TIME = 15.0
 """Seconds of silence before a probe, and between probes, when KEEPALIVETIME is 0: the figure of mangos (and of Go)."""
 
 _LOOPBACKS = ("127.0.0.1", "::1")
+_FAMILIES = {"4": socket.AF_INET, "6": socket.AF_INET6}
 _ANY_IPV4 = "0.0.0.0"  # noqa: S104 - written out by whoever wants it
 _THIS_MACHINE = {"": _LOOPBACKS, _ANY_IPV4: ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
 # TCP_KEEPIDLE has another name on macOS, which Python knows from 3.10 on.
@@ -47,21 +50,27 @@ class TcpAddress(Address):
     Attributes:
         host: a name, an IPv4 address, an IPv6 address without its brackets, `*`, or empty.
         port: 0 to 65535.
+        family: AF_INET or AF_INET6, if it has to be that one.
     """
 
     host: str
     port: int
+    family: int = socket.AF_UNSPEC
 
 
 class TcpTransport(Transport):
-    """Streams over TCP."""
+    """Streams over TCP. A scheme that ends in 4 or 6 (`tcp4://`, as in nng) keeps to that version of IP."""
 
     dialer_options = frozenset({"KEEPALIVE", "KEEPALIVETIME", "MAX-RCV-SIZE", "NO-DELAY"})
     listener_options = dialer_options
 
     def parse(self, address: str) -> TcpAddress:
         host, port = split_host_port(address, self.rest_of(address))
-        return TcpAddress(address, host, port)
+        version = self.scheme[-1]
+        family = _FAMILIES.get(version, socket.AF_UNSPEC)
+        if family and _is_literal(host) and ipaddress.ip_address(host).version != int(version):
+            raise BadAddrError(f"{address!r}: {host} is no IPv{version} address; {self.scheme}:// keeps to those")
+        return TcpAddress(address, host, port, family)
 
     async def dial(self, address: Address, options: Options) -> Link:
         assert isinstance(address, TcpAddress)
@@ -180,18 +189,25 @@ def _port_of(url: str, text: str) -> int:
 
 
 async def _resolve_to_dial(address: TcpAddress) -> list[Target]:
+    ours = _THIS_MACHINE.get(_plain(address.host))
+    hosts = (address.host,) if ours is None else tuple(host for host in ours if _fits(address, host))
     targets: list[Target] = []
-    for host in _THIS_MACHINE.get(_plain(address.host), (address.host,)):
+    for host in hosts:
         targets += await _resolve(address, host, "dial")
     return targets
 
 
+def _fits(address: TcpAddress, ip: str) -> bool:
+    return address.family in (socket.AF_UNSPEC, socket.AF_INET6 if ":" in ip else socket.AF_INET)
+
+
 async def _resolve_to_listen(address: TcpAddress) -> list[Target]:
     if address.host in ("", "*") or _plain(address.host) == "::":
-        return [
+        both = [
             Target(socket.AF_INET6, ("::", address.port, 0, 0), f"[::]:{address.port}"),
             Target(socket.AF_INET, (_ANY_IPV4, address.port), f"{_ANY_IPV4}:{address.port}"),
         ]
+        return [target for target in both if address.family in (socket.AF_UNSPEC, target.family)]
     targets = await _resolve(address, address.host, "listen")
     return sorted(targets, key=lambda target: target.family != socket.AF_INET)
 
@@ -209,7 +225,8 @@ async def _resolve(address: TcpAddress, host: str, doing: str) -> list[Target]:
         if _is_literal(host):  # not a question for the resolver, whose answers come by way of a thread
             found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         else:
-            found = await asyncio.get_running_loop().getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, address.port, family=address.family, type=socket.SOCK_STREAM)
     except OSError as error:
         raise from_os_error(error, f"{doing} {address}") from error
     targets = [Target(family, sockaddr, text_of(sockaddr)) for family, _, _, _, sockaddr in found]
@@ -239,7 +256,7 @@ def _bind_first(address: TcpAddress, targets: list[Target]) -> socket.socket:
     refusals: list[SPError] = []
     for target in targets:
         try:
-            return _bind(target)
+            return _bind(target, only=address.family != socket.AF_UNSPEC)
         except OSError as error:
             refusals.append(from_os_error(error, f"listen {address}"))
             if not isinstance(refusals[-1], BadAddrError):
@@ -247,14 +264,14 @@ def _bind_first(address: TcpAddress, targets: list[Target]) -> socket.socket:
     raise refusals[-1]
 
 
-def _bind(target: Target) -> socket.socket:
+def _bind(target: Target, only: bool) -> socket.socket:
     sock = socket.socket(target.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if target.sockaddr[0] == "::":
             # Its default is the machine's business (net.ipv6.bindv6only); what [::] means to us is not.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
         sock.bind(target.sockaddr)
         sock.listen(BACKLOG)
     except BaseException:

@@ -14,7 +14,7 @@ from spworkers.transport.base import flag, seconds, whole
 from spworkers.transport.registry import Registry, targets
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "ipc", "unix", "abstract", "inproc"])
+@pytest.mark.parametrize("scheme", ["tcp", "tcp4", "tcp6", "tls+tcp6", "ipc", "unix", "abstract"])
 def test_the_built_in_schemes(scheme: str) -> None:
     transport = transport_for(f"{scheme}://whatever")
     assert transport.scheme == scheme

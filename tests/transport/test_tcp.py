@@ -546,3 +546,52 @@ async def test_what_cannot_be_inherited() -> None:
         await TCP.listen(TCP.parse("tcp://127.0.0.1:0"), {}, read)
     with pytest.raises(OSError):
         os.fstat(read)
+
+
+# --- One version of IP
+
+TCP4, TCP6 = TcpTransport("tcp4"), TcpTransport("tcp6")
+
+
+@pytest.mark.parametrize(
+    ("transport", "address"),
+    [
+        (TCP4, "tcp4://[::1]:80"),
+        (TCP4, "tcp4://[::]:80"),
+        (TCP6, "tcp6://127.0.0.1:80"),
+        (TCP6, "tcp6://0.0.0.0:80"),
+    ],
+)
+def test_an_address_of_the_other_version(transport: TcpTransport, address: str) -> None:
+    with pytest.raises(BadAddrError, match=rf"is no IPv{transport.scheme[-1]} address; {transport.scheme}:// keeps to"):
+        transport.parse(address)
+
+
+@on_loops
+async def test_tcp4_is_ipv4_whatever_the_host() -> None:
+    for host in ("127.0.0.1", "localhost", "*", ""):
+        acceptor = await TCP4.listen(TCP4.parse(f"tcp4://{host}:0"), {})
+        assert acceptor.address.startswith("tcp4://")
+        port = acceptor.address.rpartition(":")[2]
+        for dialled in ("127.0.0.1", "localhost", ""):
+            ours, theirs = await connect(TCP4, f"tcp4://{dialled}:{port}", acceptor)
+            assert ours.sock.family == theirs.sock.family == socket.AF_INET
+            ours.close()
+            theirs.close()
+        acceptor.close()
+
+
+@needs_ipv6
+@on_loops
+async def test_tcp6_is_ipv6_only() -> None:
+    for host in ("[::1]", "*", "[::]", ""):
+        acceptor = await TCP6.listen(TCP6.parse(f"tcp6://{host}:0"), {})
+        port = acceptor.address.rpartition(":")[2]
+        for dialled in ("[::1]", "", "[::]"):
+            ours, theirs = await connect(TCP6, f"tcp6://{dialled}:{port}", acceptor)
+            assert ours.sock.family == theirs.sock.family == socket.AF_INET6
+            ours.close()
+            theirs.close()
+        with pytest.raises(ConnRefusedError):  # where tcp:// would listen for both
+            await TCP4.dial(TCP4.parse(f"tcp4://127.0.0.1:{port}"), {})
+        acceptor.close()
