@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -73,7 +74,8 @@ class Service:
     def ready(self) -> None:
         """Tell the user's process that requests are being served; from now on others of this user may look, too."""
         if ABSTRACT:
-            self._open_desk()
+            with contextlib.suppress(OSError):  # no room, or a sandbox: then nobody looks, and all else is as ever
+                self._open_desk()
         self._user.put({"t": "ready", "pid": os.getpid()})
 
     def close(self) -> None:

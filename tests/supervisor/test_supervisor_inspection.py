@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from spworkers.channel import Channel
+from spworkers.supervisor import service
 from spworkers.supervisor.inspection import PATIENCE, Inspections
+from spworkers.supervisor.loop import Loop
 
 
 @dataclass
@@ -131,3 +135,19 @@ def test_one_answer_is_for_all_who_look(world: World) -> None:
     for timer in world.loop.timers:
         timer.call()  # too late: they are answered
     assert len(world.told) == 2
+
+
+def test_without_a_claim_socket_all_else_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox may forbid it, or the descriptors be used up."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(service, "ClaimDesk", refused)
+    ours, theirs = Channel.pair()
+    with ours:
+        supervisor = service.Service(Loop(), theirs)
+        supervisor.ready()
+        message, _ = ours.recv()
+        assert message["t"] == "ready"
+        supervisor.close()
