@@ -8,7 +8,7 @@ from typing import Any
 import spworkers
 
 project = "spworkers"
-author = "spworkers contributors"
+author = project_copyright = "spworkers contributors"
 version = release = spworkers.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
