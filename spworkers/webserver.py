@@ -46,7 +46,7 @@ class WebServer(Closing):
         pages: path → what to show there: a string (HTML), bytes, or either with its content type.
         static: path → a file, or a folder, whose files are shown below that path (`index.html` for a folder itself).
         tls_config: for https, as of a listener. The sockets need none.
-        handshake_timeout: seconds for a request, and for each part of an answer.
+        handshake_timeout: seconds for a request, and for each part of an answer; 0: no limit.
         name: what to call it in `repr` and logs.
 
     Raises:

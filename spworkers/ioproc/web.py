@@ -34,7 +34,7 @@ from spworkers.ioproc.pages import Answer, Pages, refusal
 from spworkers.transport import tcp
 from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.base import Link
-from spworkers.transport.handshake import TIMEOUT, recv_some, send_all
+from spworkers.transport.handshake import recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import Contexts, TLSLink
 from spworkers.transport.waiting import Limit, writable
@@ -235,7 +235,7 @@ class WebProcess:
             await send_all(self.loop, stream, data)
 
     def _limit(self) -> Limit:
-        return Limit(self.loop, self.timeout or TIMEOUT, lambda: ConnTimeoutError("too slow"))
+        return Limit(self.loop, self.timeout, lambda: ConnTimeoutError("too slow"))
 
 
 async def relay(loop: asyncio.AbstractEventLoop, one: Stream, other: Stream) -> None:

@@ -1,4 +1,4 @@
-"""A page in Chromium talks to a REP and a SUB by the plain WebSocket API of browsers."""
+"""A page in Chromium talks to a REP and a SUB by the plain WebSocket API of browsers, over ws and wss."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from helpers import eventually
 from sockets.kit import BOUND, Record, background
 
 import spworkers as sp
+from spworkers.testing import CertificateAuthority
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -30,8 +31,9 @@ PATIENCE = 60.0
 PAGE = """<!doctype html>
 <script>
 const text = new TextEncoder(), words = new TextDecoder();
+const scheme = location.protocol.replace("http", "ws").replace(":", "");
 const open = (path, protocol) => {
-  const socket = new WebSocket(`ws://${location.host}${path}`, `${protocol}.sp.nanomsg.org`);
+  const socket = new WebSocket(`${scheme}://${location.host}${path}`, `${protocol}.sp.nanomsg.org`);
   socket.binaryType = "arraybuffer";
   return socket;
 };
@@ -54,7 +56,7 @@ told.onopen = () => {
   sub.onmessage = ({data}) => tell(`heard ${data.byteLength}`);
   const wrong = open("/rep", "pub");            // is refused where it does not fit
   wrong.onclose = ({code}) => tell(`refused ${code}`);
-  const foreign = new WebSocket(`ws://localhost:${location.port}/rep`, "rep.sp.nanomsg.org");
+  const foreign = new WebSocket(`${scheme}://localhost:${location.port}/rep`, "rep.sp.nanomsg.org");
   foreign.onclose = ({code}) => tell(`foreign ${code}`);
   const big = open("/rep", "rep");              // and told what it did wrong
   big.onopen = () => big.send(new Uint8Array(2000000));
@@ -84,6 +86,7 @@ def browse(url: str, folder: Path) -> subprocess.Popen[bytes]:
         "--disable-component-update",
         "--disable-sync",
         f"--user-data-dir={folder / 'profile'}",
+        "--ignore-certificate-errors",  # ours are of an authority that it does not know
         "--remote-debugging-port=0",  # without it, headless Chromium ends when the page is loaded
     ]
     assert CHROMIUM is not None
@@ -104,9 +107,20 @@ def end(browser: subprocess.Popen[bytes]) -> None:
     browser.wait(BOUND)
 
 
-def test_a_page_talks_to_rep_and_sub(folder: Path) -> None:
+def served_by(ca: CertificateAuthority) -> sp.TLSConfig:
+    files = ca.server()
+    return sp.TLSConfig(files.cert, files.key)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_page_talks_to_rep_and_sub(scheme: str, folder: Path) -> None:
     with (
-        sp.WebServer(pages={"/": PAGE}) as web,
+        CertificateAuthority() as ca,
+        sp.WebServer(
+            f"{scheme}://127.0.0.1:0",
+            pages={"/": PAGE},
+            tls_config=served_by(ca) if scheme == "https" else None,
+        ) as web,
         sp.Pull(listen=web.url("/told")) as told,
         sp.Rep(listen=web.url("/rep")) as rep,
         sp.Sub(listen=web.url("/sub"), subscribe=[b""]) as sub,

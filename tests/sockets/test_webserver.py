@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers import eventually
 from sockets.kit import BOUND, ask, drops, request_id, serve, wait_pipes
@@ -173,6 +174,23 @@ def test_a_closed_web_server_leaves_its_port_and_the_connections(web: sp.WebServ
             late.dial(web.url("/x"))
         with sp.WebServer(web.address) as another:
             assert another.address == web.address
+
+
+def test_nothing_is_left_of_connections_that_have_gone(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep:
+        with WsPeer.open(web.url("/x"), "rep"):
+            wait_pipes(rep)
+        wait_pipes(rep, 0)
+        server = process_of(web)
+        supervisor = server.parent()
+        assert supervisor is not None
+        everybody = [server, supervisor, psutil.Process(rep.stats()["pid"])]
+        before = [process.num_fds() for process in everybody]
+        for turn in range(50):
+            with WsPeer(web.url("/x" if turn % 2 else "/y")) as peer:
+                assert peer.ask("rep")[0] == (101 if turn % 2 else 404)
+        wait_pipes(rep, 0)
+        eventually(lambda: [process.num_fds() for process in everybody] == before, BOUND)
 
 
 # ---- pages and files
