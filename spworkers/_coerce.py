@@ -10,6 +10,7 @@ import numbers
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["COERCE", "Kind", "Seconds", "seconds"]
@@ -17,8 +18,12 @@ __all__ = ["COERCE", "Kind", "Seconds", "seconds"]
 Seconds: TypeAlias = float | timedelta | None
 """A time as users may give it: seconds, a timedelta, or None where that means something."""
 
-Kind = Literal["bool", "int", "mode", "seconds", "bytes", "tls", "object"]
+Kind = Literal["bool", "int", "mode", "seconds", "bytes", "headers", "tls", "object"]
 """What an option's value is: `mode` are permission bits, `object` is read only and made by the library."""
+
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+_OURS = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -77,6 +82,20 @@ def _tls(value: Any) -> Any:
     )
 
 
+def _headers(value: Any) -> Mapping[str, str]:
+    """Header fields of a request, those aside that the handshake needs for itself."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"wants a mapping of names to values, not {_say(value)}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"has {_say(name)}, which is no name of a header field")
+        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"has {name!r}, which the handshake sets by itself")
+        if not isinstance(text, str) or not _FIELD.fullmatch(text):  # not shown: it is a secret, often
+            raise ValueError(f"has a value of {name!r} that is no text of one line")
+    return MappingProxyType(dict(value))  # a change in place would have no effect
+
+
 def _object(value: Any) -> Any:
     return value
 
@@ -92,6 +111,7 @@ COERCE: dict[Kind, Callable[[Any], Any]] = {
     "mode": _int,
     "seconds": seconds,
     "bytes": _bytes,
+    "headers": _headers,
     "tls": _tls,
     "object": _object,
 }

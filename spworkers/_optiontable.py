@@ -5,6 +5,8 @@ Types, defaults and places are those of mangos, but for the defects of mangos th
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from spworkers._optiontypes import ANY_SCHEME, SCHEMES, Option, Place
 from spworkers.protocols import PROTOCOLS
 
@@ -306,6 +308,14 @@ TABLE = [
         True,
         _on(sockets=_EVERY, listeners="ws wss"),
         "A browser's request whose Origin is another host than ours is refused (403).",
+    ),
+    Option(
+        "WEBSOCKET-HEADERS",
+        "headers",
+        MappingProxyType({}),
+        _on(sockets=_EVERY, dialers="ws wss"),
+        "Header fields that a dialer adds to its request, such as Authorization; the listener's side finds them in"
+        " HTTP-REQUEST.",
     ),
     Option(
         "HANDSHAKE-TIMEOUT",

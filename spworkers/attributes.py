@@ -7,11 +7,14 @@ SUBSCRIBE and UNSUBSCRIBE are missing: they can only be set, and are methods.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
 
 from spworkers.errors import BadOptionError
 from spworkers.options import OPTIONS, Seconds, option_name, places
+
+if TYPE_CHECKING:
+    from spworkers.httprequest import HTTPRequest
 
 __all__ = [
     "ContextAttributes",
@@ -68,6 +71,10 @@ class Number(OptionAttribute[int, int]):
 
 class MaybeNumber(OptionAttribute["int | None", "int | None"]):
     """A whole number, or None while it was not set."""
+
+
+class Headers(OptionAttribute[Mapping[str, str], Mapping[str, str]]):
+    """Header fields by name."""
 
 
 class TLS(OptionAttribute[Any, Any]):
@@ -142,6 +149,7 @@ class SocketAttributes(Attributes):
     unix_ipc_owner = MaybeNumber("UNIX-IPC-OWNER")
     unix_ipc_group = MaybeNumber("UNIX-IPC-GROUP")
     websocket_checkorigin = Flag("WEBSOCKET-CHECKORIGIN")
+    websocket_headers = Headers("WEBSOCKET-HEADERS")
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
     max_pipes = Number("MAX-PIPES")
     max_handshakes = Number("MAX-HANDSHAKES")
@@ -176,6 +184,7 @@ class DialerAttributes(Attributes):
     reconnect_time = Time("RECONNECT-TIME")
     max_reconnect_time = Time("MAX-RECONNECT-TIME")
     dial_asynch = Flag("DIAL-ASYNCH")
+    websocket_headers = Headers("WEBSOCKET-HEADERS")
     handshake_timeout = Time("HANDSHAKE-TIMEOUT")
 
 
@@ -207,7 +216,7 @@ class PipeAttributes(Attributes):
     local_addr: ReadOnly[Any] = ReadOnly("LOCAL-ADDR")
     remote_addr: ReadOnly[Any] = ReadOnly("REMOTE-ADDR")
     tls_state: ReadOnly[Any] = ReadOnly("TLS-STATE")
-    http_request: ReadOnly[Any] = ReadOnly("HTTP-REQUEST")
+    http_request: ReadOnly[HTTPRequest] = ReadOnly("HTTP-REQUEST")
     peer_pid: ReadOnly[int] = ReadOnly("PEER-PID")
     peer_uid: ReadOnly[int] = ReadOnly("PEER-UID")
     peer_gid: ReadOnly[int] = ReadOnly("PEER-GID")
@@ -223,6 +232,7 @@ class PipeAttributes(Attributes):
     unix_ipc_owner: ReadOnly[int | None] = ReadOnly("UNIX-IPC-OWNER")
     unix_ipc_group: ReadOnly[int | None] = ReadOnly("UNIX-IPC-GROUP")
     websocket_checkorigin: ReadOnly[bool] = ReadOnly("WEBSOCKET-CHECKORIGIN")
+    websocket_headers: ReadOnly[Mapping[str, str]] = ReadOnly("WEBSOCKET-HEADERS")
     handshake_timeout: ReadOnly[float] = ReadOnly("HANDSHAKE-TIMEOUT")
     max_pipes: ReadOnly[int] = ReadOnly("MAX-PIPES")
     max_handshakes: ReadOnly[int] = ReadOnly("MAX-HANDSHAKES")
@@ -255,6 +265,7 @@ class SocketKeywords(TypedDict, total=False):
     unix_ipc_owner: int | None
     unix_ipc_group: int | None
     websocket_checkorigin: bool
+    websocket_headers: Mapping[str, str]
     handshake_timeout: Seconds
     max_pipes: int
     max_handshakes: int

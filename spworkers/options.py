@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from spworkers._coerce import Seconds, seconds
@@ -119,6 +120,8 @@ def kept_as(name: str, canonical: Any) -> tuple[str, Any]:
 
 def as_wire(canonical: Any) -> Any:
     """A canonical value as plain data, as which it crosses to another process."""
+    if isinstance(canonical, MappingProxyType):
+        return dict(canonical)
     to_wire = getattr(canonical, "to_wire", None)
     return canonical if to_wire is None else to_wire()
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -164,6 +165,13 @@ MATRIX: dict[str, Row] = {
     "UNIX-IPC-OWNER": Row(None, EVERY, listeners="ipc", **NUMBER_OR_NONE),
     "UNIX-IPC-GROUP": Row(None, EVERY, listeners="ipc", **NUMBER_OR_NONE),
     "WEBSOCKET-CHECKORIGIN": Row(True, EVERY, listeners="ws wss", **FLAG),
+    "WEBSOCKET-HEADERS": Row(  # ours; nng has it
+        MappingProxyType({}),
+        EVERY,
+        dialers="ws wss",
+        good=(({"Cookie": "x"}, MappingProxyType({"Cookie": "x"})), ({}, MappingProxyType({}))),
+        bad=(*JUNK, 1, True, None, {"Host": "x"}, {"a": "b\nc"}, {"a b": "c"}),
+    ),
     "HANDSHAKE-TIMEOUT": Row(10.0, EVERY, dialers=SCHEMES, listeners=SCHEMES, **ENDLESS),
     "MAX-PIPES": Row(0, EVERY, listeners=SCHEMES, **NATURAL),  # ours, as the next two
     "MAX-HANDSHAKES": Row(1024, EVERY, listeners=SCHEMES, good=((1, 1), (5, 5)), bad=(*JUNK, 0, -1, 1.0, None, True)),
@@ -233,6 +241,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
             "tcp": "tcp://127.0.0.1:0",
             "ipc": f"ipc://{tmp_path_factory.mktemp('matrix')}/s",
             "inproc": inproc(),
+            "ws": "ws://127.0.0.1:0/",
         }
         for scheme, address in addresses.items():
             rep, req = stack.enter_context(sp.Rep()), stack.enter_context(sp.Req())
@@ -243,7 +252,10 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
             found.append(Site("dialer", scheme, dialer, "req"))
             found.append(Site("dialer's pipe", scheme, req.pipes[0], "req"))
             found.append(Site("listener's pipe", scheme, rep.pipes[0]))
-        for scheme in ("tls+tcp", "ws", "wss"):  # no handle can be made yet: what handles ask for their values
+        for scheme in (
+            "tls+tcp",
+            "wss",
+        ):  # what handles ask for their values; handles need an authority
             socket = OptionValues(Place("socket", "req"))
             dialer, listener = (OptionValues(Place(kind, scheme), socket) for kind in ("dialer", "listener"))
             found.append(Site("listener", scheme, listener))
@@ -260,7 +272,7 @@ SEED = (
 )
 NEWER = (
     "FAIL-NO-PEERS PEER-PID PEER-UID PEER-GID UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP WEBSOCKET-CHECKORIGIN"
-    " HANDSHAKE-TIMEOUT MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE"
+    " HANDSHAKE-TIMEOUT MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE WEBSOCKET-HEADERS"
 )
 
 
@@ -288,7 +300,7 @@ def test_readable_exactly_where_it_should_be(sites: list[Site], name: str) -> No
         if not site.shows(row):
             wrong.append(f"{site}: readable ({found!r})")
         elif row.pipes and site.attributes:
-            expected = int if name.startswith("PEER") else str
+            expected = int if name.startswith("PEER") else sp.HTTPRequest if name == "HTTP-REQUEST" else str
             if type(found) is not expected:
                 wrong.append(f"{site}: {found!r} is no {expected.__name__}")
         elif row.pipes == "" and (found != site.default(row, name) or type(found) is not type(site.default(row, name))):

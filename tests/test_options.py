@@ -6,6 +6,7 @@ import math
 from datetime import datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from spworkers.attributes import (
     ContextAttributes,
     DialerAttributes,
     Flag,
+    Headers,
     ListenerAttributes,
     MaybeNumber,
     Number,
@@ -92,7 +94,7 @@ CONTEXTS = {
 EVERY_SOCKET = set(
     "RAW MAX-RCV-SIZE RECONNECT-TIME MAX-RECONNECT-TIME DIAL-ASYNCH LINGER HANDSHAKE-TIMEOUT BYTE-BUDGET TLS-CONFIG"
     " KEEPALIVE KEEPALIVETIME NO-DELAY UNIX-IPC-CHMOD UNIX-IPC-OWNER UNIX-IPC-GROUP WEBSOCKET-CHECKORIGIN"
-    " MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE".split()
+    " WEBSOCKET-HEADERS MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE".split()
 )
 ADMISSION = "MAX-PIPES MAX-HANDSHAKES ACCEPT-RATE"
 DEFAULTS = {
@@ -114,6 +116,7 @@ DEFAULTS = {
     "HANDSHAKE-TIMEOUT": 10.0,
     "BYTE-BUDGET": 64 * 1024 * 1024,
     "WEBSOCKET-CHECKORIGIN": True,
+    "WEBSOCKET-HEADERS": MappingProxyType({}),
     "BEST-EFFORT": False,
     "FAIL-NO-PEERS": False,
 }
@@ -162,9 +165,9 @@ class TestTable:
             ("listener", "tcp", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY"),
             ("dialer", "tls+tcp", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY TLS-CONFIG"),
             ("listener", "tls+tcp", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY TLS-CONFIG"),
-            ("dialer", "ws", "MAX-RCV-SIZE NO-DELAY"),
+            ("dialer", "ws", "MAX-RCV-SIZE NO-DELAY WEBSOCKET-HEADERS"),
             ("listener", "ws", "MAX-RCV-SIZE NO-DELAY WEBSOCKET-CHECKORIGIN"),
-            ("dialer", "wss", "MAX-RCV-SIZE NO-DELAY TLS-CONFIG"),
+            ("dialer", "wss", "MAX-RCV-SIZE NO-DELAY TLS-CONFIG WEBSOCKET-HEADERS"),
             ("listener", "wss", "MAX-RCV-SIZE NO-DELAY TLS-CONFIG WEBSOCKET-CHECKORIGIN"),
             ("dialer", "unix", "MAX-RCV-SIZE"),
             ("dialer", "tcp6", "MAX-RCV-SIZE KEEPALIVE KEEPALIVETIME NO-DELAY"),
@@ -325,6 +328,38 @@ class TestValues:
         with pytest.raises(BadValueError, match="module:function"):
             validate("TLS-CONFIG", value, REP)
 
+    def test_headers(self) -> None:
+        place = Place("dialer", "ws")
+        given = {"Authorization": "Bearer x", "X-Empty": "", "x-latin": "\xe4\t"}
+        found = validate("WEBSOCKET-HEADERS", given, place)
+        assert found == given
+        given["Authorization"] = "changed"
+        assert found["Authorization"] == "Bearer x"
+        with pytest.raises(TypeError):
+            found["Authorization"] = "changed"
+
+    @pytest.mark.parametrize(
+        ("value", "says"),
+        [
+            (None, "wants a mapping"),
+            ([("a", "b")], "wants a mapping"),
+            ({"": "x"}, "no name"),
+            ({"a b": "x"}, "no name"),
+            ({"a:": "x"}, "no name"),
+            ({1: "x"}, "no name"),
+            ({"a": "secret\r\nX: y"}, "no text of one line"),
+            ({"a": "\N{SNOWMAN}"}, "no text of one line"),
+            ({"a": b"x"}, "no text of one line"),
+            ({"HOST": "x"}, "by itself"),
+            ({"Upgrade": "x"}, "by itself"),
+            ({"sec-websocket-key": "x"}, "by itself"),
+        ],
+    )
+    def test_what_are_no_headers(self, value: Any, says: str) -> None:
+        with pytest.raises(BadValueError, match=says) as caught:
+            validate("WEBSOCKET-HEADERS", value, Place("dialer", "ws"))
+        assert "secret" not in str(caught.value)
+
     @pytest.mark.parametrize("value", [1 << 16, 1 << 30])
     def test_byte_budget_only_when_the_socket_is_made(self, value: int) -> None:
         assert validate("BYTE-BUDGET", value, REQ, creating=True) == value
@@ -480,7 +515,7 @@ def descriptor_class(option: Option, kind: str) -> type:
         return ReadOnly
     if option.kind == "int" or option.kind == "mode":
         return MaybeNumber if option.default is None else Number
-    return {"seconds": Time, "bool": Flag, "tls": TLS}[option.kind]
+    return {"seconds": Time, "bool": Flag, "headers": Headers, "tls": TLS}[option.kind]
 
 
 class TestAttributes:
@@ -527,7 +562,14 @@ class TestAttributes:
         assert {cls.__name__ for cls in HANDLES.values()} < set(attributes.__all__)
 
 
-KEYWORD_TYPES = {"seconds": "Seconds", "bool": "bool", "int": "int", "mode": "int", "tls": "Any"}
+KEYWORD_TYPES = {
+    "seconds": "Seconds",
+    "bool": "bool",
+    "int": "int",
+    "mode": "int",
+    "headers": "Mapping[str, str]",
+    "tls": "Any",
+}
 
 
 class TestDeclaredOnce:

@@ -55,7 +55,7 @@ class WsAddress(Address):
 class WsTransport(Transport):
     """WebSockets over TCP."""
 
-    dialer_options = frozenset({"MAX-RCV-SIZE", "NO-DELAY"})
+    dialer_options = frozenset({"MAX-RCV-SIZE", "NO-DELAY", "WEBSOCKET-HEADERS"})
     listener_options = frozenset({"MAX-RCV-SIZE", "NO-DELAY", "WEBSOCKET-CHECKORIGIN"})
     pipe_options = Transport.pipe_options | {"HTTP-REQUEST"}
 
@@ -89,7 +89,7 @@ class WsTransport(Transport):
         sock = await tcp.connect(address.where)
         try:
             more = self._secured(sock, address, options, accepted=False)
-            return ClientLink(sock, self._uri(address), _max_size(options), **more)
+            return ClientLink(sock, self._uri(address), _max_size(options), _headers(options), **more)
         except OSError as error:  # it was reset in between
             sock.close()
             raise from_os_error(error, f"dial {address}") from error
@@ -156,6 +156,11 @@ def _quoted(text: str) -> str:
     """Percent-encoded where that was not done already."""
     broken = re.search(r"%(?![0-9A-Fa-f]{2})", text)
     return urllib.parse.quote(text.replace("%", "%25") if broken else text, safe=_SAFE)
+
+
+def _headers(options: Options) -> dict[str, str]:
+    value = options.get("WEBSOCKET-HEADERS")
+    return value if isinstance(value, dict) else {}
 
 
 def _max_size(options: Options) -> int:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import socket
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -245,12 +245,16 @@ class ClientLink(WsLink):
     Args:
         uri: what was dialled.
         max_size: MAX-RCV-SIZE in bytes; 0: any.
+        headers: WEBSOCKET-HEADERS.
     """
 
-    __slots__ = ()
+    __slots__ = ("_headers",)
 
-    def __init__(self, sock: socket.socket, uri: WebSocketURI, max_size: int, **more: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, uri: WebSocketURI, max_size: int, headers: Mapping[str, str], **more: Any
+    ) -> None:
         super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=log), **more)
+        self._headers = headers
 
     _missing = "no answer to the request for a WebSocket"
 
@@ -259,6 +263,8 @@ class ClientLink(WsLink):
         assert isinstance(websocket, ClientProtocol)
         websocket.available_subprotocols = [subprotocol(handshake.peer)]
         request = websocket.connect()
+        for name, value in self._headers.items():
+            request.headers[name] = value
         websocket.send_request(request)
         await self._send(loop)
         doing = doing_with(self.remote)

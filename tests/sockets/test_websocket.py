@@ -236,6 +236,15 @@ def test_a_dialer_knows_its_own_request(rep: sp.Rep) -> None:
             req.pipes[0].tls_state
 
 
+def test_a_dialer_adds_headers_of_its_own(rep: sp.Rep) -> None:
+    with sp.Req(websocket_headers={"Authorization": "Bearer of all"}) as req:
+        req.dial(where(rep))
+        assert rep.pipes[0].http_request.header("authorization") == "Bearer of all"
+        assert req.pipes[0].websocket_headers == {"Authorization": "Bearer of all"}
+    with sp.Req() as req, pytest.raises(sp.BadProtoError, match="403"):
+        req.dial(where(rep), websocket_headers={"Origin": "http://evil.example"})
+
+
 # ---- messages
 
 

@@ -33,7 +33,7 @@ def server(sock: socket.socket, early: bytes = b"") -> ServerLink:
 
 
 def client(sock: socket.socket) -> ClientLink:
-    return ClientLink(sock, URI, 100, local="here", remote="there")
+    return ClientLink(sock, URI, 100, {}, local="here", remote="there")
 
 
 async def meet(make: type[WsLink], *words: bytes) -> SPError | None:
