@@ -24,7 +24,7 @@ from spworkers.transport.handshake import Handshake, exchange, recv_some
 from spworkers.transport.stream import StreamReader, StreamWriter
 from spworkers.transport.tcp import TcpAddress, TcpTransport, make_link
 from spworkers.transport.tlsstream import TLSStream
-from spworkers.transport.waiting import writable
+from spworkers.transport.waiting import readable, writable
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ class TLSLink(Link):
             TLSError, ConnResetError, OSError: as `TLSStream.handshake`.
             TLSNoCertError, BadValueError: TLS-CONFIG cannot be used (any more).
         """
+        if self._server_side:  # the dialer speaks first, and until it does a session would be some 50 KiB for nothing
+            await readable(loop, self.sock.fileno())
         context = self._context()
         stream = self._stream = TLSStream(
             self.sock, context, server_side=self._server_side, server_name=self._server_name, remote=self.remote
