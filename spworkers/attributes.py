@@ -15,6 +15,8 @@ from spworkers.options import OPTIONS, Seconds, option_name, places
 
 if TYPE_CHECKING:
     from spworkers.httprequest import HTTPRequest
+    from spworkers.tlsconfig import TLSConfig
+    from spworkers.tlsstate import TLSState
 
 __all__ = [
     "ContextAttributes",
@@ -77,7 +79,7 @@ class Headers(OptionAttribute[Mapping[str, str], Mapping[str, str]]):
     """Header fields by name."""
 
 
-class TLS(OptionAttribute[Any, Any]):
+class TLS(OptionAttribute["TLSConfig | str | None", "TLSConfig | Mapping[str, Any] | str | None"]):
     """A TLSConfig, the name of a factory, or None."""
 
 
@@ -215,12 +217,12 @@ class PipeAttributes(Attributes):
 
     local_addr: ReadOnly[Any] = ReadOnly("LOCAL-ADDR")
     remote_addr: ReadOnly[Any] = ReadOnly("REMOTE-ADDR")
-    tls_state: ReadOnly[Any] = ReadOnly("TLS-STATE")
+    tls_state: ReadOnly[TLSState] = ReadOnly("TLS-STATE")
     http_request: ReadOnly[HTTPRequest] = ReadOnly("HTTP-REQUEST")
     peer_pid: ReadOnly[int] = ReadOnly("PEER-PID")
     peer_uid: ReadOnly[int] = ReadOnly("PEER-UID")
     peer_gid: ReadOnly[int] = ReadOnly("PEER-GID")
-    tls_config: ReadOnly[Any] = ReadOnly("TLS-CONFIG")
+    tls_config: ReadOnly[TLSConfig | str | None] = ReadOnly("TLS-CONFIG")
     keepalive: ReadOnly[bool] = ReadOnly("KEEPALIVE")
     keepalivetime: ReadOnly[float] = ReadOnly("KEEPALIVETIME")
     no_delay: ReadOnly[bool] = ReadOnly("NO-DELAY")
@@ -247,7 +249,7 @@ class SocketKeywords(TypedDict, total=False):
     retry_time: Seconds
     subscribe: str | bytes | Iterable[str | bytes]
     survey_time: Seconds
-    tls_config: Any
+    tls_config: TLSConfig | Mapping[str, Any] | str | None
     writeq_len: int
     readq_len: int
     keepalive: bool

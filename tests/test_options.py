@@ -568,7 +568,7 @@ KEYWORD_TYPES = {
     "int": "int",
     "mode": "int",
     "headers": "Mapping[str, str]",
-    "tls": "Any",
+    "tls": "TLSConfig | Mapping[str, Any] | str | None",
 }
 
 
@@ -586,7 +586,7 @@ class TestDeclaredOnce:
             optional = " | None" if option.kind in ("int", "mode") and option.default is None else ""
             assert text == KEYWORD_TYPES[option.kind] + optional
 
-    @pytest.mark.parametrize("scheme", ["inproc", "ipc", "unix", "abstract", "tcp", "mock"])
+    @pytest.mark.parametrize("scheme", ["inproc", "ipc", "unix", "abstract", "tcp", "tls+tcp", "mock"])
     @pytest.mark.parametrize("kind", ["dialer", "listener", "pipe"])
     def test_transports_know_their_own_options(self, scheme: str, kind: str) -> None:
         every = {o.name for o in OPTIONS.values() if Place(kind, "*") in o.where and Place(kind, "inproc") in o.where}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transport.support import PAIR, Client, connect, greeting, host_port, on_loops, shake_both
 
 from spworkers.errors import (
@@ -550,6 +553,85 @@ async def test_a_flood_of_empty_records_does_not_hold_up_the_others(
     assert reader.read() == []
     assert reader.more in (0, 2)
     pair.close()
+
+
+class Wire:
+    """Two TLS streams with a hand on the wire: what the first one says arrives when, and as, the test likes."""
+
+    def __init__(self, ca: CertificateAuthority, server: CertificateFiles) -> None:
+        self.near, ours = socket.socketpair()
+        self.far, theirs = socket.socketpair()
+        for sock in (self.near, self.far, ours, theirs):
+            sock.setblocking(False)
+        client, listener = TLSConfig(ca=ca.cert).client_context(), TLSConfig(server.cert, server.key).server_context()
+        self.one = TLSStream(ours, client, server_side=False, server_name="localhost")
+        self.other = TLSStream(theirs, listener, server_side=True)
+
+    def carry(self, way: str = "there") -> bytes:
+        """What one of them has said, taken off the wire."""
+        found = b""
+        with contextlib.suppress(BlockingIOError):
+            while data := (self.near if way == "there" else self.far).recv(65536):
+                found += data
+        return found
+
+    async def shake(self) -> None:
+        loop = asyncio.get_running_loop()
+        shaking = [asyncio.ensure_future(each.handshake(loop)) for each in (self.one, self.other)]
+        while not all(each.done() for each in shaking):
+            await asyncio.sleep(0)
+            self.far.sendall(self.carry("there"))
+            self.near.sendall(self.carry("back"))
+        await asyncio.gather(*shaking)
+
+    def close(self) -> None:
+        for each in (self.one, self.other, self.near, self.far):
+            each.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.sampled_from(["cut", "flip", "insert", "repeat", "good"]), st.integers(0), st.binary(max_size=40))
+    ),
+)
+def test_whatever_happens_on_the_wire_only_what_was_said_is_heard(
+    ca: CertificateAuthority, server: CertificateFiles, bodies: list[bytes], faults: list[tuple[str, int, bytes]]
+) -> None:
+    """Any tampering ends in an error of ours, or in the end; what came through before is what was said, in order."""
+
+    async def play() -> None:
+        wire = Wire(ca, server)
+        await wire.shake()
+        writer, reader = StreamWriter(wire.one), StreamReader(wire.other, 1000)
+        for body in bodies:
+            writer.push_bytes(body)
+            writer.flush()
+        words = bytearray(wire.carry())
+        for kind, number, noise in faults:
+            at = number % (len(words) + 1)
+            if kind == "cut":
+                del words[at : at + len(noise)]
+            elif kind == "flip" and at < len(words):
+                words[at] ^= 1 << (number % 8)
+            elif kind == "insert":
+                words[at:at] = noise
+            elif kind == "repeat":
+                words[at:at] = words[at : at + 60]
+        wire.far.sendall(words)
+        wire.far.shutdown(socket.SHUT_WR)
+        heard: list[bytes] = []
+        for _ in range(100):
+            heard += reader.read()
+            if reader.more == 2:
+                break
+        assert reader.more == 2, "it knows that there is nothing more"
+        assert heard == bodies[: len(heard)]
+        assert reader.error is None or isinstance(reader.error, TLSError)
+        wire.close()
+
+    asyncio.run(play())
 
 
 # --- Files that change
