@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import ipaddress
 import logging
@@ -126,6 +127,7 @@ class TLSTransport(TcpTransport):
     def __init__(self, scheme: str) -> None:
         super().__init__(scheme)
         self.contexts = Contexts()
+        self._complaint = ""
 
     async def dial(self, address: Address, options: Options) -> Link:
         self.check(options, "dialer", f"dial {address}")
@@ -159,15 +161,24 @@ class TLSTransport(TcpTransport):
     def security(self, address: TcpAddress, options: Options, *, accepted: bool) -> dict[str, Any]:
         """The keywords of a `TLSLink` at an address."""
         if accepted:
-            return {
-                "context": lambda: self.contexts.find(options, "listener", f"accept on {address}"),
-                "server_side": True,
-            }
+            return {"context": functools.partial(self._accepting, options, address), "server_side": True}
         return {
             "context": lambda: self.contexts.find(options, "dialer", f"dial {address}"),
             "server_side": False,
             "server_name": self.contexts.server_name(options) or _name_of(address.host),
         }
+
+    def _accepting(self, options: Options, address: Address) -> ssl.SSLContext:
+        """The context for one who has come. That there is none is said once, not to each of them."""
+        try:
+            context = self.contexts.find(options, "listener", f"accept on {address}")
+        except SPError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.error("%s; connections fail until that is mended", error)
+            raise
+        self._complaint = ""
+        return context
 
 
 class Contexts:

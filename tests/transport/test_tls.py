@@ -712,6 +712,41 @@ async def test_a_successor_listens_even_where_the_files_are_gone_for_a_moment(
 
 
 @on_loops
+async def test_a_config_that_is_set_while_it_listens(
+    ca: CertificateAuthority, server: CertificateFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds for the next connection; that it cannot be used is said once."""
+    transport = TLSTransport("tls+tcp")
+    live = options(server.cert, server.key)
+    acceptor = await transport.listen(transport.parse("tls+tcp://127.0.0.1:0"), live)
+    loop = asyncio.get_running_loop()
+    for config, subject in [
+        (TLSConfig(server.cert, server.key), "CN=localhost"),
+        (TLSConfig(), None),
+        (TLSConfig(), None),
+        (TLSConfig(*other_names(ca)), "CN=127.0.0.1"),
+    ]:
+        live["TLS-CONFIG"] = config.to_wire()
+        one, other = await connect_to(transport, acceptor, options(ca=ca.cert))
+        shaking = [shake(loop, link, Handshake(PAIR, PAIR)) for link in (one, other)]
+        _, theirs = await asyncio.gather(*shaking, return_exceptions=True)
+        if subject is None:
+            assert isinstance(theirs, TLSNoCertError)
+        else:
+            assert theirs is None
+            assert state_of(one).subject == subject
+        one.close()
+        other.close()
+    assert caplog.text.count("connections fail until that is mended") == 1
+    acceptor.close()
+
+
+def other_names(ca: CertificateAuthority) -> tuple[Path, Path]:
+    files = ca.server("127.0.0.1")
+    return files.cert, files.key
+
+
+@on_loops
 async def test_a_config_that_is_set_again_and_again_is_not_kept_for_ever(server: CertificateFiles) -> None:
     transport = TLSTransport("tls+tcp")
     for _ in range(200):
