@@ -106,9 +106,7 @@ class Authority:
         """Its key. Whoever has it can vouch for anybody."""
         return self._key
 
-    def issue(
-        self, *names: str, role: Role, end: datetime, begin: datetime | None = None, public: Key | None = None
-    ) -> Issued:
+    def issue(self, *names: str, role: Role, end: datetime, begin: datetime | None = None) -> Issued:
         """A certificate for these names.
 
         Args:
@@ -116,7 +114,6 @@ class Authority:
                 addresses.
             role: whether it may be a server's, a client's, or both.
             end, begin: as in `create`.
-            public: its key; None: a new one.
 
         Raises:
             BadValueError: there is no name, or one that no certificate can have; or no such role.
@@ -125,7 +122,7 @@ class Authority:
             raise BadValueError("a certificate needs a name: issue('localhost')")
         if role not in get_args(Role):
             raise BadValueError(f"role {role!r}: there are {', '.join(get_args(Role))}")
-        key = public or _new_key()
+        key = _new_key()
         extensions: list[tuple[x509.ExtensionType, bool]] = [
             (x509.SubjectAlternativeName([_alternative(name) for name in names]), False),
             (x509.ExtendedKeyUsage(_USAGES[role]), False),
