@@ -24,6 +24,7 @@ from spworkers.ioproc.line import Line
 from spworkers.ioproc.listener import ListenerDriver
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
+from spworkers.options import as_wire
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocols import ProtocolInfo
 from spworkers.ring import CONTEXTS, Segment
@@ -228,7 +229,8 @@ class Control:
         if not index:
             raise ResourceError(f"the socket has {CONTEXTS} contexts, which is the limit")
         self.promised.add(index)
-        facts = {"index": index, "protocol": self.protocol.name, "name": self.name, "options": dict(self.options)}
+        options = {name: as_wire(value) for name, value in self.options.items()}
+        facts = {"index": index, "protocol": self.protocol.name, "name": self.name, "options": options}
         return WithFds(facts, [self.hub.region.fd, self.hub.io_bell])
 
     def do_dispatch(self, errors: str, options: dict[str, Any]) -> None:
