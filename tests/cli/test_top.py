@@ -18,7 +18,7 @@ from helpers import eventually
 
 import spworkers as sp
 from spworkers.cli.top import top
-from spworkers.cli.top.finding import addresses
+from spworkers.cli.top.finding import supervisors
 from spworkers.cli.top.sampling import Sampler
 from spworkers.cli.top.tables import amount
 from spworkers.supervisor.claims import inspect
@@ -153,12 +153,18 @@ def test_programs_come_and_go() -> None:
         assert "elsewhere" in told["command"]
         assert [each["name"] for each in told["sockets"]] == ["elsewhere"]
         supervisor = told["supervisor"]["pid"]
-        (address,) = (address for pid, address in addresses() if pid == supervisor)
+        (address,) = (found.address for found in supervisors() if found.pid == supervisor)
         assert inspect(address)["parent"] == program.pid
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            (told,) = Sampler(frozenset({program.pid})).look()
+            assert (told["answers"], told["sockets"]) == (False, [])
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
     finally:
         program.kill()  # it gets to close nothing
         program.communicate(timeout=WAIT)
-    eventually(lambda: supervisor not in dict(addresses()), WAIT)
+    eventually(lambda: all(found.pid != supervisor for found in supervisors()), WAIT)
     assert Sampler(frozenset({program.pid})).look() == []
     assert address not in Path("/proc/net/unix").read_text()
 
@@ -166,14 +172,14 @@ def test_programs_come_and_go() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_users_programs_are_not_told() -> None:
     with sp.Pull(listen="inproc://top-mine"):
-        assert Sampler(ME).look()
-        (address,) = (address for pid, address in addresses() if inspect(address)["parent"] == os.getpid())
+        (told,) = Sampler(ME).look()
+        (address,) = (found.address for found in supervisors() if found.pid == told["supervisor"]["pid"])
         script = f"""
 import os
-from spworkers.cli.top.finding import addresses
+from spworkers.cli.top.finding import supervisors
 from spworkers.supervisor.claims import inspect
 os.setuid(65534)
-print(list(addresses()))
+print(list(supervisors()))
 try:
     inspect({address!r})
 except Exception as error:

@@ -11,26 +11,34 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 
 from spworkers.supervisor.claims import PREFIX
 
-__all__ = ["addresses"]
+__all__ = ["Found", "supervisors"]
 
 _LABEL: Final = "spworkers-supervisor"
 """What `supervisor.launch` puts on its command line."""
 
 
-def addresses() -> Iterator[tuple[int, str]]:
-    """The pid and the address of every supervisor of this user."""
+class Found(NamedTuple):
+    """A supervisor: its pid, that of the program that it belongs to, and where it listens."""
+
+    pid: int
+    program: int
+    address: str
+
+
+def supervisors() -> Iterator[Found]:
+    """Every supervisor of this user that listens already."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.uids().effective == os.geteuid() and _LABEL in process.cmdline():
-                address = _address(process.pid)
-                if address:
-                    yield process.pid, address
+                found = Found(process.pid, process.ppid(), _address(process.pid))
+                if found.address:
+                    yield found
 
 
 def _address(pid: int) -> str:

@@ -6,12 +6,13 @@ import contextlib
 import os
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
-from spworkers.cli.top.finding import addresses
+from spworkers.cli.top.finding import Found, supervisors
 from spworkers.errors import SPError
 from spworkers.supervisor.claims import inspect
 from spworkers.workers.tally import counts_in
@@ -19,6 +20,10 @@ from spworkers.workers.tally import counts_in
 __all__ = ["Sampler"]
 
 _TALLY: Final = "/memfd:spworkers-tally"
+_PATIENCE: Final = 2.0
+"""Seconds that a supervisor has to answer; it gives its I/O processes one."""
+_AT_ONCE: Final = 16
+"""Programs that are asked at the same time."""
 _TOTALS: Final = ("sent", "sent_bytes", "received", "received_bytes")
 
 
@@ -36,28 +41,29 @@ class Sampler:
 
     def look(self) -> list[dict[str, Any]]:
         """Every program, by its pid; one that ends while it is looked at is left out."""
-        found = []
+        found = [each for each in supervisors() if not self._pids or each.program in self._pids]
         seen: set[tuple[int, str]] = set()
-        for supervisor, address in addresses():
-            with contextlib.suppress(SPError, psutil.Error):  # it has just ended; or it is stopped, and says nothing
-                facts = inspect(address)
-                if not self._pids or facts["parent"] in self._pids:
-                    found.append(self._program(supervisor, facts, seen))
+        programs = []
+        with ThreadPoolExecutor(_AT_ONCE) as threads:  # who is hung holds up nobody else
+            for each, facts in zip(found, threads.map(_ask, found), strict=True):
+                if psutil.pid_exists(each.pid):
+                    programs.append(self._program(each, facts, seen))
         self._totals = {key: totals for key, totals in self._totals.items() if key in seen}
         self._processes = {pid: process for pid, process in self._processes.items() if process.is_running()}
-        return sorted(found, key=lambda program: program["pid"])
+        return sorted(programs, key=lambda program: program["pid"])
 
-    def _program(self, supervisor: int, facts: dict[str, Any], seen: set[tuple[int, str]]) -> dict[str, Any]:
-        children = facts["children"]
+    def _program(self, found: Found, facts: dict[str, Any] | None, seen: set[tuple[int, str]]) -> dict[str, Any]:
+        children = facts["children"] if facts is not None else []
+        supervisor = found.pid
         sockets = [self._socket(supervisor, child, seen) for child in children if child["role"] == "io"]
         names = {socket["key"]: _name(socket) for socket in sockets}
         workers = [self._worker(supervisor, child, names) for child in children if child["role"] != "io"]
-        pid = facts["parent"]
         return {
-            "pid": pid,
-            "command": self._command(pid),
-            **self._usage(pid),
+            "pid": found.program,
+            "command": self._command(found.program),
+            **self._usage(found.program),
             "supervisor": {"pid": supervisor, **self._usage(supervisor)},
+            "answers": facts is not None,
             "sockets": sockets,
             "workers": workers,
         }
@@ -144,6 +150,14 @@ class Sampler:
         if process is None:
             process = self._processes[pid] = psutil.Process(pid)
         return process
+
+
+def _ask(found: Found) -> dict[str, Any] | None:
+    """What a supervisor tells; None if it says nothing: it is stopped, or has just ended."""
+    try:
+        return inspect(found.address, timeout=_PATIENCE)
+    except SPError:
+        return None
 
 
 def _name(socket: dict[str, Any]) -> str:

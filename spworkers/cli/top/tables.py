@@ -21,7 +21,11 @@ def render(programs: list[dict[str, Any]]) -> RenderableType:
         return Text("no program of yours uses spworkers at present")
     parts: list[RenderableType] = []
     for program in programs:
-        parts += [_heading(program), _sockets(program)]
+        parts.append(_heading(program))
+        if not program["answers"]:
+            parts += [Text("does not answer", style="red"), Text()]
+            continue
+        parts.append(_sockets(program))
         if any(socket.get("pipes") for socket in program["sockets"]):
             parts.append(_pipes(program))
         if program["workers"]:
