@@ -104,7 +104,7 @@ class Dialer(Endpoint, DialerAttributes):
 
 
 WEB_SERVERS: dict[str, str] = {}
-"""The program's web servers: `HOST:PORT` → key. A socket that listens by ws at one of these gets its connections from
+"""The program's web servers: `ws://HOST:PORT` → key. A socket that listens at a path of one gets its connections from
 there."""
 
 
@@ -130,8 +130,7 @@ class Listener(Endpoint, ListenerAttributes):
         self._active = True
 
     def _describe(self) -> dict[str, Any]:
-        scheme, _, rest = self._given.partition("://")
-        server = WEB_SERVERS.get(rest.partition("/")[0]) if scheme in ("ws", "wss") else None
+        server = WEB_SERVERS.get("/".join(self._given.split("/", 3)[:3]))
         described = super()._describe()
         return described if server is None else {**described, "options": {**described["options"], "WEB-SERVER": server}}
 

@@ -35,7 +35,7 @@ class HTTPRequest:
         return dict(urllib.parse.parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def header(self, name: str, default: str | None = None) -> str | None:
-        """The value of a header field, whatever the case of its name; several of that name are joined by `, `."""
+        """The value of a header field, whatever the case of its name; several of that name are joined by commas."""
         found = [value for each, value in self.headers if each.lower() == name.lower()]
         return ", ".join(found) if found else default
 

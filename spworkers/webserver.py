@@ -29,6 +29,8 @@ _PORTS: Final = {"http": 80, "https": 443}
 _numbers = itertools.count(1)
 _log = logging.getLogger("spworkers")
 
+os.register_at_fork(after_in_child=WEB_SERVERS.clear)  # they are the parent's: a child's sockets are not behind them
+
 
 class WebServer(Closing):
     """An HTTP server at whose paths sockets listen, by ws, and which shows pages and files at other ones.
@@ -86,7 +88,7 @@ class WebServer(Closing):
         except BaseException:
             self._sock.close()
             raise
-        WEB_SERVERS[self._where] = self._key
+        WEB_SERVERS[self.url("")] = self._key
         self._supervisor.on_restart(self._spawn)
 
     @property
@@ -103,9 +105,9 @@ class WebServer(Closing):
         """The address of a socket at a path of this server: to listen on, and to dial.
 
         Raises:
-            BadValueError: the path does not begin with `/`.
+            BadValueError: there is a path, and it does not begin with `/`.
         """
-        return f"{_SCHEMES[self._scheme]}://{self._where}{_path(path)}"
+        return f"{_SCHEMES[self._scheme]}://{self._where}{_path(path) if path else ''}"
 
     def close(self) -> None:
         """Accept no more. What is connected to a socket stays so, but for https, as a TLS session cannot move; the
@@ -113,8 +115,8 @@ class WebServer(Closing):
         if self._closed or self._owner != os.getpid():
             return
         self._closed = True
-        if WEB_SERVERS.get(self._where) == self._key:
-            del WEB_SERVERS[self._where]
+        if WEB_SERVERS.get(self.url("")) == self._key:
+            del WEB_SERVERS[self.url("")]
         self._supervisor.forget_restart(self._spawn)
         with contextlib.suppress(OSError):  # who waits in the backlog is refused now
             self._sock.shutdown(socket.SHUT_RDWR)

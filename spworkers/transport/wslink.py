@@ -122,11 +122,20 @@ class WsLink(Link):
         super().close()
 
     def hang_up(self) -> None:
-        reader = self._reader
-        if reader is None or reader.hung_up:
+        reader, writer = self._reader, self._writer
+        if reader is None or writer is None or reader.hung_up:
             self.close()
-        else:
-            _leave_later(self)
+            return
+        self._take_leave(writer)
+        with contextlib.suppress(OSError):  # seen again in a moment
+            writer.flush()
+        _leave_later(self)
+
+    def _take_leave(self, writer: WsWriter) -> None:
+        """Queue the close frame, unless that was done."""
+        if self.websocket.state is OPEN:
+            self.websocket.send_close(self._code)
+        writer.say(self.websocket.data_to_send())
 
     def refuse(self) -> None:
         self._code = _POLICY
@@ -136,9 +145,7 @@ class WsLink(Link):
         """Say so with a close frame, and read on until the peer has answered it and hung up (RFC 6455, 7.1.1)."""
         websocket, writer = self.websocket, self._writer
         assert writer is not None, "a pipe has a writer"
-        if websocket.state is OPEN:
-            websocket.send_close(self._code)
-        writer.say(websocket.data_to_send())
+        self._take_leave(writer)
         shut = False
         while True:
             while not writer.flush():

@@ -20,6 +20,7 @@ from sockets.wspeer import WsPeer, frame, process_of, request
 from websockets.http11 import Request
 
 import spworkers as sp
+from spworkers.endpoint import WEB_SERVERS
 
 KNOWS_METHODS = "method" in {field.name for field in dataclasses.fields(Request)}
 """Whether this version of websockets (17) understands anything but GET."""
@@ -174,6 +175,14 @@ def test_a_closed_web_server_leaves_its_port_and_the_connections(web: sp.WebServ
             late.dial(web.url("/x"))
         with sp.WebServer(web.address) as another:
             assert another.address == web.address
+
+
+def test_a_forked_childs_sockets_are_not_behind_it(web: sp.WebServer) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(WEB_SERVERS))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert web.url("") in WEB_SERVERS
 
 
 def test_nothing_is_left_of_connections_that_have_gone(web: sp.WebServer) -> None:

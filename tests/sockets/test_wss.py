@@ -188,6 +188,11 @@ def test_sockets_and_a_page_share_a_port(web: sp.WebServer, world: World) -> Non
             pair.dial(web.url("/nowhere"), tls_config=world.client)
 
 
+def test_a_plain_address_is_not_the_secure_servers(web: sp.WebServer) -> None:
+    with sp.Pair() as pair, pytest.raises(sp.AddrInUseError):
+        pair.listen(web.url("/x").replace("wss:", "ws:"))
+
+
 def test_a_close_is_carried_through(web: sp.WebServer, world: World) -> None:
     with sp.Pair(listen=web.url("/x"), max_rcv_size=100) as one:
         with SecurePeer(web.url("/x"), world.context) as peer:
