@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 PAYLOAD = b"0123456789abcdef"  # 16 bytes: what is measured is the path, not the copy
 IN_FLIGHT = 16
 BUNDLE = 64  # messages between two looks at the clock
+SUBSCRIBERS = 4
+
+SIZES = {"16": 16, "1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20}
+"""Bytes of a message, by the end of the case's name."""
 
 Announce = Callable[[str], None]
 Step = Callable[[], int]
@@ -65,5 +69,24 @@ CASES = {
         ),
         Case("inflight16_threads", "the same with a thread for each of the 16 contexts"),
         Case("inflight16_asyncio", "the same with an asyncio task for each of the 16 contexts"),
+        *(
+            Case(f"oneway_{name}", f"PUSH to PULL over tcp, {words}, as fast as they go: messages received")
+            for name, words in (
+                ("16", "16 bytes"),
+                ("1k", "1 KiB"),
+                ("64k", "64 KiB"),
+                ("1m", "1 MiB, bytes in and bytes out"),
+            )
+        ),
+        Case(
+            "oneway_1m_views",
+            "PUSH to PULL over tcp, 1 MiB, without a copy of the library's own: each peer in its form for that",
+            without={"pynng": "it has no such form", "sockets": "it has no such form"},
+        ),
+        Case(
+            "pub4",
+            "PUB to 4 subscribers in a process over tcp, 16 bytes, 64 at a time, so that none is lost",
+            without={"sockets": "it has no such form"},
+        ),
     )
 }

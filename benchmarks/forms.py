@@ -51,6 +51,58 @@ def in_turn(peers: Sequence[Messenger]) -> Iterator[Step]:
 
 
 @contextmanager
+def taking(take: Callable[[], object]) -> Iterator[Step]:
+    """Each step takes a bundle of what comes by itself."""
+
+    def step() -> int:
+        for _ in range(BUNDLE):
+            take()
+        return BUNDLE
+
+    yield step
+
+
+class Subscriber(Protocol):
+    """What receives publications, and can be asked whether there is one."""
+
+    def recv(self) -> object: ...
+
+    def comes(self, seconds: float) -> bool: ...
+
+
+def received(subscriber: Subscriber) -> int:
+    """How many publications come until there is a pause."""
+    n = 0
+    while subscriber.comes(0.1):
+        subscriber.recv()
+        n += 1
+    return n
+
+
+@contextmanager
+def paced(ask: Callable[[], object], subscribers: Sequence[Subscriber]) -> Iterator[Step]:
+    """Each step asks for a bundle, which all subscribers receive before the next is asked for."""
+    whole = 0
+    for _ in range(100):  # until the last of them has subscribed for good
+        ask()
+        heard = [received(subscriber) for subscriber in subscribers]
+        whole = whole + 1 if all(n == BUNDLE for n in heard) else 0
+        if whole == 3:
+            break
+    else:
+        raise RuntimeError(f"the subscribers received {heard} of {BUNDLE} messages each")
+
+    def step() -> int:
+        ask()
+        for subscriber in subscribers:
+            for _ in range(BUNDLE):
+                subscriber.recv()
+        return BUNDLE * len(subscribers)
+
+    yield step
+
+
+@contextmanager
 def in_threads(peers: Sequence[Messenger]) -> Iterator[Step]:
     """A thread for each, running freely; a step looks how many requests were answered since the last."""
     done = [0] * len(peers)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
 from benchmarks import forms
-from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, Announce, Form, Step
+from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, SUBSCRIBERS, Announce, Form, Step
 
 pynng: Any = importlib.import_module("pynng")
 
@@ -93,6 +94,56 @@ def tasks(address: str) -> Iterator[Step]:
         yield step
 
 
+def pushing(size: int) -> Callable[[Announce], None]:
+    body = bytes(size)
+
+    def serve(announce: Announce) -> None:
+        server = announced(pynng.Push0(), announce)
+        while True:
+            server.send(body)
+
+    return serve
+
+
+@contextmanager
+def pulling(address: str) -> Iterator[Step]:
+    with pynng.Pull0(dial=address, recv_max_size=0) as peer, forms.taking(peer.recv) as step:
+        yield step
+
+
+class Subscriber:
+    def __init__(self, address: str) -> None:
+        self.socket = pynng.Sub0(topics=b"", dial=address, recv_buffer_size=BUNDLE)
+        self.recv = self.socket.recv
+        self.close = self.socket.close
+
+    def comes(self, seconds: float) -> bool:
+        return bool(select.select([self.socket.recv_fd], [], [], seconds)[0])
+
+
+def publish(announce: Announce) -> None:
+    pub = pynng.Pub0(listen="tcp://127.0.0.1:0", send_buffer_size=BUNDLE)
+    rep = announced(pynng.Rep0(), lambda address: announce(f"{pub.listeners[0].url} {address}"))
+    while True:
+        rep.send(rep.recv())
+        for _ in range(BUNDLE):
+            pub.send(PAYLOAD)
+
+
+@contextmanager
+def subscribers(address: str) -> Iterator[Step]:
+    pub, rep = address.split()
+    with ExitStack() as stack:
+        req = stack.enter_context(pynng.Req0(dial=rep))
+        peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
+
+        def ask() -> None:
+            req.send(b"")
+            req.recv()
+
+        yield stack.enter_context(forms.paced(ask, peers))
+
+
 FORMS = {
     "reqrep_roundtrip": Form("Req0 to Rep0", serve_rep, roundtrip),
     "inflight16_raw": Form("raw req0 to raw rep0, message objects sent back as they come", serve_raw, raw),
@@ -103,4 +154,6 @@ FORMS = {
     "inflight16_asyncio": Form(
         "16 contexts, asend and arecv in a task for each; the server one Rep0", serve_rep, tasks
     ),
+    **{f"oneway_{name}": Form("Push0.send to Pull0.recv", pushing(size), pulling) for name, size in SIZES.items()},
+    "pub4": Form("Pub0 to four Sub0s, a Req0 that asks for the next 64", publish, subscribers),
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
 from benchmarks import forms
-from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, Announce, Form, Step
+from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, SUBSCRIBERS, Announce, Form, Step
 
 sp: Any = importlib.import_module("spworkers")
 
@@ -111,6 +111,77 @@ def tasks(address: str) -> Iterator[Step]:
         yield step
 
 
+def pushing(size: int) -> Callable[[Announce], None]:
+    body = bytes(size)
+
+    def serve(announce: Announce) -> None:
+        with sp.Push(listen="tcp://127.0.0.1:0") as socket:
+            announce(socket.listeners[0].address)
+            while True:
+                socket.send(body)
+
+    return serve
+
+
+@contextmanager
+def pulling(address: str) -> Iterator[Step]:
+    with sp.Pull(dial=address) as socket, forms.taking(socket.recv) as step:
+        yield step
+
+
+def serve_reserved(announce: Announce) -> None:
+    with sp.Push(listen="tcp://127.0.0.1:0") as socket:
+        announce(socket.listeners[0].address)
+        while True:
+            with socket.reserve(1 << 20):
+                pass
+
+
+@contextmanager
+def leasing(address: str) -> Iterator[Step]:
+    with sp.Pull(dial=address) as socket:
+
+        def take() -> None:
+            with socket.recv_view() as view:
+                view[-1]
+
+        with forms.taking(take) as step:
+            yield step
+
+
+class Subscriber:
+    def __init__(self, address: str) -> None:
+        self.socket = sp.Sub(subscribe=b"", dial=address)
+        self.recv = self.socket.recv
+        self.close = self.socket.close
+
+    def comes(self, seconds: float) -> bool:
+        return bool(select.select([self.socket], [], [], seconds)[0])
+
+
+def publish(announce: Announce) -> None:
+    with sp.Pub(listen="tcp://127.0.0.1:0") as pub, sp.Rep(listen="tcp://127.0.0.1:0") as rep:
+        announce(f"{pub.listeners[0].address} {rep.listeners[0].address}")
+        while True:
+            rep.send(rep.recv())
+            for _ in range(BUNDLE):
+                pub.send(PAYLOAD)
+
+
+@contextmanager
+def subscribers(address: str) -> Iterator[Step]:
+    pub, rep = address.split()
+    with ExitStack() as stack:
+        req = stack.enter_context(sp.Req(dial=rep))
+        peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
+
+        def ask() -> None:
+            req.send(b"")
+            req.recv()
+
+        yield stack.enter_context(forms.paced(ask, peers))
+
+
 FORMS = {
     "reqrep_roundtrip": Form("Req to Rep", serve_rep, roundtrip),
     "inflight16_raw": Form("raw Req to raw Rep", serve_raw, raw),
@@ -122,4 +193,7 @@ FORMS = {
     ),
     "inflight16_threads": Form("16 contexts, a thread for each; the server one Rep", serve_rep, threads),
     "inflight16_asyncio": Form("16 contexts, asend and arecv in a task for each; the server one Rep", serve_rep, tasks),
+    **{f"oneway_{name}": Form("Push.send to Pull.recv", pushing(size), pulling) for name, size in SIZES.items()},
+    "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
+    "pub4": Form("Pub to four Subs, a Req that asks for the next 64", publish, subscribers),
 }

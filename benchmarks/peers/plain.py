@@ -6,12 +6,12 @@ import asyncio
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 from benchmarks import forms
-from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, Announce, Form, Step
+from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, Announce, Form, Step
 
 SIZE = len(PAYLOAD)
 
@@ -162,6 +162,23 @@ def tasks(address: str) -> Iterator[Step]:
         loop.close()
 
 
+def pushing(size: int) -> Callable[[Announce], None]:
+    body = bytes(size)
+
+    def serve(announce: Announce) -> None:
+        peer = listener(announce).accept()[0]
+        while True:
+            peer.sendall(body)
+
+    return serve
+
+
+@contextmanager
+def pulling(size: int, address: str) -> Iterator[Step]:
+    with closing(Wire(address)) as peer, forms.taking(partial(peer.socket.recv, size, socket.MSG_WAITALL)) as step:
+        yield step
+
+
 FORMS = {
     "reqrep_roundtrip": Form("blocking send and recv, both sides", serve_one, roundtrip),
     "inflight16_raw": Form("one connection, sixteen messages on it", serve_one, stream),
@@ -169,4 +186,8 @@ FORMS = {
     "inflight16_polled": Form("16 connections and a selector, both sides", serve_many, polled),
     "inflight16_threads": Form("a thread for each connection, both sides", serve_threads, threads),
     "inflight16_asyncio": Form("asyncio streams; the server one thread with a selector", serve_many, tasks),
+    **{
+        f"oneway_{name}": Form("sendall to recv of one message", pushing(size), partial(pulling, size))
+        for name, size in SIZES.items()
+    },
 }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
 from benchmarks import forms
-from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, Announce, Form, Step
+from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, SUBSCRIBERS, Announce, Form, Step
 
 zmq: Any = importlib.import_module("zmq")
 
@@ -120,6 +120,72 @@ def tasks(address: str) -> Iterator[Step]:
         yield step
 
 
+def pushing(size: int, copy: bool = True) -> Callable[[Announce], None]:
+    body = bytes(size)
+
+    def serve(announce: Announce) -> None:
+        server = listener(zmq.PUSH, announce)
+        while True:
+            server.send(body, copy=copy)
+
+    return serve
+
+
+@contextmanager
+def pulling(address: str) -> Iterator[Step]:
+    with connected(zmq.PULL, address) as peer, forms.taking(peer.recv) as step:
+        yield step
+
+
+@contextmanager
+def frames(address: str) -> Iterator[Step]:
+    with connected(zmq.PULL, address) as peer:
+
+        def take() -> None:
+            peer.recv(copy=False).buffer[-1]
+
+        with forms.taking(take) as step:
+            yield step
+
+
+class Subscriber:
+    def __init__(self, address: str) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.SUB)
+        self.socket.linger = 0
+        self.socket.subscribe(b"")
+        self.socket.connect(address)
+        self.recv = self.socket.recv
+        self.close = self.socket.close
+
+    def comes(self, seconds: float) -> bool:
+        return bool(self.socket.poll(int(seconds * 1000)))
+
+
+def publish(announce: Announce) -> None:
+    pub = zmq.Context.instance().socket(zmq.PUB)
+    pub.bind("tcp://127.0.0.1:*")
+    where = pub.getsockopt_string(zmq.LAST_ENDPOINT)
+    rep = listener(zmq.REP, lambda address: announce(f"{where} {address}"))
+    while True:
+        rep.send(rep.recv())
+        for _ in range(BUNDLE):
+            pub.send(PAYLOAD)
+
+
+@contextmanager
+def subscribers(address: str) -> Iterator[Step]:
+    pub, rep = address.split()
+    with ExitStack() as stack:
+        req = stack.enter_context(connected(zmq.REQ, rep))
+        peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
+
+        def ask() -> None:
+            req.send(b"")
+            req.recv()
+
+        yield stack.enter_context(forms.paced(ask, peers))
+
+
 FORMS = {
     "reqrep_roundtrip": Form("REQ to REP", serve_rep, roundtrip),
     "inflight16_raw": Form("one DEALER to ROUTER", serve_router, dealer),
@@ -129,4 +195,7 @@ FORMS = {
     "inflight16_asyncio": Form(
         "16 REQ sockets of its asyncio Context, a task for each; the server one REP", serve_rep, tasks
     ),
+    **{f"oneway_{name}": Form("PUSH.send to PULL.recv", pushing(size), pulling) for name, size in SIZES.items()},
+    "oneway_1m_views": Form("send and recv with copy=False", pushing(1 << 20, copy=False), frames),
+    "pub4": Form("PUB to four SUBs, a REQ that asks for the next 64", publish, subscribers),
 }

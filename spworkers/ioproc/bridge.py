@@ -44,6 +44,9 @@ class Deliveries(Protocol):
     ) -> int:
         """Deliver a message, whose header is `prefix ‖ payload[:header_length]`; 0: neither room nor demand."""
 
+    def offer_all(self, payloads: list[bytes], begin: int, pipe: int) -> int:
+        """Deliver messages without headers, from `begin` on, as long as there is room; where it ended."""
+
     def arm(self, size: int = ...) -> bool:
         """Ask to be told when there is. True: there is already."""
 
@@ -105,6 +108,13 @@ class Bridge:
             prefix += payload[:header_length]
             body = memoryview(payload)[header_length:]
         return TAKEN if self._pass(prefix, body) else 0
+
+    def offer_all(self, payloads: list[bytes], begin: int, pipe: int) -> int:
+        """See `Deliveries`."""
+        taken = begin
+        while taken < len(payloads) and self.offer(b"", payloads[taken], 0, pipe, 0):
+            taken += 1
+        return taken
 
     def catch_up(self) -> bool:
         """Forward what came before the device. False: some of it still waits."""

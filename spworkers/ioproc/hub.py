@@ -20,7 +20,7 @@ from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.protocol.machine import Actions, Machine, Outgoing
-from spworkers.ring import ERROR, Region
+from spworkers.ring import ERROR, Outlet, Region
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Hub(Actions):
         self.resumed: list[PipePort] = []
         self.closing: list[tuple[PipePort, str]] = []
         self.settling = False
+        self.batching = True
+        """Whether messages that need no decision may go many at a time; the results are the same."""
         self.armed_at = math.inf
         self.timer_handle: Any = None
         self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
@@ -103,7 +105,9 @@ class Hub(Actions):
             machine.pipe_added(pipe.id)
             if pipe.congested:
                 machine.pipe_congested(pipe.id)
-            pipe.backlog = [payload for number, payload in old.undelivered() if number == pipe.id] + pipe.backlog
+            untaken = [payload for number, payload in old.undelivered() if number == pipe.id]
+            pipe.backlog = untaken + pipe.backlog[pipe.taken :]
+            pipe.taken = 0
             if pipe.backlog:
                 self.read_no_more(pipe)
                 self.resumed.append(pipe)
@@ -185,6 +189,10 @@ class Hub(Actions):
         outlet = port.outlet
         index = port.index
         while True:
+            if self.batching:
+                sole = machine.everything_to(index)
+                if sole and self.drain_to(sole, outlet, machine.prefix()):
+                    continue
             record = outlet.next()
             if record is None:
                 break
@@ -192,6 +200,19 @@ class Hub(Actions):
             if self.hot:
                 self.flush()
         machine.context_wants(index)
+
+    def drain_to(self, number: int, outlet: Outlet, prefix: bytes) -> bool:
+        """Everything that a lane has goes to one pipe. False: that was it; True: the pipe is full, ask again."""
+        pipe = self.pipe(number)
+        if pipe is None or pipe.batches is None:
+            return False
+        pending = pipe.batches.take(outlet, prefix, WRITE_AT_ONCE)
+        if pending:
+            self.touch(pipe, pending)
+        if not self.hot:
+            return False
+        self.flush()
+        return True
 
     # ---- pipes
 
@@ -276,15 +297,20 @@ class Hub(Actions):
         log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote, wrong)
         self.lose(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
 
-    def feed(self, pipe: PipePort, payloads: list[bytes]) -> None:
-        """Give payloads to the machine; what it does not take waits, and so does the pipe."""
+    def feed(self, pipe: PipePort, payloads: list[bytes], begin: int = 0) -> None:
+        """Give payloads to the machine, from `begin` on; what it does not take waits, and so does the pipe."""
         machine = self.machine
         number = pipe.id
-        for taken, payload in enumerate(payloads):
+        if self.batching and machine.takes_all(number):
+            port = self.context(0)
+            if port is not None:
+                begin = port.inlet.offer_all(payloads, begin, number)
+        for at in range(begin, len(payloads)):
             if pipe.closed:
                 return
-            if not machine.pipe_message(number, payload):
-                pipe.backlog = payloads[taken:]
+            if not machine.pipe_message(number, payloads[at]):
+                pipe.backlog = payloads
+                pipe.taken = at
                 self.read_no_more(pipe)
                 return
 
@@ -381,7 +407,7 @@ class Hub(Actions):
             return
         backlog = pipe.backlog
         pipe.backlog = []
-        self.feed(pipe, backlog)
+        self.feed(pipe, backlog, pipe.taken)
         if not pipe.backlog:
             self.read_on(pipe)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spworkers.ring import Inlet, Outlet, Segment, ring_bell
+from spworkers.ring import FrameWriter, Inlet, Outlet, Segment, ring_bell
 from spworkers.transport.base import Link, Reader, Writer
 
 if TYPE_CHECKING:
@@ -46,13 +46,16 @@ class PipePort:
         self.fd = link.sock.fileno()
         self.reader: Reader = link.reader(max_size)
         self.writer: Writer = link.writer()
+        # Where bytes are plain frames, many messages can go in one call.
+        self.batches: FrameWriter | None = self.writer if isinstance(self.writer, FrameWriter) else None
         self.address = address
         self.local = link.local
         self.remote = link.remote
         self.dialer = dialer  # its key, or -1
         self.listener = listener  # likewise
         self.properties = properties
-        self.backlog: list[bytes] = []  # payloads that the machine did not take yet
+        self.backlog: list[bytes] = []  # payloads that the machine did not take yet,
+        self.taken = 0  # but for so many at its beginning
         self.attached = False  # the machine knows it
         self.reading = False
         self.congested = False

@@ -241,6 +241,26 @@ class Machine:
         """A context sends a message, which is not claimed yet."""
         self.discard(message, UNEXPECTED, 0)
 
+    def everything_to(self, context: int) -> int:
+        """The pipe to which whatever this context sends goes now, as it stands behind `prefix()`; 0: it depends.
+
+        While it says so, and until the next event, the driver may claim, transmit and release the context's messages
+        itself, in their order, instead of telling of each: there is nothing to decide.
+        """
+        return 0
+
+    def prefix(self) -> bytes:
+        """What `everything_to`'s messages have before them on the wire."""
+        return b""
+
+    def takes_all(self, pipe: int) -> bool:
+        """Whether whatever comes from this pipe goes to context 0 now, as it stands, as long as there is room.
+
+        While it says so, the driver may deliver messages itself, in their order, up to the first that finds no room;
+        it tells of that one.
+        """
+        return False
+
     def context_wants(self, context: int) -> None:
         """There may be room or demand in this context's receive lane; too often does no harm."""
 

@@ -20,3 +20,6 @@ class Pair(Queued):
 
     def pipe_added(self, pipe: int) -> bool:
         return len(self.peers) == 0 and super().pipe_added(pipe)
+
+    def takes_all(self, pipe: int) -> bool:
+        return self.turnstile.idle and pipe in self.peers

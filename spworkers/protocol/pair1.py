@@ -35,6 +35,9 @@ class Pair1(Pair):
         super().__init__(out, prefix)
         self._ttl: int = _TTL
 
+    def takes_all(self, pipe: int) -> bool:
+        return False  # its hops are counted
+
     def received(self, peer: Peer, payload: bytes) -> bool:
         hops = hops_of(payload)
         if hops < 0:

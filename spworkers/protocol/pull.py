@@ -16,3 +16,6 @@ __all__ = ["Pull"]
 
 class Pull(Peers):
     """The machine of a PULL socket: the receiving half that many protocols share, and nothing else."""
+
+    def takes_all(self, pipe: int) -> bool:
+        return self.turnstile.idle and pipe in self.peers

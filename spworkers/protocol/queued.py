@@ -36,6 +36,15 @@ class Queued(Sharing):
         elif message.claim():
             self._send(peer, message)
 
+    def everything_to(self, context: int) -> int:
+        if self.ready.length != 1 or len(self._waiting) > 0:
+            return 0
+        peer = self.ready.head
+        return 0 if peer is None else peer.id
+
+    def prefix(self) -> bytes:
+        return self._prefix
+
     def pump(self) -> None:
         while len(self._waiting) > 0:
             peer = self.ready.head

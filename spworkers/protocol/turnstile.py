@@ -36,6 +36,11 @@ class Turnstile:
         self._calling = False
         self._full = False
 
+    @property
+    def idle(self) -> bool:
+        """Nobody waits: whoever comes is admitted, and passes without a word."""
+        return self._called is None and self._waiting.length == 0
+
     def admits(self, turn: Turn) -> bool:
         """Whether this pipe's message may be tried now. If not, it stands in the queue: refuse the message."""
         if self._called is None:

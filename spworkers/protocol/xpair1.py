@@ -23,6 +23,9 @@ class XPair1(Pair1):
     def __init__(self, out: Actions) -> None:
         super().__init__(out, b"")
 
+    def everything_to(self, context: int) -> int:
+        return 0  # a header may be wrong
+
     def context_message(self, context: int, message: Outgoing) -> None:
         header = message.header
         if len(header) != 4 or hops_of(header) < 0:

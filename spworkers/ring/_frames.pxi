@@ -225,12 +225,20 @@ cdef class FrameReader:
         return 0
 
 
+cdef enum keeps:
+    NOTHING  # it is all staged
+    BYTES
+    RECORD  # released when the kernel has it all
+    SLOT  # an outlet's, freed then
+
+
 cdef struct frame:
     size_t staged          # bytes of it in the staging buffer (head, prefix, small payload)
     char *at               # its large payload in shared memory or in bytes, or NULL
     size_t length
-    PyObject *keep         # the Record (released when the kernel has it all) or the bytes
-    bint is_record
+    PyObject *keep         # the bytes, the Record, or the Outlet whose slot it is
+    keeps what
+    uint32_t slot, generation
 
 
 cdef class FrameWriter:
@@ -247,6 +255,7 @@ cdef class FrameWriter:
     cdef char *staging
     cdef size_t staged_first, staged_end, staged_room
     cdef size_t done                      # bytes of the first frame that the kernel has
+    cdef Outlet owed                      # slots of it were freed, and it was not told
 
     def __cinit__(self, int fd, int framing):
         _check_framing(framing)
@@ -271,20 +280,34 @@ cdef class FrameWriter:
         while self.count:
             self.pop()
         self.pending = 0
+        self.tell()
+
+    cdef void tell(self) noexcept:
+        """Slots were freed: one word for all of them."""
+        if self.owed is not None:
+            self.owed.gave_back()
+            self.owed = None
 
     cdef void pop(self) noexcept:
         cdef frame *f = &self.queue[self.first]
         cdef PyObject *keep = f.keep
         cdef Record record
+        cdef Outlet outlet
         self.first += 1
         self.count -= 1
+        if f.what == RECORD:
+            record = <Record>keep
+            if record.users > 0:
+                record.users -= 1
+                if record.users == 0:
+                    record.finish()
+        elif f.what == SLOT:
+            outlet = <Outlet>keep
+            consumer_free(&outlet.lane, f.slot, f.generation)
+            if self.owed is not outlet:
+                self.tell()
+                self.owed = outlet
         if keep != NULL:
-            if f.is_record:
-                record = <Record>keep
-                if record.users > 0:
-                    record.users -= 1
-                    if record.users == 0:
-                        record.finish()
             Py_DECREF(<object>keep)
 
     cdef frame *push(self, size_t staged) except NULL:
@@ -323,7 +346,7 @@ cdef class FrameWriter:
         _put_be64(<uint8_t *>at, size)
         return at + 8
 
-    cdef int add(self, bytes prefix, char *payload, size_t length, object keep, bint is_record) except -1:
+    cdef int add(self, bytes prefix, char *payload, size_t length, object keep, keeps what) except -1:
         cdef size_t before = PyBytes_GET_SIZE(prefix)
         cdef size_t head = 8 + self.framing + before
         cdef bint small = length <= STAGED
@@ -334,9 +357,9 @@ cdef class FrameWriter:
             memcpy(at + before, payload, length)
         else:
             f.at, f.length = payload, length
-        if is_record or not small:
+        if what != BYTES or not small:
             Py_INCREF(keep)
-            f.keep, f.is_record = <PyObject *>keep, is_record
+            f.keep, f.what = <PyObject *>keep, what
         self.staged_end += f.staged
         self.pending += head + length
         return 0
@@ -345,13 +368,59 @@ cdef class FrameWriter:
         """Queue a frame: prefix ‖ the record's payload without its first `skip` bytes. Returns `pending`."""
         if skip > record.taken.length:
             raise InternalError(f"cannot leave out {skip} bytes of a payload of {record.taken.length}")
-        self.add(prefix, record.data() + skip, record.taken.length - skip, record, True)
+        self.add(prefix, record.data() + skip, record.taken.length - skip, record, RECORD)
         record.users += 1
         return self.pending
 
+    def take(self, Outlet outlet not None, bytes prefix not None, size_t limit):
+        """Claim and queue what a lane has, in its order: for each message a frame of prefix ‖ payload.
+
+        Ends when more than `limit` bytes wait, or the lane is empty. Returns `pending`. It does, in one call, what
+        `outlet.next()`, `record.claim()`, `push_record(prefix, record)` and `record.release()` do for one message.
+        """
+        cdef spw_taken taken
+        cdef bint claimed = False
+        cdef Record record
+        cdef frame *f
+        cdef int what
+        try:
+            while self.pending <= limit:
+                if outlet.inherited:
+                    record = outlet.pop()
+                    if record is None:
+                        break
+                    self.take_record(prefix, record)
+                    continue
+                what = consumer_next(&outlet.lane, &taken)
+                if outlet.lane.crowded:
+                    outlet.lane.crowded = 0
+                    outlet.tell_producer()
+                if what == SPW_EMPTY:
+                    break
+                if what != SPW_GOT:
+                    outlet.counted_back()
+                elif taken.offset:
+                    record = outlet.make()
+                    record.taken = taken
+                    self.take_record(prefix, record)
+                elif consumer_claim(&outlet.lane, taken.slot, taken.generation, False):
+                    claimed = True
+                    self.add(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length, outlet, SLOT)
+                    f = &self.queue[self.first + self.count - 1]
+                    f.slot, f.generation = taken.slot, taken.generation
+        finally:
+            if claimed:
+                outlet.tell_producer()  # senders may wait for their hand-off
+        return self.pending
+
+    cdef int take_record(self, bytes prefix, Record record) except -1:
+        if record.claim():
+            self.add(prefix, record.data(), record.taken.length, record, RECORD)  # its claim is our use of it
+        return 0
+
     def push_bytes(self, bytes payload not None):
         """Queue a frame of these bytes. Returns `pending`."""
-        self.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, False)
+        self.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, BYTES)
         return self.pending
 
     def peek(self, size_t limit):
@@ -441,6 +510,7 @@ cdef class FrameWriter:
                 self.done = 0
                 self.frames += 1
                 self.pop()
+        self.tell()
         if self.count == 0:
             self.first = self.staged_first = self.staged_end = 0
             if self.staged_room > 4 * SCRATCH:

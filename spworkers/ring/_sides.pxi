@@ -730,6 +730,39 @@ cdef class Inlet(Producer):
             return 0
         return self.finish(slot, before + length, before + header_length, pipe, serial, kind, flags)
 
+    def offer_all(self, list payloads not None, Py_ssize_t begin, uint32_t pipe):
+        """Deliver messages without headers, from `begin` on, as long as there is room. Returns where that ended.
+
+        It does, in one call, what `offer(b"", payload, 0, pipe, 0)` does for each until one is not taken.
+        """
+        cdef Py_ssize_t taken = max(begin, 0), count = PyList_GET_SIZE(payloads)
+        cdef bytes payload
+        cdef spw_slot *s
+        cdef size_t length
+        cdef int64_t slot
+        if producer_stale(&self.side):
+            self.sweep()  # all at once, rather than one for each message
+        try:
+            while taken < count:
+                payload = <bytes>PyList_GET_ITEM(payloads, taken)
+                length = PyBytes_GET_SIZE(payload)
+                if length <= SPW_INLINE and self.window_open():
+                    slot = self.begin(length)
+                    if slot < 0:
+                        break
+                    s = &self.side.lane.slots[slot]
+                    memcpy(s.payload, PyBytes_AS_STRING(payload), length)
+                    s.kind, s.flags, s.pipe, s.header_length = 0, 0, pipe, 0
+                    s.serial, s.length = 0, length
+                    producer_publish(&self.side, slot)
+                elif not self.offer(b"", payload, 0, pipe, 0):
+                    break
+                taken += 1
+        finally:
+            if taken > begin:
+                self.tell_consumer()
+        return taken
+
     cdef void demand_again(self, uint32_t flags) noexcept:
         """If a record with these flags took a demand, it did not meet it: it counts again."""
         cdef uint64_t demand
