@@ -13,6 +13,8 @@ from spworkers.protocol.bus import Bus
 from spworkers.protocol.fanout import Fanout
 from spworkers.protocol.pub import Pub
 from spworkers.protocol.star import Star
+from spworkers.protocol.xbus import XBus
+from spworkers.protocol.xstar import XStar
 from spworkers.testing import FakePipe, Harness
 
 HEAD = b"\0\0\0"
@@ -66,9 +68,13 @@ class PubWorld(World):
     def send_one(self) -> None:
         number = self.number()
         self.for_nobody += self.meant_for(number) == 0
-        message = self.harness.send(0, b"%d" % number)
+        message = self.harness.send(0, b"%d" % number, header=self.header())
         assert message.state == "freed"
         self.settle()
+
+    def header(self) -> bytes:
+        """Of a message that is sent."""
+        return b""
 
     @precondition(lambda self: self.pipes)
     @rule(which=picks)
@@ -138,17 +144,17 @@ class Passing(Harness):
 
     def __init__(self, world: StarWorld, **options: Any) -> None:
         self.world = world
-        super().__init__(Star, **options)
+        super().__init__(world.kind, **options)
 
     def deliver(self, context: int, pipe: int, payload: bytes, header_length: int, serial: int, prefix: bytes) -> int:
         ticket = super().deliver(context, pipe, payload, header_length, serial, prefix)
         if ticket:
-            self.world.meant_for(int(payload[4:]), self.pipes[pipe])
+            self.world.meant_for(int((prefix + payload)[4:]), self.pipes[pipe])
         return ticket
 
 
 class StarWorld(BusWorld):
-    machine = Star
+    kind: type[Star] = Star
 
     def harness_for(self, prompt: bool) -> Harness:
         return Passing(self, prompt=prompt)
@@ -171,6 +177,47 @@ class StarWorld(BusWorld):
             assert source is None or source.id != number
 
 
+class XBusWorld(BusWorld):
+    """Raw: the header names the pipe that does not get the message, and the pipe that one came by."""
+
+    machine = XBus
+    but: FakePipe | None = None
+
+    @rule(which=picks)
+    def spare(self, which: int) -> None:
+        """What is sent from now on does not go to this pipe."""
+        self.but = pick([*self.everybody, None], which)
+
+    def header(self) -> bytes:
+        return b"" if self.but is None else self.but.id.to_bytes(4, "big")
+
+    def meant_for(self, number: int, but: FakePipe | None = None) -> int:
+        return super().meant_for(number, self.but)
+
+    def received(self) -> None:
+        super().received()
+        for _, number, header, _, _, _ in self.harness.did("deliver"):
+            assert header == number.to_bytes(4, "big")
+
+
+class XStarWorld(StarWorld):
+    """Raw: the count of hops is the program's, and shown to it."""
+
+    kind = XStar
+
+    def header(self) -> bytes:
+        return HEAD + b"\0"
+
+    def received(self) -> None:
+        super().received()
+        for _, _, header, _, _, _ in self.harness.did("deliver"):
+            assert header == HEAD + b"\2"
+
+
+TestXBus = XBusWorld.TestCase
+TestXBus.settings = SETTINGS
+TestXStar = XStarWorld.TestCase
+TestXStar.settings = SETTINGS
 TestPub = PubWorld.TestCase
 TestPub.settings = SETTINGS
 TestBus = BusWorld.TestCase
