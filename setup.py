@@ -34,6 +34,10 @@ MYPYC_MODULES: list[str] = [
     "spworkers/demand.py",
     "spworkers/port.py",
     "spworkers/waiting.py",
+    *(
+        f"spworkers/workers/pool/{name}.py"
+        for name in ("kinds", "ledger", "functions", "jobs", "crew", "dispatch", "bench", "engine")
+    ),
 ]
 
 

@@ -49,12 +49,16 @@ if TYPE_CHECKING:
     from spworkers.workers.app import App as App
     from spworkers.workers.client import Client as Client
     from spworkers.workers.contextpool import ContextPool as ContextPool
+    from spworkers.workers.pool.backoff import Backoff as Backoff
+    from spworkers.workers.pool.executor import Pool as Pool
+    from spworkers.workers.pool.inside import this_worker as this_worker
     from spworkers.workers.server import Server as Server
 
 __version__ = "0.1.0"
 
 _HOMES: Final = {
     "App": "workers.app",
+    "Backoff": "workers.pool.backoff",
     "Bus": "socket",
     "Client": "workers.client",
     "Context": "context",
@@ -68,6 +72,7 @@ _HOMES: Final = {
     "Pair1": "socket",
     "Pipe": "pipe",
     "PipeEvent": "pipe",
+    "Pool": "workers.pool.executor",
     "Pub": "socket",
     "Pull": "socket",
     "Push": "socket",
@@ -83,6 +88,7 @@ _HOMES: Final = {
     "TLSConfig": "tlsconfig",
     "TLSState": "tlsstate",
     "device": "devices",
+    "this_worker": "workers.pool.inside",
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""
 

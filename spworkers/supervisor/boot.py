@@ -16,6 +16,7 @@ ENTRIES: Final[dict[str, str]] = {
     "io": "spworkers.ioproc.main:run",
     "web": "spworkers.ioproc.web:run",
     "worker": "spworkers.workers.worker:run",
+    "pool": "spworkers.workers.pool.inside:run",
 }
 """The entry point of each role, for specifications without a field `entry` of their own."""
 PRELOAD: Final[tuple[str, ...]] = ("spworkers.ioproc.main",)

@@ -1,0 +1,141 @@
+"""The thread that does what takes its time: start processes, kill them, look how much memory they use.
+
+engine ─▶ "launch this worker" ─▶ keeper ─▶ supervisor ─▶ "it has this pid" ─▶ engine
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from spworkers.errors import SPError
+from spworkers.workers.pool.crew import Worker
+from spworkers.workers.pool.launch import Launcher, lives
+
+if TYPE_CHECKING:
+    from spworkers.workers.pool.engine import Engine
+
+__all__ = ["Keeper", "resident"]
+
+_LOOK: Final = 0.1  # seconds between two looks at the workers' memory
+
+
+class Keeper:
+    """One for each pool.
+
+    Args:
+        make: makes the launcher, on the keeper's thread, at first need.
+        spec: what every worker is told at its start.
+        fds: descriptors for every worker, beside those of its own; they belong to the keeper.
+        memory_limit: bytes of resident memory that a worker may use; 0: as many as it likes.
+        processors: how many there are for us.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Engine], Launcher],
+        spec: dict[str, Any],
+        fds: list[int],
+        memory_limit: int,
+        processors: int,
+    ) -> None:
+        self.processors = processors
+        self._make = make
+        self._spec = spec
+        self._fds = fds
+        self._memory_limit = memory_limit
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._engine: Engine | None = None
+        self._launcher: Launcher | None = None
+
+    def begin(self, engine: Engine) -> None:
+        """Start the thread."""
+        self._engine = engine
+        threading.Thread(target=self._main, name=f"{engine.name}-keeper", daemon=True).start()
+
+    def launch(self, worker: Worker) -> None:
+        """Start a process for it, soon."""
+        self._jobs.put(lambda: self._launch(worker))
+
+    def kill(self, worker: Worker) -> None:
+        """Kill it now. Any thread may; nothing happens while it has no process: `Engine.launched` comes back to it."""
+        if self._launcher is not None:
+            self._launcher.kill(worker)
+
+    def lives(self, worker: Worker) -> bool:
+        """Whether its process is there."""
+        return lives(worker)
+
+    def forget(self, worker: Worker) -> None:
+        """It is buried."""
+        if self._launcher is not None:
+            self._launcher.forget(worker)
+
+    def end(self) -> None:
+        """The pool has ended: so does the thread."""
+        self._jobs.put(None)
+
+    def _main(self) -> None:
+        timeout = _LOOK if self._memory_limit else None
+        while True:
+            try:
+                job = self._jobs.get(timeout=timeout)
+            except queue.Empty:
+                self._measure()
+                continue
+            if job is None:
+                break
+            job()
+        if self._launcher is not None:
+            self._launcher.close()
+        if self._engine is not None:
+            self._engine.release()
+        for fd in self._fds:
+            os.close(fd)
+
+    def _launch(self, worker: Worker) -> None:
+        engine = self._engine
+        assert engine is not None
+        if worker.stopped and not worker.jobs:  # it is not needed any more
+            engine.died(worker, "exit code 0", 0)
+            return
+        fds = [engine.region.fd, worker.receive_bell, worker.send_bell, engine.bell, engine.ledger_fd, *self._fds]
+        spec = {**self._spec, "segment": worker.segment, "number": worker.number, "name": worker.name}
+        try:
+            if self._launcher is None:
+                self._launcher = self._make(engine)
+            pid, handle = self._launcher.launch(worker, fds, spec)
+        except SPError as error:
+            engine.died(worker, f"it could not be started: {error}", None)
+            return
+        except Exception as error:  # a bug: the pool must not wait for ever for this worker
+            engine.died(worker, f"it could not be started: {type(error).__name__}: {error}", None)
+            return
+        engine.launched(worker, pid, handle)
+
+    def _measure(self) -> None:
+        engine = self._engine
+        assert engine is not None
+        for worker in list(engine.dispatcher.workers):
+            if worker.ready and worker.pid:
+                used = resident(worker.pid)
+                if used > self._memory_limit:
+                    engine.exceeds(worker, used, self._memory_limit)
+
+
+def resident(pid: int) -> int:
+    """Bytes of resident memory that a process has to itself or shares; 0: it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

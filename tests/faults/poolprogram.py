@@ -1,0 +1,72 @@
+"""Programs that use a pool, for tests that kill or interrupt them: `python poolprogram.py NAME ARGUMENTS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import spworkers as sp
+
+
+def hang(mark: str) -> None:
+    import os
+    import time
+
+    Path(mark).write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def late(text: str) -> None:
+    import time
+
+    time.sleep(0.3)
+    print(text, flush=True)
+
+
+def working(folder: str) -> None:
+    """Two workers that never finish."""
+    with sp.Pool(2) as pool:
+        futures = [pool.submit(hang, f"{folder}/{n}") for n in range(2)]
+        for future in futures:
+            future.result()
+
+
+def mapping(folder: str) -> None:
+    """The same, by a map, from `__main__`, without a guard, and with a queue behind."""
+    with sp.Pool(2) as pool:
+        for _ in pool.map(hang, [f"{folder}/{n}" for n in range(50)], chunksize=1):
+            pass
+
+
+def leaving(_: str) -> None:
+    """Ends without a shutdown: what was submitted is done first."""
+    pool = sp.Pool(2)
+    for text in ("one", "two"):
+        pool.submit(late, text)
+
+
+def nested(folder: str) -> None:
+    """A pool in a task of a pool."""
+
+    def inner(mark: str) -> None:
+        with sp.Pool(1) as own:
+            own.submit(hang, mark).result()
+
+    with sp.Pool(1) as pool:
+        pool.submit(inner, f"{folder}/0").result()
+
+
+def full(_: str) -> None:
+    """Works where /dev/shm has no room."""
+    try:
+        Path("/dev/shm/fill").write_bytes(bytes(2 << 20))
+    except OSError:
+        print("full")
+    with sp.Pool(2) as pool:
+        data = bytes(8 << 20)
+        print([len(back) for back in pool.map(bytes, [data] * 4)] == [8 << 20] * 4)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](sys.argv[2])
