@@ -111,6 +111,15 @@ def test_workers(tmp_path: Path) -> None:
         eventually(lambda: sum(each["answered"] for each in Sampler(ME).look()[0]["workers"]) == 1, WAIT)
 
 
+def test_pools() -> None:
+    with sp.Pool(1, name="top-pool") as pool:
+        pid = pool.submit(os.getpid).result(WAIT)
+        (told,) = (each for each in Sampler(ME).look()[0]["workers"] if each["pid"] == pid)
+        assert told["role"] == "pool"
+        assert told["name"].startswith("top-pool")
+        assert told["rss"] > 1_000_000
+
+
 def test_a_replaced_io_process_says_so(pair: tuple[sp.Push, sp.Pull]) -> None:
     _, pull = pair
     os.kill(pull.stats()["pid"], signal.SIGKILL)
