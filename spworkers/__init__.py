@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spworkers.message import Message as Message
     from spworkers.pipe import Pipe as Pipe
     from spworkers.pipe import PipeEvent as PipeEvent
+    from spworkers.schemes import register_transport as register_transport
     from spworkers.socket import Bus as Bus
     from spworkers.socket import Pair as Pair
     from spworkers.socket import Pair1 as Pair1
@@ -88,6 +89,7 @@ _HOMES: Final = {
     "TLSConfig": "tlsconfig",
     "TLSState": "tlsstate",
     "device": "devices",
+    "register_transport": "schemes",
     "this_worker": "workers.pool.inside",
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""

@@ -10,6 +10,7 @@ from spworkers.closing import Closing
 from spworkers.errors import ClosedError
 from spworkers.options import Place, as_wire, kept_as
 from spworkers.optionvalues import OptionValues
+from spworkers.schemes import TRANSPORT, target_of
 
 if TYPE_CHECKING:
     from spworkers.socket import Socket
@@ -69,7 +70,11 @@ class Endpoint(Closing):
         return "closed" if self._closed or port.closed else active if self._active else "idle"
 
     def _describe(self) -> dict[str, Any]:
-        return {"key": self._key, "address": self._given, "options": self._options.own()}
+        options = self._options.own()
+        target = target_of(self._given)
+        if target is not None:
+            options[TRANSPORT] = target
+        return {"key": self._key, "address": self._given, "options": options}
 
     def _leave(self) -> None:
         if not self._closed:

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from spworkers.channel import Channel, close_fds
@@ -28,6 +28,8 @@ from spworkers.options import as_wire
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocols import ProtocolInfo
 from spworkers.ring import CONTEXTS, Segment
+from spworkers.schemes import TRANSPORT
+from spworkers.transport import register
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +361,7 @@ class Control:
 
     def new_dialer(self, key: int, address: str, options: dict[str, Any]) -> None:
         """Make one; also a predecessor's, which is kept already."""
+        _know_transport(address, options)
         self.endpoint_options["dialer", key] = options
         self.dialers[key] = DialerDriver(
             key,
@@ -403,6 +406,7 @@ class Control:
 
     def new_listener(self, key: int, address: str, options: dict[str, Any]) -> None:
         """Make one; also a predecessor's, which is kept already."""
+        _know_transport(address, options)
         self.endpoint_options["listener", key] = options
         self.listeners[key] = ListenerDriver(
             key,
@@ -530,6 +534,13 @@ def _put(options: dict[str, Any], name: str, value: Any) -> None:
         options.pop(name, None)
     else:
         options[name] = value
+
+
+def _know_transport(address: str, options: Mapping[str, Any]) -> None:
+    """If a third party's transport serves this address, its name came along."""
+    target = options.get(TRANSPORT)
+    if target is not None:
+        register(address.partition("://")[0], target)
 
 
 def _no_close(linger: float) -> None:

@@ -11,11 +11,9 @@ import difflib
 import importlib
 import re
 
-from spworkers.errors import BadTranError, BadValueError
+from spworkers.errors import BadTranError
+from spworkers.schemes import check_names
 from spworkers.transport.base import Transport
-
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
-_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
 
 class Registry:
@@ -45,13 +43,7 @@ class Registry:
         Raises:
             BadValueError: a malformed scheme, or a target that is not a name.
         """
-        if not _fits(_SCHEME, scheme):
-            raise BadValueError(f"scheme {scheme!r}: lower-case letters, digits, '+', '-' and '.', a letter first")
-        if not _fits(_TARGET, target):
-            raise BadValueError(
-                f"transport {target!r} of {scheme}: give its name as 'module:Class'; "
-                "the I/O process imports it, and an object cannot cross to there"
-            )
+        check_names(scheme, target)
         self._targets[scheme] = target
         self._made.pop(scheme, None)
 
@@ -76,10 +68,6 @@ class Registry:
         head = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
         near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.5)
         return near[0] if near else "tcp"
-
-
-def _fits(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.match(value) is not None
 
 
 def _load(scheme: str, target: str) -> Transport:
