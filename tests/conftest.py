@@ -22,7 +22,7 @@ SHM = Path("/dev/shm")
 ALIKE = ("cli/test_bench.py", "cli/test_macat.py", "cli/test_top.py")
 ALIKE += ("conformance", "interop", "ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
 ALIKE += ("faults/test_hostile_network.py", "faults/test_death_of_a_device.py", "sockets/test_devices.py")
-ALIKE += ("sockets/test_asgi.py", "sockets/test_wss.py")
+ALIKE += ("docs", "sockets/test_asgi.py", "sockets/test_webserver.py", "sockets/test_wss.py")
 
 # By this, which every descendant inherits, an orphan is found that is nobody's child any more.
 MARK = "SPWORKERS_TEST_SESSION"
