@@ -156,6 +156,7 @@ class MpireMaps(Mpire):
     """Its apply and its map do not get on in one pool."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+        self.pool.map(function, [args])
         return lambda: None
 
     def unordered(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterable[Any]:

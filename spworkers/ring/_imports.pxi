@@ -139,6 +139,7 @@ cdef extern from "lane.h" nogil:
     uint32_t arena_class(uint64_t size)
     uint64_t arena_class_size(uint32_t klass)
     uint64_t arena_take(arena *a, uint32_t klass)
+    int arena_warm(arena *a, unsigned int klass) nogil
     void arena_begin(arena *a, uint64_t size)
     int producer_grow(spw_producer *p, uint32_t need)
     void producer_end(spw_producer *p)
@@ -194,6 +195,7 @@ INLINE = SPW_INLINE
 cdef uint64_t LONGEST = SPW_EXTENT_ROOM - 65536
 
 cdef enum:
+    FRESH = 16 * 1024  # bytes from which a look for used memory costs less than the faults of fresh pages
     NOGIL_COPY = 64 * 1024  # copies from here on let other threads run; below, letting go costs more than the copy
 
 

@@ -171,7 +171,7 @@ cdef class Walk:
     def __cinit__(self, list items not None, words, int which, int since, uint64_t limit):
         PyObject_GetBuffer(words, &self.view, PyBUF_WRITABLE)
         self.open = True
-        if max(which, since) < 0 or 8 * (max(which, since) + 1) > self.view.len:
+        if which < 0 or 8 * (max(which, since) + 1) > self.view.len:
             raise InternalError(f"no words {which} and {since} in {self.view.len} bytes")
         self.words = <uint64_t *>self.view.buf
         self.items, self.which, self.since, self.limit = items, which, since, limit

@@ -381,6 +381,9 @@ cdef class Producer:
         cdef uint32_t klass = arena_class(total)
         cdef uint64_t at = ARENA_NONE
         if total <= p.budget:
+            # Pages that were used before are mapped, and perhaps in the cache; new ones cost a fault each, on both sides.
+            if total >= FRESH and not arena_warm(&p.blocks, klass) and producer_stale(p):
+                self.sweep()
             at = arena_take(&p.blocks, klass)
             if at == ARENA_NONE:
                 self.sweep()

@@ -58,6 +58,9 @@ static inline void arena_give(arena *a, uint64_t offset, uint64_t length) {
     }
 }
 
+/* Whether a block of this class was used before and lies ready. */
+static inline int arena_warm(arena *a, unsigned class) { return a->free[class].count != 0; }
+
 static inline uint64_t arena_take(arena *a, unsigned class) {
     uint64_t size = arena_class_size(class);
     if (a->free[class].count) return a->free[class].at[--a->free[class].count];

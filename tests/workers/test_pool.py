@@ -230,7 +230,7 @@ def test_errors_as_results(pool: sp.Pool) -> None:
 def test_the_timeout_of_a_map_is_the_waiters(pool: sp.Pool, tmp_path: Path) -> None:
     with sp.Pool(1) as own:
         results = own.map(tasks.hang, [str(tmp_path / "mark")], timeout=0.2)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             next(results)
         own.kill_workers()
 
