@@ -31,6 +31,7 @@ MYPYC_PACKAGES = ("spworkers/protocol", "spworkers/halves")
 MYPYC_MODULES: list[str] = [
     "spworkers/ioproc/hub.py",
     "spworkers/ioproc/ports.py",
+    "spworkers/callhead.py",
     "spworkers/demand.py",
     "spworkers/port.py",
     "spworkers/waiting.py",

@@ -214,6 +214,7 @@ MESSAGES: Final[dict[str, Shape]] = {
     # The supervisor to a child; client also from a client that lets another process have a context.
     "client": _shape("maybe", fds=1, key=TEXT),
     "client_gone": _shape(key=TEXT, pid=COUNT),
+    "cancel": _shape(serial=COUNT),
     "inproc_incoming": _shape(fds=1, name=TEXT),
     "stop": _shape(grace=SECONDS),
     "look": _shape(),

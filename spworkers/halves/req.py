@@ -33,6 +33,8 @@ class ReqHalf(RawHalf):
     def __init__(self, port: Port) -> None:
         super().__init__(port)
         self.exchange = Exchange(port.tx, port.rx, port.dropped)
+        self.farewell = b""
+        """What the peer that has a request is sent, under the request's id, when that is given up; empty: nothing."""
 
     def configure(self, name: str, value: Any) -> None:
         if name != "WRITEQ-LEN":
@@ -174,7 +176,7 @@ class ReqHalf(RawHalf):
             return
         exchange.current = 0
         if not self.tx.revoke(exchange.ticket):
-            self.tx.publish(b"", b"", 0, serial, CANCEL, True)
+            self.tx.publish(self.farewell, b"", 0, serial, CANCEL, True)
 
     # ---- moving to another process
 

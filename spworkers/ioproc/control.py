@@ -84,6 +84,7 @@ class Control:
         self.crossing: Crossing | None = None  # to the other socket of a device
         self.on_close: Callable[[float], Any] = _no_close
         hub.on_kill = self._kill
+        hub.on_cancel = self._cancel
 
     # ---- clients
 
@@ -129,6 +130,12 @@ class Control:
         port = self.hub.contexts.get(context)
         if port is not None:
             self.supervisor.kill(port.client, reason)
+
+    def _cancel(self, context: int, serial: int) -> None:
+        port = self.hub.contexts.get(context)
+        line = None if port is None else self.clients.get(port.client)
+        if line is not None:
+            line.say({"t": "cancel", "serial": serial})
 
     # ---- requests
 

@@ -86,6 +86,7 @@ class Hub(Actions):
         self.timer_handle: Any = None
         self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
         self.on_kill: Callable[[int, str], None] = _ignore_kill
+        self.on_cancel: Callable[[int, int], None] = _ignore_cancel
         self.on_settled: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -500,6 +501,9 @@ class Hub(Actions):
         if port is not None:
             port.inlet.window = n
 
+    def cancel(self, context: int, serial: int) -> None:
+        self.on_cancel(context, serial)
+
     def kill(self, context: int, reason: str) -> None:
         self.on_kill(context, reason)
 
@@ -521,6 +525,10 @@ class Hub(Actions):
 
 
 def _ignore_loss(pipe: PipePort, text: str) -> None:
+    return None
+
+
+def _ignore_cancel(context: int, serial: int) -> None:
     return None
 
 

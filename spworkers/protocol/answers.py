@@ -37,7 +37,7 @@ class Answering(Backtraced):
 
     @property
     def idle(self) -> bool:
-        """All requests were answered."""
+        """Nothing is left to answer."""
         return self._pending == 0
 
     def pipe_added(self, pipe: int) -> bool:

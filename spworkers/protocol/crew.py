@@ -1,4 +1,9 @@
-"""The workers of a dispatcher: who has how much to do, and who is to get the next request."""
+"""The workers of a dispatcher: who has how much to do, and who is to get the next request.
+
+A worker process has a seat in each of two crews: EXCLUSIVE, for requests that it runs one after another, and
+CONCURRENT, for those that it runs beside each other (coroutines). They share its lane; a request of one kind never
+waits for a place of the other.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,13 @@ from typing import Final
 
 from spworkers.protocol.alarms import Alarm
 from spworkers.protocol.fifo import Fifo, Node
-from spworkers.protocol.machine import Outgoing
+from spworkers.protocol.machine import NEVER, Outgoing
 from spworkers.protocol.peers import Peer
 
-__all__ = ["Crew", "Held", "Job", "Worker"]
+__all__ = ["CONCURRENT", "EXCLUSIVE", "Crew", "Held", "Job", "OpenStream", "Worker"]
+
+EXCLUSIVE: Final = 0
+CONCURRENT: Final = 1
 
 # Workers with this many requests or more count as equally busy. Only PREFETCH values beyond it would notice.
 _LEVELS: Final = 64
@@ -23,12 +31,19 @@ class Job(Node):
 
     def __init__(self, peer: Peer, payload: bytes, header: bytes) -> None:
         super().__init__()
-        self.peer: Final = peer
+        self.peer = peer  # these two change when its asker comes again by another way
+        self.header = header  # the way back
         self.payload: Final = payload
-        self.header: Final = header  # the way back
+        self.begin: Final = len(header)  # of the body
         self.wanted = True  # False: its peer is gone, or asks for something else by now
+        self.call = b""  # the id of the call that it is; empty: it is none
+        self.crew: int = EXCLUSIVE  # what runs it
+        self.stream: OpenStream | None = None  # of which it asks for the next part
         self.timeout: float = -1.0  # its own limits; negative: TIMEOUT and RETRIES hold
         self.retries = -1
+        self.expires: float = NEVER  # when its asker stops waiting
+        self.due: float = NEVER  # when something is to be done about it, once it runs
+        self.stopping = False  # its worker was told to stop running it
         self.deaths = 0  # workers that died of it
         self.worker: Worker | None = None
         self.serial = 0  # a new one each time it is handed out
@@ -47,20 +62,44 @@ class Held(Node):
         self.worker: Final = worker
 
 
-class Worker(Node):
-    """A context that answers requests. As a node it stands among the available workers that have as many requests."""
+class OpenStream:
+    """An answer of which more parts are to come: the worker that makes them, the pipe that asks for them."""
 
-    def __init__(self, context: int, prefetch: int) -> None:
+    def __init__(self, pipe: int, call: bytes, serial: int, worker: Worker, timeout: float) -> None:
+        self.pipe: Final = pipe
+        self.call: Final = call
+        self.serial: Final = serial  # of the request that began it
+        self.worker: Final = worker
+        self.timeout: Final = timeout  # for one part
+        self.job: Job | None = None  # that asks for the next part
+        self.idle_since: float = 0.0
+
+
+class Worker(Node):
+    """A context that answers requests: its seat in one crew.
+
+    As a node it stands among the available workers that have as many requests.
+    """
+
+    def __init__(self, context: int, prefetch: int, crew: int = EXCLUSIVE) -> None:
         super().__init__()
         self.id: Final = context
+        self.crew: Final = crew
         self.prefetch = prefetch  # requests that it may have at once; 0: as many as it asks for
+        self.leaving = False  # it takes no more
+        self.pinned: Final[Fifo[Job]] = Fifo()  # that only it can run: the next parts of streams
         self.own_prefetch = False
         self.jobs: Final[Fifo[Job]] = Fifo()  # handed to it and not answered, oldest first
         self.held: Final[Fifo[Held]] = Fifo()
         self.full = False  # its lane refused a request: not before it wants one
         self.overdue: Job | None = None  # what it is being killed for
-        self.alarm: Final = Alarm(context)  # for its oldest request
+        self.alarm: Final = Alarm(2 * context + crew)  # for what it runs
         self.level = -1  # where it stands; -1: it is not available
+
+    @property
+    def has_room(self) -> bool:
+        """Its lane takes one more request."""
+        return not (self.full or self.overdue is not None or 0 < self.prefetch <= self.jobs.length)
 
 
 class Crew:
@@ -87,10 +126,9 @@ class Crew:
     def place(self, worker: Worker) -> None:
         """Something changed for this worker: let it stand where it belongs, behind those that stand there already."""
         self._take_out(worker)
-        load = worker.jobs.length
-        if worker.full or worker.overdue is not None or (worker.prefetch > 0 and load >= worker.prefetch):
+        if worker.leaving or not worker.has_room:
             return
-        level = min(load, _LEVELS - 1)
+        level = min(worker.jobs.length, _LEVELS - 1)
         worker.level = level
         self._levels[level].append(worker)
         self.available += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-__all__ = ["DRAINING", "FULL", "ErrorFormat", "died", "overdue", "quarantined"]
+__all__ = ["DRAINING", "FULL", "LOST", "NO_STREAM", "ErrorFormat", "died", "overdue", "quarantined"]
 
 
 class ErrorFormat(Protocol):
@@ -20,7 +20,7 @@ class ErrorFormat(Protocol):
         """The body of an error's answer.
 
         Args:
-            kind: `"busy"`, `"died"`, `"timeout"` or `"quarantined"`.
+            kind: `"busy"`, `"died"`, `"timeout"`, `"quarantined"` or `"lost"`.
             detail: `message`, for a person; `deaths`, how many workers died of it; `seconds`, the time that it was
                 allowed to run.
 
@@ -33,6 +33,13 @@ FULL: Final[dict[str, Any]] = {"message": "the server has as many requests as it
 """Why a request is turned away."""
 DRAINING: Final[dict[str, Any]] = {"message": "the server takes no new requests, it is about to end"}
 """Why a request is turned away."""
+
+LOST: Final[dict[str, Any]] = {"message": "the worker that made this stream is gone"}
+"""Why a stream has no next part."""
+NO_STREAM: Final[dict[str, Any]] = {
+    "message": "there is no such stream here: it has ended, was closed, or another server (behind a device?) has it"
+}
+"""Why a stream has no next part."""
 
 
 def died(deaths: int) -> dict[str, Any]:

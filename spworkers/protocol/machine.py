@@ -29,14 +29,19 @@ from typing import Any, Final, Protocol
 
 from spworkers._compiling import mypyc_attr
 
-__all__ = ["CANCEL", "CAUSES", "DATA", "ERROR", "NEVER", "Actions", "Machine", "Outgoing"]
+__all__ = ["CANCEL", "CAUSES", "DATA", "ERROR", "LEAVE", "MORE", "NEVER", "Actions", "Machine", "Outgoing"]
 
 DATA: Final = 0
 """Kind of an ordinary message."""
 CANCEL: Final = 1
-"""Kind of a message from a context that gives up the request with this serial; it has no body."""
+"""Kind of a message from a context that gives up the request with this serial. Its body, if it has one, is sent to the
+peer that has the request."""
 ERROR: Final = 2
 """Kind of a message to a context: what it waited for with this serial failed; the body names the error."""
+MORE: Final = 3
+"""Kind of a worker's answer that more answers will follow, as soon as they are asked for. For dispatchers only."""
+LEAVE: Final = 4
+"""Kind of a message from a worker that takes no more requests. For dispatchers only."""
 
 NEVER: Final = float("inf")
 """The deadline of a machine that has nothing to wait for."""
@@ -49,12 +54,14 @@ CONGESTED: Final = "congested"
 DIED: Final = "died"
 DISPLACED: Final = "displaced"
 DUPLICATE: Final = "duplicate"
+EXPIRED: Final = "expired"
 GARBLED: Final = "garbled"
 LATE: Final = "late"
 NO_PEERS: Final = "no_peers"
 NO_PIPE: Final = "no_pipe"
 PIPE_LOST: Final = "pipe_lost"
 QUARANTINED: Final = "quarantined"
+STREAM_LOST: Final = "lost"
 SUPERSEDED: Final = "superseded"
 TIMEOUT: Final = "timeout"
 TTL: Final = "ttl"
@@ -71,12 +78,14 @@ CAUSES: Final = {
     DIED: "a request's workers died, more often than it may be tried again",
     DISPLACED: "a message that nobody had taken made room for a newer one",
     DUPLICATE: "a request came again while it was in progress, and joined that",
+    EXPIRED: "a request was not answered before its asker stopped waiting, and was given up here too",
     GARBLED: "a message from a peer did not follow its protocol",
     LATE: "an answer came for a request that nobody waits for any more",
     NO_PEERS: "a message for every peer found none",
     NO_PIPE: "a message to send was for a pipe that is gone",
     PIPE_LOST: "a message waited for or from a pipe that went",
     QUARANTINED: "a request that had killed several workers in a row was turned away",
+    STREAM_LOST: "a request asked for more of a stream that is not, or no longer, here",
     SUPERSEDED: "a request took the place of another one of the same peer and id",
     TIMEOUT: "a request ran longer than its time, more often than it may be tried again",
     TTL: "a message from a peer had passed more devices than TTL allows",
@@ -182,6 +191,13 @@ class Actions:
 
     def set_window(self, context: int, n: int) -> None:
         """A context's receive lane takes `n` messages that nobody waits for; 0: only messages that are waited for."""
+        raise NotImplementedError
+
+    def cancel(self, context: int, serial: int) -> None:
+        """Tell the worker that owns this context to stop what it does for this request. For dispatchers only.
+
+        It answers with a message for that serial, of any kind; or, should it not listen, with nothing.
+        """
         raise NotImplementedError
 
     def kill(self, context: int, reason: str) -> None:

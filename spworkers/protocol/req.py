@@ -13,6 +13,10 @@
 A new message of a context, `CANCEL` and the context's end lead from anywhere to (none). With RETRY-TIME 0 a lost pipe
 does so too, and the receiver gets CanceledError; with FAIL-NO-PEERS the loss of the last pipe does, with NoPeersError.
 
+A request that names a pipe is **pinned**: it is sent by that pipe once, and fails with CanceledError when that is gone.
+A `CANCEL` with a body has that sent, under the request's id, by the pipe that has the request: what the peer makes of
+it is a matter of the format above. If it names a pipe, the body goes there, and has no answer.
+
 A queued request is unclaimed, so that its sender can take it back; a sent one stays claimed until it is answered, so
 that it can be sent again without a copy, by this process or its successor. Only the first reply counts, from whatever
 pipe.
@@ -28,8 +32,10 @@ from spworkers.protocol.fifo import Fifo, Node
 from spworkers.protocol.machine import (
     CANCEL,
     CANCELED,
+    CONGESTED,
     DATA,
     GARBLED,
+    NO_PIPE,
     UNEXPECTED,
     UNKNOWN_REPLY,
     Actions,
@@ -62,6 +68,7 @@ class _Request(Node):
         self.key: Final = key
         self.retry: float = 0.0  # the retry time when it was sent
         self.claimed = False
+        self.pinned: Final = message.pipe  # the only pipe for it; 0: any will do
         self.pipe = 0  # the last one that it was sent by; in the end the one that its reply came by
         self.reply = b""
 
@@ -97,6 +104,7 @@ class Req(Sharing):
         self._requests: dict[bytes, _Request] = {}  # queued and sent ones, by the id as it is on the wire
         self._queue: Fifo[_Request] = Fifo()
         self._sent: dict[int, Fifo[_Request]] = {}  # by pipe
+        self._pinned: dict[int, Fifo[_Request]] = {}  # those that wait for a certain pipe, by it; no empty ones
         self._alarms = Alarms()
 
     # --- contexts and what they send
@@ -124,18 +132,76 @@ class Req(Sharing):
         request = _Request(asker, message, self._new_key())
         asker.request = request
         self._requests[request.key] = request
-        self._queue.append(request)
-        self.pump()
+        if request.pinned:
+            self._pin(request)
+        else:
+            self._queue.append(request)
+            self.pump()
+
+    def _pin(self, request: _Request) -> None:
+        """Send a request by its pipe, now or as soon as that takes it."""
+        waiting = self._pinned.get(request.pinned)
+        if waiting is None:
+            waiting = self._pinned[request.pinned] = Fifo()
+        waiting.append(request)
+        peer = self.peers.get(request.pinned)
+        if peer is None:
+            self._fail(request, "CanceledError")
+            self._unpin(request.pinned, waiting)
+        else:
+            self._pump_pinned(peer)
+
+    def _pump_pinned(self, peer: Peer) -> None:
+        waiting = self._pinned.get(peer.id)
+        if waiting is None:
+            return
+        while not peer.congested:
+            request = waiting.popleft()
+            if request is None:
+                break
+            if request.claimed or request.message.claim():
+                self._transmit(request, peer)
+            else:
+                request.asker.request = None
+                del self._requests[request.key]
+        self._unpin(peer.id, waiting)
+
+    def _unpin(self, pipe: int, waiting: Fifo[_Request]) -> None:
+        if waiting.length == 0:
+            self._pinned.pop(pipe, None)
 
     def _control(self, asker: _Asker | None, message: Outgoing) -> None:
         """Deal with what is no request."""
         if asker is None or message.kind != CANCEL:
             self.discard(message, UNEXPECTED, 0)
         elif message.claim():
+            if message.pipe:
+                self._send_once(message)
             current = asker.request if asker.answered is None else asker.answered
             if current is not None and current.serial == message.serial:
+                self._say_farewell(current, message)
                 self._cancel(asker)
             message.release()
+
+    def _send_once(self, message: Outgoing) -> None:
+        """Send what has no answer by a certain pipe, if that takes it now."""
+        peer = self.peers.get(message.pipe)
+        if peer is None:
+            self.out.count(NO_PIPE, 0)
+        elif peer.congested:
+            self.out.count(CONGESTED, peer.id)
+        else:
+            self.out.transmit(peer.id, self._new_key(), message, 0)
+
+    def _say_farewell(self, request: _Request, message: Outgoing) -> None:
+        """Tell the peer that has a request, in the words of who gives it up, if they have any."""
+        peer = self.peers.get(request.pipe) if request.claimed and len(request.reply) == 0 else None
+        if message.size == 0 or peer is None or request.home is not self._sent.get(peer.id):
+            return
+        if peer.congested:
+            self.out.count(CONGESTED, peer.id)
+        else:
+            self.out.transmit(peer.id, request.key, message, 0)
 
     def _cancel(self, asker: _Asker) -> None:
         """Forget a context's request, or the reply that found no room."""
@@ -164,7 +230,10 @@ class Req(Sharing):
         request.asker.request = None
         request.asker.alarm.cancel()
         del self._requests[request.key]
-        cast("Fifo[_Request]", request.home).remove(request)
+        home = cast("Fifo[_Request]", request.home)
+        home.remove(request)
+        if request.pinned and request.pipe == 0:
+            self._unpin(request.pinned, home)
 
     def _new_key(self) -> bytes:
         """The next request id, as it is on the wire: the top bit marks the end of the backtrace."""
@@ -197,9 +266,12 @@ class Req(Sharing):
             if other is not None:
                 peer = other
         self.ready.rotate(peer)
+        self._transmit(request, peer)
+
+    def _transmit(self, request: _Request, peer: Peer) -> None:
         request.claimed = True
         request.pipe = peer.id
-        request.retry = request.asker.retry
+        request.retry = 0.0 if request.pinned else request.asker.retry
         self._sent[peer.id].append(request)
         if request.retry > 0.0:
             self._alarms.set(request.asker.alarm, self.now + max(request.retry, _RETRY_FLOOR))
@@ -225,8 +297,16 @@ class Req(Sharing):
     def peer_joined(self, peer: Peer) -> None:
         self._sent[peer.id] = Fifo()
 
+    def peer_ready(self, peer: Peer) -> None:
+        self._pump_pinned(peer)
+        if not peer.congested:
+            super().peer_ready(peer)
+
     def peer_lost(self, peer: Peer) -> None:
         super().peer_lost(peer)
+        waiting = self._pinned.get(peer.id)
+        while waiting is not None and waiting.head is not None:
+            self._fail(waiting.head, "CanceledError")
         if len(self.peers) == 0:
             self._nobody_left()
         sent = self._sent[peer.id]

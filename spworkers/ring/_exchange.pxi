@@ -9,13 +9,14 @@ cdef class Exchange:
     """Who asks on `tx` and hears on `rx`, and which of his questions is the one that still counts.
 
     `serial`: of the last question; `current`: of the one that is outstanding, 0: none; `ticket`: its record in the
-    lane. `sending` and `receiving`: serials of a send that waits for a peer and of a receive that waits for the answer.
+    lane. `pipe`: the one that the next question is for, 0: any. `sending` and `receiving`: serials of a send that waits for a peer and of a receive that waits for the answer.
     `dropped`: where answers that nobody wants any more are counted, as "canceled".
     """
 
     cdef readonly Sender tx
     cdef readonly Receiver rx
     cdef public uint64_t serial, current, ticket, sending, receiving
+    cdef public uint32_t pipe
 
     cdef dict dropped
 
@@ -79,7 +80,7 @@ cdef class Exchange:
             if self.current != serial:  # a newer one while a large body was copied, or by a buffer's own code
                 self.tx.abandon(slot)
                 return True
-            self.ticket = self.tx.finish(slot, view.len, 0, 0, serial, 0, 0)
+            self.ticket = self.tx.finish(slot, view.len, 0, self.pipe, serial, 0, 0)
         finally:
             PyBuffer_Release(&view)
         return True

@@ -113,6 +113,10 @@ class FakeActions(Actions):
         assert n >= 0
         self.lanes[context].window = n
 
+    def cancel(self, context: int, serial: int) -> None:
+        self.log.append(("cancel", context, serial))
+        assert context in self.lanes, f"context {context} is told to stop, but is not open"
+
     def kill(self, context: int, reason: str) -> None:
         self.log.append(("kill", context, reason))
         assert context in self.lanes, f"context {context} is killed, but is not open"

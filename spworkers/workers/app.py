@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from spworkers.errors import BadValueError
 from spworkers.workers.handler import Handler, HandlerOptions, check_name, check_text
+from spworkers.workers.middleware.base import Middleware
 
 if TYPE_CHECKING:
     from spworkers._coerce import Seconds
@@ -38,18 +39,23 @@ class App:
 
     Args:
         name: what it is called in messages, processes' names and logs.
+        middleware: hooks around its handlers, called in this order.
 
     Raises:
-        BadValueError: the name is no text, or empty.
+        BadValueError: the name is no text, or empty; something among the middleware is none.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, middleware: Iterable[Middleware] = ()) -> None:
         self.name = check_text(name, "an App's name")
         self.module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
         self._handlers: dict[str, Handler[..., Any]] = {}
         self._raw: Handler[..., Any] | None = None
         self._on_start: list[Callable[..., Any]] = []
         self._on_stop: list[Callable[..., Any]] = []
+        self._middleware = list(middleware)
+        for each in self._middleware:
+            if not isinstance(each, Middleware):
+                raise BadValueError(f"middleware is made of objects of subclasses of sp.Middleware, not {each!r:.80}")
 
     # --- what it is made of
 
@@ -73,13 +79,23 @@ class App:
         """What runs once in every worker after its last request, in this order."""
         return tuple(self._on_stop)
 
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """The hooks around its handlers, in the order in which they are called."""
+        return tuple(self._middleware)
+
     # --- decorators
 
     @overload
     def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
     @overload
     def handler(
-        self, *, name: str | None = None, timeout: Seconds = None, retries: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        timeout: Seconds = None,
+        retries: int | None = None,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
     def handler(  # type: ignore[misc]  # options are checked here, so that an unknown one is told the nearest
         self, function: Callable[..., Any] | None = None, /, **options: Any
@@ -91,9 +107,12 @@ class App:
 
         Args:
             name: what callers call it; None: the function's name.
-            timeout: seconds after which its worker is killed and replaced; None: what the server says.
+            timeout: seconds after which its worker is killed and replaced, or the task of an async handler cancelled;
+                None: what the server says.
             retries: how often the request goes to another worker when one died of it, or ran past the timeout; None:
                 what the server says.
+            retry_on: exceptions after which it is run again, up to `retries` times, in the same worker, after a pause
+                that begins at 50 ms and doubles.
 
         Raises:
             BadOptionError, BadValueError: an option or an annotation is wrong, or the name is taken; here and now, when
@@ -115,7 +134,11 @@ class App:
     def raw(self, function: Callable[P, R], /) -> Handler[P, R]: ...
     @overload
     def raw(
-        self, *, timeout: Seconds = None, retries: int | None = None
+        self,
+        *,
+        timeout: Seconds = None,
+        retries: int | None = None,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
     def raw(  # type: ignore[misc]  # as for handler()
         self, function: Callable[..., Any] | None = None, /, **options: Any
@@ -126,7 +149,7 @@ class App:
         and the peer gets an empty answer: the form of errors is its own affair.
 
         Args:
-            timeout, retries: as for `handler`.
+            timeout, retries, retry_on: as for `handler`.
 
         Raises:
             BadOptionError, BadValueError: an option is wrong, or there is a raw handler already.
@@ -180,9 +203,6 @@ class App:
         workers: int | None = None,
         block: Literal[True] = True,
         drain: Seconds = 10.0,
-        timeout: Seconds = None,
-        retries: int = 1,
-        backlog: int = 1024,
         **options: Any,
     ) -> None: ...
     @overload
@@ -192,9 +212,7 @@ class App:
         *,
         workers: int | None = None,
         block: Literal[False],
-        timeout: Seconds = None,
-        retries: int = 1,
-        backlog: int = 1024,
+        drain: Seconds = 10.0,
         **options: Any,
     ) -> Server: ...
     def serve(
@@ -218,10 +236,9 @@ class App:
             workers: how many processes; None: as many as there are processors for us.
             block: wait for a signal, then finish what is at hand and return; False: return the running server.
             drain: seconds that the requests at hand get at the end of a blocking server.
-            timeout: seconds after which a request's worker is killed, where the handler does not say; None: never.
-            retries: how often a request goes to another worker after one died of it; likewise.
-            backlog: requests that may wait for a worker; what comes beyond them is answered with BusyError.
-            options: any option of `Rep` by its keyword, `tls_config` for instance.
+            options: how requests are run (`timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit`, `affinity` … as
+                `spworkers.workers.settings.Settings` has them), and any option of `Rep` by its keyword, `tls_config`
+                for instance.
 
         Raises:
             As `Server`.

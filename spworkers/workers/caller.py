@@ -9,7 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import Closing
@@ -17,8 +17,9 @@ from spworkers.errors import BadValueError
 from spworkers.workers import callformat
 from spworkers.workers.handler import check_text
 from spworkers.workers.runner import HANDLERS
+from spworkers.workers.stream import Stream
 
-__all__ = ["Caller", "RemoteFunction", "deadline_of"]
+__all__ = ["Caller", "RemoteFunction", "Reply", "deadline_of"]
 
 
 def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
@@ -40,6 +41,13 @@ def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
 def left_until(deadline: float) -> float:
     """Seconds until then, not below 0."""
     return max(deadline - time.monotonic(), 0.0)
+
+
+class Reply(NamedTuple):
+    """An answer, and the pipe that it came by."""
+
+    body: bytes
+    pipe: int = 0
 
 
 class RemoteFunction:
@@ -73,7 +81,7 @@ class Caller(Closing):
     # --- the four ways to call
 
     def call(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
-        """Call a handler and wait for what it returns.
+        """Call a handler and wait for what it returns; of a generator handler, a `Stream`.
 
         Args:
             name: the handler's name.
@@ -97,13 +105,32 @@ class Caller(Closing):
         """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
-        return callformat.decode_answer(await self._aexchange(payload, deadline, name), name, call_id)
+        reply = await self._aexchange(payload, deadline, name, call_id)
+        return self._result(reply, name, call_id, timeout)
 
     def submit(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Future[Any]:
         """As `call`, without waiting: the result, or the error, is the future's; `cancel()` gives the call up."""
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
-        return self._submit(payload, deadline, name, lambda body: callformat.decode_answer(body, name, call_id))
+        return self._submit(payload, deadline, name, lambda reply: self._result(reply, name, call_id, timeout), call_id)
+
+    def stream(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Stream[Any]:
+        """The items of a generator handler, for `for` and `async for`; it is called when the first one is wanted.
+
+        Args:
+            timeout: seconds to wait for each part; None: the client's timeout.
+
+        Raises:
+            As `call`, from the iteration.
+        """
+        check_text(name, "a handler's name")
+        deadline_of(timeout)
+        return Stream(
+            self,
+            name,
+            lambda: self._encode(name, args, kwargs, deadline_of(timeout, self._patience)),
+            lambda: deadline_of(timeout, self._patience),
+        )
 
     def __getattr__(self, name: str) -> RemoteFunction:
         if name.startswith("_"):  # and not Python's own questions: copy, pickle, a notebook's display
@@ -128,14 +155,20 @@ class Caller(Closing):
             RecvTimeoutError: no answer came in time.
             ClosedError: the client is closed.
         """
-        return self._exchange(bytes(body), deadline_of(timeout, self._patience), "raw request")
+        return self._exchange(bytes(body), deadline_of(timeout, self._patience), "raw request").body
 
     # --- what it takes
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: Seconds) -> Any:
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
-        return callformat.decode_answer(self._exchange(payload, deadline, name), name, call_id)
+        return self._result(self._exchange(payload, deadline, name, call_id), name, call_id, timeout)
+
+    def _result(self, reply: Reply, name: str, call_id: int, timeout: Seconds) -> Any:
+        value = callformat.decode_answer(reply.body, name, call_id)
+        if isinstance(value, callformat.Part):
+            return self.stream(name, timeout=timeout)._opened(call_id, value, reply.pipe)
+        return value
 
     def _encode(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float) -> tuple[int, bytes]:
         check_text(name, "a handler's name")
@@ -143,16 +176,31 @@ class Caller(Closing):
         return call_id, callformat.encode_call(call_id, name, args, kwargs, left_until(deadline))
 
     @abstractmethod
-    def _exchange(self, payload: bytes, deadline: float, what: str) -> bytes:
-        """Send a request and wait for its answer; `what` names it in errors."""
+    def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
+        """Send a request and wait for its answer.
+
+        Args:
+            what: names it in errors.
+            call_id: what to give up, should nobody wait for the answer any more; 0: nothing.
+            pipe: by which it has to go; 0: any.
+
+        Raises:
+            CanceledError: that pipe is gone.
+        """
 
     @abstractmethod
-    async def _aexchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+    async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         """The same for event loops."""
 
     @abstractmethod
-    def _submit(self, payload: bytes, deadline: float, what: str, read: Callable[[bytes], Any]) -> Future[Any]:
+    def _submit(
+        self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
+    ) -> Future[Any]:
         """The same with a future, whose result `read` makes from the answer."""
+
+    @abstractmethod
+    def _give_up_stream(self, call_id: int, pipe: int) -> None:
+        """Tell the server of a stream that nobody wants more of it; it does not wait."""
 
     @abstractmethod
     def close(self) -> None:

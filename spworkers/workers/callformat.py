@@ -3,12 +3,17 @@
 A message of the format is a head of fixed size, which a dispatcher reads without understanding the rest, and one value
 in the codec's msgpack:
 
-    call     C1 10  id:8  patience:4  [name, args]  or  [name, args, kwargs]
-    value    C1 11  id:8  any value
-    error    C1 12  id:8  {kind, type, message, traceback, ...}
+    call       C1 10  id:8  patience:4  [name, args]  or  [name, args, kwargs]
+    value      C1 11  id:8  any value
+    error      C1 12  id:8  {kind, type, message, traceback, ...}
+    part       C1 13  id:8  [item, ...]     of a stream, which goes on
+    last part  C1 14  id:8  [item, ...]
+    next       C1 15  id:8  patience:4  number:4
+    cancel     C1 16  id:8
 
 The first byte is C1, which msgpack never uses and which no UTF-8 text contains: so whatever else people send to a raw
 handler, it is not mistaken for a call. The second byte is the version (high half) and the kind of message (low half).
+`spworkers.callhead` is the part of this that a dispatcher reads too.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from spworkers import callhead
+from spworkers.callhead import ANSWER_HEAD, CALL_HEAD
 from spworkers.errors import (
     BadArgumentsError,
     BusyError,
@@ -26,6 +33,7 @@ from spworkers.errors import (
     QuarantinedError,
     RemoteError,
     SPError,
+    StreamLostError,
     TaskTimeoutError,
     UnknownHandlerError,
     WorkerDiedError,
@@ -39,24 +47,34 @@ __all__ = [
     "Call",
     "CallErrors",
     "Failure",
+    "Next",
+    "Part",
     "call_id_of",
     "decode_answer",
     "decode_call",
+    "decode_next",
     "encode_call",
+    "encode_cancel",
     "encode_failure",
+    "encode_next",
+    "encode_part",
     "encode_value",
     "handler_of",
     "is_call",
+    "is_next",
 ]
 
-CALL_MARK: Final = b"\xc1\x10"
-VALUE_MARK: Final = b"\xc1\x11"
-ERROR_MARK: Final = b"\xc1\x12"
+CALL_MARK: Final = bytes((0xC1, callhead.CALL))
+VALUE_MARK: Final = bytes((0xC1, callhead.VALUE))
+ERROR_MARK: Final = bytes((0xC1, callhead.ERROR))
+PART_MARK: Final = bytes((0xC1, callhead.PART))
+LAST_PART_MARK: Final = bytes((0xC1, callhead.LAST_PART))
+NEXT_MARK: Final = bytes((0xC1, callhead.NEXT))
+CANCEL_MARK: Final = bytes((0xC1, callhead.CANCEL))
 
 _CALL: Final = struct.Struct(">2sQI")
+_NEXT: Final = struct.Struct(">2sQII")
 _ANSWER: Final = struct.Struct(">2sQ")
-CALL_HEAD: Final = _CALL.size
-ANSWER_HEAD: Final = _ANSWER.size
 
 _MAX_PATIENCE: Final = 0xFFFFFFFF  # ms: 49 days; who waits longer waits for ever
 _MAX_NAME: Final = 255  # characters
@@ -79,12 +97,32 @@ class Call(NamedTuple):
     timeout: float
 
 
+class Next(NamedTuple):
+    """A request for the next part of a stream.
+
+    Attributes:
+        id: of the call that began it.
+        number: of the part, counted from 1; the answer to the call itself was 0.
+    """
+
+    id: int
+    number: int
+
+
+class Part(NamedTuple):
+    """Some items of a stream; `last`: there are no more."""
+
+    items: list[Any]
+    last: bool
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a call has no value: the error half of an answer.
 
     Attributes:
-        kind: one of the kinds of docs/call-format.md: exception, arguments, unknown, busy, died, timeout, quarantined.
+        kind: one of the kinds of docs/call-format.md: exception, arguments, unknown, busy, died, timeout, quarantined,
+            lost.
         message: what went wrong, for a person.
         type: kind `exception` only: the exception's class.
         traceback: kind `exception` only: the worker's traceback.
@@ -115,6 +153,8 @@ class Failure:
                 return TaskTimeoutError(self.message, handler, _seconds(detail.get("seconds")))
             case "quarantined":
                 return QuarantinedError(self.message, handler, _whole(detail.get("deaths")) or 0)
+            case "lost":
+                return StreamLostError(f"{handler}(): {self.message}")
             case "exception":
                 return RemoteError(self.type or "Exception", self.message, self.traceback)
         return RemoteError(self.kind, self.message, self.traceback)  # a kind of a later version
@@ -151,10 +191,39 @@ def encode_call(
         SerializationError: an argument cannot be carried.
     """
     content: list[Any] = [name, list(args), dict(kwargs)] if kwargs else [name, list(args)]
-    milliseconds = math.ceil(timeout * 1000) if timeout * 1000 <= _MAX_PATIENCE else 0
-    # 0 on the wire is for ever; whoever has no time left at all gets the shortest that there is.
-    patience = max(milliseconds, 1) if timeout * 1000 <= _MAX_PATIENCE else 0
-    return _CALL.pack(CALL_MARK, call_id, patience) + codec.encode(content)
+    return _CALL.pack(CALL_MARK, call_id, _patience(timeout)) + codec.encode(content)
+
+
+def _patience(timeout: float) -> int:
+    """Milliseconds, as they are on the wire: 0 is for ever, and who has no time left at all gets the shortest."""
+    return max(math.ceil(timeout * 1000), 1) if timeout * 1000 <= _MAX_PATIENCE else 0
+
+
+def encode_next(call_id: int, number: int, timeout: float = math.inf) -> bytes:
+    """The request for a part of a stream.
+
+    Args:
+        call_id: of the call that began the stream.
+        number: of the part, counted from 1.
+        timeout: as for `encode_call`.
+    """
+    return _NEXT.pack(NEXT_MARK, call_id, _patience(timeout), number & 0xFFFF_FFFF)
+
+
+def encode_cancel(call_id: int) -> bytes:
+    """What gives a call, or a stream, up."""
+    return _ANSWER.pack(CANCEL_MARK, call_id)
+
+
+def is_next(body: bytes | memoryview) -> bool:
+    """Whether a request is one for the next part of a stream."""
+    return len(body) == callhead.NEXT_HEAD and body[:2] == NEXT_MARK
+
+
+def decode_next(body: bytes | memoryview) -> Next:
+    """What `is_next` has found."""
+    _, call_id, _, number = _NEXT.unpack(body)
+    return Next(call_id, number)
 
 
 def is_call(body: bytes | memoryview) -> bool:
@@ -191,6 +260,8 @@ def decode_call(body: bytes | memoryview) -> Call:
     return Call(call_id, name, args, kwargs, patience / 1000 if patience else math.inf)
 
 
+_ANSWERS: Final = (VALUE_MARK, ERROR_MARK, PART_MARK, LAST_PART_MARK)
+
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +272,17 @@ def encode_value(call_id: int, value: object) -> bytes:
         SerializationError: the value cannot be carried.
     """
     return _ANSWER.pack(VALUE_MARK, call_id) + codec.encode(value)
+
+
+def encode_part(call_id: int, items: Sequence[bytes], last: bool) -> bytes:
+    """A part of a stream.
+
+    Args:
+        items: as the codec has encoded each of them.
+        last: no more will follow.
+    """
+    count = struct.pack(">BI", 0xDD, len(items))  # array 32
+    return _ANSWER.pack(LAST_PART_MARK if last else PART_MARK, call_id) + count + b"".join(items)
 
 
 def encode_failure(call_id: int, failure: Failure) -> bytes:
@@ -223,7 +305,7 @@ def _mended(text: str, limit: int) -> str:
 
 
 def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = None) -> Any:
-    """The value of an answer.
+    """The value of an answer; the `Part` of a stream, if it is one.
 
     Args:
         handler: the name that was called, for the errors.
@@ -231,11 +313,11 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
 
     Raises:
         RemoteError, BadArgumentsError, UnknownHandlerError, BusyError, WorkerDiedError, TaskTimeoutError,
-            QuarantinedError: the server's answer is this error.
+            QuarantinedError, StreamLostError: the server's answer is this error.
         GarbledError: it is no answer, or that of another call.
     """
     mark = bytes(body[:2])
-    if len(body) < ANSWER_HEAD or mark not in (VALUE_MARK, ERROR_MARK):
+    if len(body) < ANSWER_HEAD or mark not in _ANSWERS:
         raise GarbledError(
             f"the server answered {handler}() with {bytes(body[:16])!r}, which is no answer of the call format:"
             " is what answers there an App, and not a raw handler?"
@@ -245,6 +327,10 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
     content = codec.decode(body[ANSWER_HEAD:])
     if mark == VALUE_MARK:
         return content
+    if mark != ERROR_MARK:
+        if type(content) is not list:
+            raise GarbledError(f"a part of the stream of {handler}() is no array but {type(content).__name__}")
+        return Part(content, mark == LAST_PART_MARK)
     raise _failure(content).as_error(handler)
 
 
@@ -260,18 +346,7 @@ def _failure(content: object) -> Failure:
 
 def handler_of(body: bytes) -> str:
     """The name in a call, found without decoding the rest; empty for what is no call, or a broken one."""
-    if not is_call(body) or len(body) < CALL_HEAD + 3 or body[CALL_HEAD] not in (0x92, 0x93):  # an array of 2 or 3
-        return ""
-    first, begin = body[CALL_HEAD + 1], CALL_HEAD + 2
-    if 0xA0 <= first <= 0xBF:  # fixstr
-        length = first & 0x1F
-    elif first == 0xD9:  # str 8
-        length, begin = body[begin], begin + 1
-    elif first == 0xDA:  # str 16
-        length, begin = int.from_bytes(body[begin : begin + 2], "big"), begin + 2
-    else:
-        return ""
-    return body[begin : begin + length].decode("utf-8", "replace")
+    return callhead.name_at(body, 0) if is_call(body) else ""
 
 
 class CallErrors:
@@ -287,7 +362,8 @@ class CallErrors:
 
     def handler_of(self, payload: bytes, header_length: int) -> str:
         """Whose the request is, for limits of its own: a handler's name, empty for the raw handler."""
-        return handler_of(payload[header_length : header_length + CALL_HEAD + 3 + 4 * _MAX_NAME])
+        is_call = callhead.kind_at(payload, header_length) == callhead.CALL
+        return callhead.name_at(payload, header_length) if is_call else ""
 
     def content_at(self, payload: bytes, header_length: int) -> int:
         """Where the part begins that two calls for the same work have in common: behind id and patience."""
@@ -300,14 +376,14 @@ class CallErrors:
 
         Args:
             payload: the request; its body begins at `header_length`.
-            kind: busy, died, timeout or quarantined.
+            kind: busy, died, timeout, quarantined or lost.
             detail: `message`, for a person, and further fields of `Failure`.
 
         Returns:
             The body; None: this request has no answer for such an error.
         """
         head = payload[header_length : header_length + CALL_HEAD]
-        if not is_call(head):
+        if callhead.kind_at(payload, header_length) not in (callhead.CALL, callhead.NEXT):
             return None if kind == "busy" else b""
         more = {name: value for name, value in detail.items() if name != "message"}
         return encode_failure(call_id_of(head), Failure(kind, detail.get("message", kind), detail=more))

@@ -14,8 +14,10 @@ from anyio.lowlevel import RunVar
 from spworkers._coerce import Seconds
 from spworkers.context import Context
 from spworkers.errors import BadValueError, ClosedError, RecvTimeoutError, SendTimeoutError, SPError
+from spworkers.ring import CANCEL
 from spworkers.socket import Req
-from spworkers.workers.caller import Caller, left_until
+from spworkers.workers import callformat
+from spworkers.workers.caller import Caller, Reply, left_until
 from spworkers.workers.handler import check_count
 from spworkers.workers.inflight import InFlight, Pending, give_up
 
@@ -103,13 +105,15 @@ class Client(Caller):
 
     # --- sending and receiving
 
-    def _exchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+    def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         self._wait_for_slot(deadline, what)
         try:
             context = self._take(what)
             try:
+                _aim(context, call_id, pipe)
                 context.send(payload, left_until(deadline))
-                return context.recv(left_until(deadline))
+                record = context._receive(left_until(deadline))
+                return Reply(record.take_body(), record.pipe)
             except BaseException as error:
                 give_up(context)
                 self._raise(error, what)
@@ -118,7 +122,7 @@ class Client(Caller):
         finally:
             self._slots.release()
 
-    async def _aexchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+    async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         slots = self._task_slots.get(None)
         if slots is None:
             slots = Semaphore(self._limit)
@@ -126,15 +130,19 @@ class Client(Caller):
         async with slots:
             context = self._take(what)
             try:
+                _aim(context, call_id, pipe)
                 await context.asend(payload, left_until(deadline))
-                return await context.arecv(left_until(deadline))
+                record = await context._areceive(left_until(deadline))
+                return Reply(record.take_body(), record.pipe)
             except BaseException as error:
                 give_up(context)
                 self._raise(error, what)
             finally:
                 self._give_back(context)
 
-    def _submit(self, payload: bytes, deadline: float, what: str, read: Callable[[bytes], Any]) -> Future[Any]:
+    def _submit(
+        self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
+    ) -> Future[Any]:
         self._wait_for_slot(deadline, what)
         try:
             context = self._take(what)
@@ -142,6 +150,7 @@ class Client(Caller):
             self._slots.release()
             raise
         try:
+            _aim(context, call_id, 0)
             context.send(payload, left_until(deadline))
             future: Future[Any] = Future()
             self._in_flight.add(Pending(future, context, read, deadline, what, self._give_back_slot))
@@ -150,6 +159,11 @@ class Client(Caller):
             give_up(context)
             self._give_back_slot(context)
             self._raise(error, what)
+
+    def _give_up_stream(self, call_id: int, pipe: int) -> None:
+        if not self._closed:
+            half: Any = self._req._half
+            half.tx.publish(callformat.encode_cancel(call_id), b"", pipe, 0, CANCEL, True)
 
     def _raise(self, error: BaseException, what: str) -> NoReturn:
         """Raise an error in a caller's words: not which socket, but which call and which server."""
@@ -179,3 +193,10 @@ class Client(Caller):
         if self._closed:
             return f"<Client of {', '.join(self._addresses)}: closed>"
         return f"<Client of {', '.join(self._addresses)}: {len(self._in_flight)} submitted calls in flight>"
+
+
+def _aim(context: Context, call_id: int, pipe: int) -> None:
+    """Say where a context's next request goes (0: anywhere), and what call it is that is given up with it."""
+    half: Any = context._half
+    half.exchange.pipe = pipe
+    half.farewell = callformat.encode_cancel(call_id) if call_id else b""

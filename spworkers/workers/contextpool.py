@@ -9,8 +9,6 @@ replaced.
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,13 +20,13 @@ from spworkers.socket import Rep
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
-from spworkers.workers.handler import HandlerOptions, check_count
+from spworkers.workers.handler import check_count
+from spworkers.workers.middleware.timelimit import TimeLimit
 from spworkers.workers.origin import origin_of
+from spworkers.workers.settings import BACKLOG, Settings, processors
 
-__all__ = ["BACKLOG", "DRAIN", "ContextPool"]
+__all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 
-BACKLOG: Final = 1024
-"""Requests that wait for a worker, by default."""
 DRAIN: Final = 10.0
 """Seconds that `close` gives the requests at hand, by default."""
 
@@ -52,12 +50,10 @@ class ContextPool(Closing):
         handler: a function of bytes that returns bytes, or an App.
         workers: how many processes; None: as many as there are processors for us.
         name: what the workers are called; None: the app's or the function's name.
-        timeout: seconds after which a request's worker is killed; None: never.
-        retries: how often a request goes to another worker after one died of it, or ran past `timeout`.
-        backlog: requests that may wait for a worker; what comes beyond them is answered busy.
+        settings: how requests are run: `timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit` … (`Settings`).
 
     Raises:
-        BadValueError: an argument is wrong.
+        BadOptionError, BadValueError: an argument is wrong.
         SerializationError: the handler cannot be sent to the workers.
         RemoteError, WorkerDiedError: a worker could not start; the pool has ended again.
     """
@@ -69,25 +65,18 @@ class ContextPool(Closing):
         workers: int | None = None,
         *,
         name: str | None = None,
-        timeout: Seconds = None,
-        retries: int = 1,
-        backlog: int = BACKLOG,
+        **settings: Any,
     ) -> None:
         self.app = handler if isinstance(handler, App) else _raw_app(handler)
         self._rep = rep
         self._name = name or self.app.name
         self._closed = False
         count = processors() if workers is None else check_count(workers, "workers", least=1)
-        checked = HandlerOptions.check({"timeout": timeout, "retries": retries}, f"{self._name}")
-        self._options: dict[str, Any] = {
-            "TIMEOUT": _time_limit(checked.timeout),
-            "RETRIES": checked.retries,
-            "BACKLOG": check_count(backlog, "backlog"),
-            "LIMITS": _limits(self.app, checked),
-        }
+        self.settings = Settings.check(settings, self._name)
+        self._options = dispatcher_options(self.app, self.settings)
         origin = origin_of(self.app)
         self._check(rep)
-        self._group = WorkerGroup(rep, self._name, origin, count)
+        self._group = WorkerGroup(rep, self._name, origin, count, self.settings)
         rep._request("dispatch", errors=_ERRORS, options=self._options)
         self._group.start()
         self._supervisor = rep._link.supervisor
@@ -175,21 +164,17 @@ class ContextPool(Closing):
         return f"<ContextPool {self._name}: {len(workers)} workers, {busy} busy, {self.answered} answered>"
 
 
-def _time_limit(timeout: float | None) -> float:
-    """A time limit as the dispatcher has it: 0 is none."""
-    return 0.0 if timeout is None or timeout == math.inf else timeout
-
-
-def _limits(app: App, default: HandlerOptions) -> dict[str, list[Any]]:
-    """Time limit and retries of the handlers that have their own, by name; the raw handler's name is empty."""
-    handlers = {**app.handlers, **({"": app.raw_handler} if app.raw_handler is not None else {})}
-    limits = {}
-    for name, handler in handlers.items():
-        own = handler.options
-        if own.timeout is not None or own.retries is not None:
-            timeout = default.timeout if own.timeout is None else own.timeout
-            limits[name] = [_time_limit(timeout), default.retries if own.retries is None else own.retries]
-    return limits
+def dispatcher_options(app: App, settings: Settings) -> dict[str, Any]:
+    """What the dispatcher is told, after all middleware has had its say."""
+    handlers = [*app.handlers.values(), *([app.raw_handler] if app.raw_handler is not None else [])]
+    options: dict[str, Any] = {
+        "BACKLOG": settings.backlog,
+        "QUARANTINE": settings.quarantine,
+        "CONCURRENT": settings.max_async_tasks if any(handler.concurrent for handler in handlers) else 0,
+    }
+    for middleware in (TimeLimit(settings.timeout, settings.retries), *app.middleware):
+        middleware.serving(app, options)
+    return options
 
 
 def _raw_app(function: Any) -> App:
@@ -198,10 +183,3 @@ def _raw_app(function: Any) -> App:
     app = App(getattr(function, "__name__", type(function).__name__))
     app.raw(function)
     return app
-
-
-def processors() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

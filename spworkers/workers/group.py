@@ -26,6 +26,7 @@ from spworkers.socket import Rep
 from spworkers.supervisor.client import ChildEvent, Supervisor
 from spworkers.workers.origin import Origin
 from spworkers.workers.report import DIED, FAILED, ReportDesk
+from spworkers.workers.settings import Settings
 from spworkers.workers.tally import Stage, Tally
 from spworkers.workers.worker import WorkerSpec
 
@@ -68,9 +69,10 @@ class WorkerGroup:
         name: what the workers' names begin with.
         origin: where they get the app.
         count: how many.
+        settings: how they run requests.
     """
 
-    def __init__(self, rep: Rep, name: str, origin: Origin, count: int) -> None:
+    def __init__(self, rep: Rep, name: str, origin: Origin, count: int, settings: Settings) -> None:
         self._rep = rep
         self._name = name
         self._origin = origin
@@ -79,6 +81,7 @@ class WorkerGroup:
         self._memory = Tally.memory(count)
         self._tally = Tally(self._memory)
         self._count = count
+        self._settings = settings
         self._running = False
         self._closed = False
 
@@ -108,7 +111,9 @@ class WorkerGroup:
         link = self._rep._link
         assert link.supervisor is not None
         for number in range(self._count):
-            spec = WorkerSpec(link.key, number, self._origin, list(sys.argv))
+            spec = WorkerSpec(
+                link.key, number, self._origin, list(sys.argv), self._worker(number), self._settings.to_map()
+            )
             link.supervisor.spawn(
                 self._key(number),
                 "worker",

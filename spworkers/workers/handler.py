@@ -33,11 +33,14 @@ class HandlerOptions:
 
     Attributes:
         timeout: seconds after which its worker is killed and replaced; math.inf: never.
-        retries: how often a request goes to another worker when its worker died or ran past its timeout.
+        retries: how often a request goes to another worker when its worker died or ran past its timeout; and how often
+            it runs again after an exception of `retry_on`.
+        retry_on: exceptions after which it runs again.
     """
 
     timeout: float | None = None
     retries: int | None = None
+    retry_on: tuple[type[BaseException], ...] = ()
 
     @classmethod
     def check(cls, given: Mapping[str, Any], who: str) -> HandlerOptions:
@@ -60,7 +63,16 @@ class HandlerOptions:
         return cls(
             None if timeout is None else check_timeout(timeout, f"{who}: timeout"),
             None if retries is None else check_count(retries, f"{who}: retries"),
+            _check_exceptions(given.get("retry_on", ()), f"{who}: retry_on"),
         )
+
+
+def _check_exceptions(value: Any, who: str) -> tuple[type[BaseException], ...]:
+    kinds = value if isinstance(value, (tuple, list)) else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise BadValueError(f"{who} wants classes of exceptions, not {kind!r:.80}")
+    return tuple(kinds)
 
 
 def check_timeout(value: Any, who: str) -> float:
@@ -112,6 +124,8 @@ class Handler(Generic[P, R]):
     Attributes:
         function: the function itself.
         parameters: its parameters, for checking arguments.
+        streams: it is a generator function, whose items are answered one part after another.
+        concurrent: it is async: a worker runs many of its requests beside each other.
 
     Raises:
         BadOptionError, BadValueError: an option, the name or an annotation is wrong.
@@ -130,8 +144,14 @@ class Handler(Generic[P, R]):
         self.raw = raw
         self.options = options or HandlerOptions()
         self.function = function
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise BadValueError(f"handler {self.name} is a generator function: return a list instead")
+        plain = inspect.unwrap(function)
+        while isinstance(plain, functools.partial):
+            plain = plain.func
+        plain = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004
+        self.streams = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+        self.concurrent = inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
+        if raw and self.streams:
+            raise BadValueError(f"raw handler {self.name} is a generator function: a raw request has one answer")
         self.parameters = Parameters(function, self.name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

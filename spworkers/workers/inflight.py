@@ -26,6 +26,7 @@ from typing import Any
 
 from spworkers.context import Context
 from spworkers.errors import ClosedError, RecvTimeoutError, SPError
+from spworkers.workers.caller import Reply
 
 __all__ = ["InFlight", "Pending", "give_up"]
 
@@ -46,7 +47,7 @@ class Pending:
 
     future: Future[Any]
     context: Context
-    read: Callable[[bytes], Any]
+    read: Callable[[Reply], Any]
     deadline: float
     what: str
     back: Callable[[Context], None]
@@ -64,12 +65,12 @@ def give_up(context: Context) -> None:
         return
 
 
-def taken(context: Context) -> bytes | None:
+def taken(context: Context) -> Reply | None:
     """The answer, if it is there. (A receive that does not wait would give the request up where there is none.)"""
     record = context._half.try_recv()
     if record is None and context._port.rx.arm():
         record = context._half.try_recv()
-    return record.take_body() if record is not None else None
+    return Reply(record.take_body(), record.pipe) if record is not None else None
 
 
 class InFlight:
@@ -191,18 +192,18 @@ class InFlight:
 
     def _look(self, pending: Pending) -> None:
         try:
-            body = taken(pending.context)
+            reply = taken(pending.context)
         except Exception as error:  # the request failed, or its socket is closed: the caller's to know
             self._forget(pending)
             _fail(pending, error)
             return
-        if body is None:
+        if reply is None:
             return
         self._forget(pending)
         if not pending.future.set_running_or_notify_cancel():
             return
         try:
-            result = pending.read(body)
+            result = pending.read(reply)
         except Exception as error:  # what the server answered, RemoteError for instance
             pending.future.set_exception(error)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from spworkers.errors import ClosedError
 from spworkers.workers.app import App
-from spworkers.workers.caller import Caller
+from spworkers.workers.caller import Caller, Reply
 from spworkers.workers.runner import Runner, State
 
 __all__ = ["LocalClient"]
@@ -32,22 +32,28 @@ class LocalClient(Caller):
         """What `on_start` prepared; a test may put its own there."""
         return self._runner.state
 
-    def _exchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+    def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         self._check_open(what)
-        return self._runner.answer(payload).body
+        return Reply(self._runner.answer(payload, serial=call_id).body)
 
-    async def _aexchange(self, payload: bytes, deadline: float, what: str) -> bytes:
+    async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         self._check_open(what)
-        return (await self._runner.aanswer(payload)).body
+        return Reply((await self._runner.aanswer(payload, serial=call_id)).body)
 
-    def _submit(self, payload: bytes, deadline: float, what: str, read: Callable[[bytes], Any]) -> Future[Any]:
+    def _submit(
+        self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
+    ) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         try:
-            future.set_result(read(self._exchange(payload, deadline, what)))
+            future.set_result(read(self._exchange(payload, deadline, what, call_id)))
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def _give_up_stream(self, call_id: int, pipe: int) -> None:
+        if not self._closed:
+            self._runner.close_streams(call_id)
 
     def _check_open(self, what: str) -> None:
         if self._closed:

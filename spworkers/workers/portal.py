@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 __all__ = ["Portal"]
@@ -20,17 +20,41 @@ class Portal:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._kept: set[asyncio.Task[Any]] = set()
 
-    def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Wait for an awaitable's result, and return or raise it."""
-        return asyncio.run_coroutine_threadsafe(_waited(awaitable), self._started()).result()
-
-    def _started(self) -> asyncio.AbstractEventLoop:
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="spworkers-async", daemon=True)
             self._thread.start()
         return self._loop
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait for an awaitable's result, and return or raise it. Left by an exception, it cancels the awaitable."""
+        future = asyncio.run_coroutine_threadsafe(_waited(awaitable), self.loop)
+        try:
+            outcome, error = future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        if error is not None:
+            raise error
+        return outcome
+
+    def start_soon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine, without waiting for it; any thread may say so."""
+        self.call(lambda: self.keep(asyncio.ensure_future(coroutine)))
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Call a function in the loop, soon; any thread may say so."""
+        self.loop.call_soon_threadsafe(function)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold on to a task until it is done; the loop itself would not."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
 
     def close(self) -> None:
         """End the loop: tasks that still run are cancelled and waited for."""
@@ -43,8 +67,12 @@ class Portal:
         self._loop = self._thread = None
 
 
-async def _waited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _waited(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    # SystemExit and KeyboardInterrupt would leave the task by the loop, and end its thread.
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
 
 
 async def _cancel_all() -> None:

@@ -1,110 +1,192 @@
 """From a request's bytes to its answer's bytes: what a worker does between `recv` and `send`.
 
 It knows nothing of sockets and processes, so that `App.client()` and the tests run exactly what a worker runs.
+
+    understand(bytes) ─┬─▶ an answer at once: a broken call, an unknown handler, bad arguments
+                       └─▶ a job ─┬─ plain:      run()    hooks, handler, hooks; or the next part of a stream
+                                  └─ concurrent: arun()   the same in an event loop
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import time
 import traceback
 import types
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
 from spworkers.workers import callformat
 from spworkers.workers.app import App
 from spworkers.workers.callformat import Failure
 from spworkers.workers.handler import RESERVED, Handler
+from spworkers.workers.hooks import Hooks
+from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.portal import Portal
+from spworkers.workers.requestinfo import RequestInfo, _current
 from spworkers.workers.shapes import closest
+from spworkers.workers.streams import Answer, AsyncStream, Streams, SyncStream
 
-__all__ = ["HANDLERS", "Runner", "State"]
+__all__ = ["HANDLERS", "HEALTH", "Answer", "Job", "Runner", "State"]
 
 HANDLERS: Final = RESERVED + "handlers"
 """The built-in handler that tells what is served."""
+HEALTH: Final = RESERVED + "health"
+"""The built-in handler that answers when a worker does."""
 
 AnyHandler: TypeAlias = Handler[..., Any]
 
 _log = logging.getLogger("spworkers.workers")
+
+_ENDS: Final = (Exception, SystemExit, KeyboardInterrupt)
+"""What a handler may raise without harm to anybody else. (The two last ones are its own: signals do not raise here.)"""
 
 
 class State(types.SimpleNamespace):
     """What `on_start` keeps for the handlers of one worker: an object to put attributes on."""
 
 
-class Answer(NamedTuple):
-    """An answer's bytes, and whether the handler returned (False: the answer is an error)."""
+class Job:
+    """A request that is understood: it is run once, by `run` in a thread or by `arun` in an event loop."""
 
-    body: bytes
-    ok: bool
+    concurrent = False
 
+    def run(self) -> Answer:
+        """The answer; it raises nothing but what stops it from outside."""
+        raise NotImplementedError
 
-class _Job(Protocol):
-    """A request that is understood: what to call, and what to make of how it ends."""
-
-    def run(self) -> Any:
-        """Call the handler; an async one gives its coroutine."""
-
-    def done(self, value: Any) -> Answer:
-        """The answer when it returned."""
-
-    def failed(self, error: Exception) -> Answer:
-        """The answer when it raised."""
+    async def arun(self) -> Answer:
+        """The same in an event loop."""
+        return self.run()
 
 
-class _CallJob:
-    """A call of a handler, its arguments checked."""
+class _HandlerJob(Job):
+    """A call of a handler, its arguments checked; or a request for the raw handler."""
 
-    __slots__ = ("_app", "_args", "_call_id", "_handler", "_kwargs")
-
-    def __init__(self, app: str, call_id: int, handler: AnyHandler, args: list[Any], kwargs: dict[str, Any]) -> None:
-        self._app = app
-        self._call_id = call_id
+    def __init__(
+        self, runner: Runner, handler: AnyHandler, request: RequestInfo, pipe: int = 0, serial: int = 0
+    ) -> None:
+        self._runner = runner
         self._handler = handler
-        self._args = args
-        self._kwargs = kwargs
+        self._request = request
+        self._pipe = pipe
+        self._serial = serial
+        self.concurrent = handler.concurrent
 
-    def run(self) -> Any:
-        return self._handler.function(*self._args, **self._kwargs)
-
-    def done(self, value: Any) -> Answer:
+    def run(self) -> Answer:
+        token = _current.set(self._request)
+        hooks, request = self._runner.hooks, self._request
         try:
-            return Answer(callformat.encode_value(self._call_id, value), True)
+            hooks.before(request)
+            while True:
+                try:
+                    result = self._call()
+                    if inspect.isawaitable(result):
+                        result = self._runner.portal.run(result)
+                    answer = self._done(result)
+                    hooks.after(request, None)
+                    return answer
+                except _ENDS as error:
+                    pause = hooks.retry(request, error, self._handler)
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+                    request.attempt += 1
+        except _ENDS as error:
+            hooks.after(request, error)
+            return self._failed(error)
+        finally:
+            _current.reset(token)
+
+    async def arun(self) -> Answer:
+        import asyncio
+
+        token = _current.set(self._request)
+        hooks, request = self._runner.hooks, self._request
+        try:
+            hooks.before(request)
+            while True:
+                try:
+                    result = self._call()
+                    if inspect.isawaitable(result):
+                        result = await result
+                    answer = await self._adone(result)
+                    hooks.after(request, None)
+                    return answer
+                except _ENDS as error:
+                    pause = hooks.retry(request, error, self._handler)
+                    if pause is None:
+                        raise
+                    await asyncio.sleep(pause)
+                    request.attempt += 1
+        except _ENDS as error:
+            hooks.after(request, error)
+            return self._failed(error)
+        finally:
+            _current.reset(token)
+
+    def _call(self) -> Any:
+        request = self._request
+        state = {"state": self._runner.state} if self._handler.parameters.takes_state else {}
+        return self._handler.function(*request.args, **request.kwargs, **state)
+
+    def _done(self, value: Any) -> Answer:
+        if self._handler.raw:
+            return self._raw(value)
+        if inspect.isgenerator(value):
+            return self._runner.begin(SyncStream(self._request.id, self._serial, self._failed, value), self._pipe)
+        return self._value(value)
+
+    async def _adone(self, value: Any) -> Answer:
+        if not self._handler.raw and inspect.isasyncgen(value):
+            stream = AsyncStream(self._request.id, self._serial, self._failed, value)
+            return await self._runner.abegin(stream, self._pipe)
+        return self._done(value)
+
+    def _value(self, value: Any) -> Answer:
+        try:
+            return Answer(callformat.encode_value(self._request.id, value), True)
         except SerializationError as error:
             message = f"{self._handler.name}() returned what cannot be sent: {error}"
-            return _failure(self._call_id, Failure("exception", message, type(error).__name__))
+            return _failure(self._request.id, Failure("exception", message, type(error).__name__))
 
-    def failed(self, error: Exception) -> Answer:
-        text = _text_of(error)
-        _log.info("%s: handler %s raised %s: %s", self._app, self._handler.name, type(error).__name__, text)
-        trace = _traceback_of(error, self._handler)
-        return _failure(self._call_id, Failure("exception", text, _name_of(error), trace))
-
-
-class _RawJob:
-    """A request for the raw handler."""
-
-    __slots__ = ("_app", "_body", "_handler", "_state")
-
-    def __init__(self, app: str, handler: AnyHandler, body: bytes, state: dict[str, State]) -> None:
-        self._app = app
-        self._handler = handler
-        self._body = body
-        self._state = state
-
-    def run(self) -> Any:
-        return self._handler.function(self._body, **self._state)
-
-    def done(self, value: Any) -> Answer:
+    def _raw(self, value: Any) -> Answer:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return Answer(bytes(value), True)
-        _log.error("%s: raw handler %s returned %r, not bytes", self._app, self._handler.name, value)
+        _log.error("%s: raw handler %s returned %r, not bytes", self._runner.app.name, self._handler.name, value)
         return Answer(b"", False)
 
-    def failed(self, error: Exception) -> Answer:
-        _log.error("%s: raw handler %s failed", self._app, self._handler.name, exc_info=error)
-        return Answer(b"", False)
+    def _failed(self, error: BaseException) -> Answer:
+        name = self._handler.name
+        if self._handler.raw:
+            _log.error("%s: raw handler %s failed", self._runner.app.name, name, exc_info=error)
+            return Answer(b"", False)
+        text = _text_of(error)
+        _log.info("%s: handler %s raised %s: %s", self._runner.app.name, name, type(error).__name__, text)
+        trace = _traceback_of(error, self._handler)
+        return _failure(self._request.id, Failure("exception", text, _name_of(error), trace))
+
+
+class _PartJob(Job):
+    """The next part of a stream."""
+
+    def __init__(self, runner: Runner, stream: SyncStream | AsyncStream, pipe: int) -> None:
+        self._runner = runner
+        self._stream = stream
+        self._pipe = pipe
+        self.concurrent = isinstance(stream, AsyncStream)
+
+    def run(self) -> Answer:
+        if isinstance(self._stream, AsyncStream):
+            answer: Answer = self._runner.portal.run(self.arun())
+            return answer
+        return self._runner.keep(self._stream, self._pipe, self._stream.take())
+
+    async def arun(self) -> Answer:
+        if isinstance(self._stream, SyncStream):
+            return self.run()
+        return self._runner.keep(self._stream, self._pipe, await self._stream.take())
 
 
 class Runner:
@@ -112,17 +194,25 @@ class Runner:
 
     Args:
         app: whose handlers.
+        hooks: what goes on around them; None: what the app says.
 
     Attributes:
         state: what `on_start` got, and handlers with a parameter `state` get.
+        portal: the event loop of what is async.
+        streams: those that are open.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, hooks: Hooks | None = None) -> None:
         self.app = app
         self.state = State()
-        self._portal = Portal()
-        built_in: AnyHandler = Handler(self._describe_all, name=HANDLERS)
-        self._handlers = {**app.handlers, HANDLERS: built_in}
+        self.hooks = Hooks([Retry(), *app.middleware]) if hooks is None else hooks
+        self.portal = Portal()
+        self.streams = Streams()
+        built_in = {name: Handler(what, name=name) for name, what in self._built_in().items()}
+        self._handlers: dict[str, AnyHandler] = {**app.handlers, **built_in}
+
+    def _built_in(self) -> dict[str, Any]:
+        return {HANDLERS: self._describe_all, HEALTH: self._health}
 
     def start(self) -> None:
         """Get ready for requests: understand the annotations, then run the `on_start` functions.
@@ -137,58 +227,55 @@ class Runner:
             self._wait_for(hook(self.state))
 
     def stop(self) -> None:
-        """Run the `on_stop` functions, all of them: what one raises is logged."""
+        """Close the streams and run the `on_stop` functions, all of them: what one raises is logged."""
+        self.close_streams(0)
         for hook in self.app.stoppers:
             try:
                 self._wait_for(hook(self.state))
-            except Exception:
+            except _ENDS:
                 _log.exception("%s: on_stop function %s failed", self.app.name, getattr(hook, "__name__", hook))
-        self._portal.close()
+        self.portal.close()
 
-    def answer(self, body: bytes) -> Answer:
-        """The answer to a request; it raises nothing but what ends the process (SystemExit, KeyboardInterrupt)."""
-        job = self._understand(body)
+    # --- requests
+
+    def answer(self, body: bytes, pipe: int = 0, serial: int = 0) -> Answer:
+        """The answer to a request, in this thread; what is async runs in the portal."""
+        job = self.understand(body, pipe, serial)
         if isinstance(job, Answer):
             return job
-        try:
-            result = self._wait_for(job.run())
-        except Exception as error:
-            return job.failed(error)
-        return job.done(result)
+        if not job.concurrent:
+            return job.run()
+        answer: Answer = self.portal.run(job.arun())
+        return answer
 
-    async def aanswer(self, body: bytes) -> Answer:
+    async def aanswer(self, body: bytes, pipe: int = 0, serial: int = 0) -> Answer:
         """As `answer`, in the caller's own event loop: async handlers are awaited there."""
-        job = self._understand(body)
-        if isinstance(job, Answer):
-            return job
-        try:
-            result = job.run()
-            if inspect.isawaitable(result):
-                result = await result
-        except Exception as error:
-            return job.failed(error)
-        return job.done(result)
+        job = self.understand(body, pipe, serial)
+        return job if isinstance(job, Answer) else await job.arun()
 
-    def _wait_for(self, result: Any) -> Any:
-        return self._portal.run(result) if inspect.isawaitable(result) else result
+    def understand(self, body: bytes, pipe: int = 0, serial: int = 0) -> Job | Answer:
+        """What to do for a request, or the answer where there is nothing to do.
 
-    def _understand(self, body: bytes) -> _Job | Answer:
+        Args:
+            pipe: by which it came; a stream is continued by the same one only.
+            serial: the dispatcher's number for it.
+        """
+        if callformat.is_next(body):
+            return self._part_job(callformat.decode_next(body), pipe)
         if not callformat.is_call(body) and self.app.raw_handler is not None:
             handler = self.app.raw_handler
-            return _RawJob(self.app.name, handler, body, self._state_of(handler))
+            return _HandlerJob(self, handler, RequestInfo(handler.name, 0, [body], {}))
         try:
-            return self._call_job(callformat.decode_call(body))
+            return self._call_job(callformat.decode_call(body), pipe, serial)
         except (GarbledError, BadArgumentsError) as error:
             return _failure(callformat.call_id_of(body), Failure("arguments", str(error)))
 
-    def _call_job(self, call: callformat.Call) -> _Job | Answer:
+    def _call_job(self, call: callformat.Call, pipe: int, serial: int) -> Job | Answer:
         handler = self._handlers.get(call.name)
         if handler is None:
             return self._unknown(call)
         args, kwargs = handler.parameters.bind(call.args, call.kwargs)
-        if handler.parameters.takes_state:
-            kwargs = {**kwargs, "state": self.state}
-        return _CallJob(self.app.name, call.id, handler, args, kwargs)
+        return _HandlerJob(self, handler, RequestInfo(call.name, call.id, args, kwargs), pipe, serial)
 
     def _unknown(self, call: callformat.Call) -> Answer:
         nearest = closest(call.name, self.app.handlers)
@@ -196,8 +283,58 @@ class Runner:
         message = f"{self.app.name} has no handler {call.name!r}{hint}"
         return _failure(call.id, Failure("unknown", message, detail={"nearest": nearest}))
 
-    def _state_of(self, handler: AnyHandler) -> dict[str, State]:
-        return {"state": self.state} if handler.parameters.takes_state else {}
+    def _wait_for(self, result: Any) -> Any:
+        return self.portal.run(result) if inspect.isawaitable(result) else result
+
+    # --- streams
+
+    def begin(self, stream: SyncStream, pipe: int) -> Answer:
+        """Open a stream; its first part."""
+        self._put(stream, pipe)
+        return self.keep(stream, pipe, stream.take())
+
+    async def abegin(self, stream: AsyncStream, pipe: int) -> Answer:
+        """The same for an async generator. Cancelled before its first part, the stream is closed."""
+        self._put(stream, pipe)
+        try:
+            return self.keep(stream, pipe, await stream.take())
+        except BaseException:
+            self.streams.remove(pipe, stream)
+            await stream.close()
+            raise
+
+    def _put(self, stream: SyncStream | AsyncStream, pipe: int) -> None:
+        former = self.streams.put(pipe, stream)
+        if former is not None:
+            self._close(former)
+
+    def keep(self, stream: SyncStream | AsyncStream, pipe: int, answer: Answer) -> Answer:
+        """A part is made: forget the stream if it was the last one."""
+        if not answer.more:
+            self.streams.remove(pipe, stream)
+        return answer
+
+    def _part_job(self, next_: callformat.Next, pipe: int) -> Job | Answer:
+        stream = self.streams.get(pipe, next_.id)
+        try:
+            if stream is None:
+                raise LookupError
+            return stream.again(next_.number) or _PartJob(self, stream, pipe)
+        except LookupError:
+            return _failure(next_.id, Failure("lost", "this worker has no such stream, or not at that place"))
+
+    def close_streams(self, serial: int) -> None:
+        """Close the stream that the request of this serial began; 0: all."""
+        for stream in self.streams.pop(serial):
+            self._close(stream)
+
+    def _close(self, stream: SyncStream | AsyncStream) -> None:
+        if isinstance(stream, SyncStream):
+            stream.close()
+        else:
+            self.portal.start_soon(stream.close())
+
+    # --- built-in handlers
 
     def _describe_all(self) -> list[dict[str, Any]]:
         """The handlers that are served: name, signature and documentation of each."""
@@ -205,6 +342,12 @@ class Runner:
             {"name": handler.name, "signature": handler.parameters.text, "doc": handler.doc}
             for handler in self.app.handlers.values()
         ]
+
+    def _health(self) -> dict[str, Any]:
+        """That a worker answers, and which."""
+        import os
+
+        return {"status": "ok", "app": self.app.name, "pid": os.getpid()}
 
 
 def _failure(call_id: int, failure: Failure) -> Answer:
@@ -219,7 +362,7 @@ def _name_of(error: BaseException) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # its __str__ is the user's code too
+    except _ENDS as broken:  # its __str__ is the user's code too
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
@@ -232,5 +375,5 @@ def _traceback_of(error: BaseException, handler: AnyHandler) -> str:
         start = start.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, start or frames))
-    except Exception as broken:
+    except _ENDS as broken:
         return f"(its traceback cannot be had: {type(broken).__name__})"

@@ -16,8 +16,9 @@ from spworkers.errors import BadValueError, SPError
 from spworkers.socket import Rep
 from spworkers.waiting import run
 from spworkers.workers.app import App
-from spworkers.workers.contextpool import BACKLOG, DRAIN, ContextPool
+from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
+from spworkers.workers.settings import NAMES
 
 __all__ = ["LARGEST_REQUEST", "Server"]
 
@@ -32,11 +33,9 @@ class Server(Closing):
         app: whose handlers answer.
         listen: an address, or several.
         workers: how many processes; None: as many as there are processors for us.
-        timeout: seconds after which a request's worker is killed, where the handler does not say; None: never.
-        retries: how often a request goes to another worker after one died of it; likewise.
-        backlog: requests that may wait for a worker; what comes beyond them is answered with BusyError.
-        options: any option of `Rep` by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client
-            whose request is longer loses its connection.
+        options: how requests are run, as `Settings` has it (`timeout`, `retries`, `backlog` …); and any option of `Rep`
+            by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client whose request is longer
+            loses its connection.
 
     Raises:
         BadOptionError, BadValueError, BadAddrError, BadTranError: an argument is wrong.
@@ -51,9 +50,6 @@ class Server(Closing):
         listen: str | Iterable[str],
         *,
         workers: int | None = None,
-        timeout: Seconds = None,
-        retries: int = 1,
-        backlog: int = BACKLOG,
         **options: Any,
     ) -> None:
         if not app.handlers and app.raw_handler is None:
@@ -61,9 +57,10 @@ class Server(Closing):
         self.app = app
         self._ended = End()
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
+        settings = {name: options.pop(name) for name in NAMES if name in options}
         self._rep = Rep(name=app.name, **options)
         try:
-            self._pool = ContextPool(self._rep, app, workers, timeout=timeout, retries=retries, backlog=backlog)
+            self._pool = ContextPool(self._rep, app, workers, **settings)
             try:
                 # Last of all: who can connect is answered.
                 for address in [listen] if isinstance(listen, str) else listen:

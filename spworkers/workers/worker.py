@@ -13,13 +13,13 @@ request at hand. Nothing of it writes to stdout.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
-import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
 
@@ -27,14 +27,22 @@ from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
+from spworkers.workers.hooks import Hooks
+from spworkers.workers.middleware.base import Middleware
+from spworkers.workers.middleware.logs import AccessLog
+from spworkers.workers.middleware.memory import MemoryLimit
+from spworkers.workers.middleware.retry import Retry
+from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.report import FAILED, READY, Reporter
 from spworkers.workers.runner import Runner
-from spworkers.workers.tally import Row, Stage, Tally
-from spworkers.workers.workerport import RingPort, WorkerPort
+from spworkers.workers.settings import THREAD_VARIABLES, Settings
+from spworkers.workers.tally import Tally
+from spworkers.workers.workerport import RingPort
+from spworkers.workers.working import work
 
-__all__ = ["WorkerSpec", "run", "work"]
+__all__ = ["StopSignal", "WorkerSpec", "built_in", "run"]
 
-_LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
+_log: Final = logging.getLogger("spworkers.workers")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -47,12 +55,16 @@ class WorkerSpec:
         number: which worker of its group it is, from 0.
         origin: where the app comes from, as `origin.origin_of` says.
         argv: sys.argv of the user's process.
+        name: what it is called.
+        settings: as `Settings` has them.
     """
 
     attach: str
     number: int
     origin: dict[str, Any]
     argv: list[str]
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
         """Itself, for `spawn`."""
@@ -71,10 +83,13 @@ def run(boot: Boot) -> int:
     row.begin(os.getpid())
     stop = StopSignal(boot.channel)
     sys.argv[:] = spec.argv
+    settings = Settings(**spec.settings)
     try:
-        runner = Runner(origin.load(spec.origin))
+        _settle(settings, spec.number)
+        app = origin.load(spec.origin)
+        runner = Runner(app, Hooks([*built_in(settings), *app.middleware]))
         runner.start()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if boot.generation > 1:
             raise  # it worked once, so it may again: the supervisor prints this, waits a while, and tries once more
         _tell_failure(reporter, spec, error)
@@ -82,21 +97,43 @@ def run(boot: Boot) -> int:
         return 0
     port = RingPort(Channel.from_fd(channel_fd))
     reporter.tell(READY, spec.number, os.getpid())
-    work(port, runner, row, stop)
+    retired = work(port, runner, row, stop, spec.name)
+    if retired:
+        _log.info("%s (pid %d) is replaced: %s", spec.name, os.getpid(), retired)
     runner.stop()
     port.close()
-    if stop.by_signal:  # nobody told the supervisor: what follows is no death of a bad start, however early it comes
+    if stop.by_signal or retired:  # what follows is no death of a bad start, however early it comes
         boot.channel.try_send({"t": "recycle"})
     return 0
 
 
-def _tell_failure(reporter: Reporter, spec: WorkerSpec, error: Exception) -> None:
+def _settle(settings: Settings, number: int) -> None:
+    """What has to be so before anything of the user's is imported."""
+    if settings.threads_per_worker is not None:
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(settings.threads_per_worker)))
+    if settings.affinity:
+        os.sched_setaffinity(0, {settings.affinity[number % len(settings.affinity)]})
+
+
+def built_in(settings: Settings) -> list[Middleware]:
+    """The middleware that settings ask for."""
+    found: list[Middleware] = [Retry(settings.retries)]
+    if settings.access_log:
+        found.append(AccessLog())
+    if settings.memory_limit is not None:
+        found.append(MemoryLimit(settings.memory_limit))
+    if settings.max_tasks is not None:
+        found.append(MaxTasks(settings.max_tasks, settings.max_tasks_jitter))
+    return found
+
+
+def _tell_failure(reporter: Reporter, spec: WorkerSpec, error: BaseException) -> None:
     """A first start that fails is the user's mistake: the group raises it where they see it, and nobody tries again."""
     text = "".join(traceback.format_exception(type(error), error, _beyond_ours(error)))
     reporter.tell(FAILED, spec.number, os.getpid(), type=type(error).__name__, message=str(error), traceback=text)
 
 
-def _beyond_ours(error: Exception) -> Any:
+def _beyond_ours(error: BaseException) -> Any:
     """The traceback from the user's code on: how we came to import it is of no use to them."""
     ours = os.path.dirname(os.path.abspath(__file__))
     trace = error.__traceback__
@@ -118,7 +155,7 @@ class StopSignal:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._told = False
+        self.told = False
         self.by_signal = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -133,6 +170,10 @@ class StopSignal:
         with contextlib.suppress(BlockingIOError):  # once more, should a handler's event loop have taken the pipe away
             os.write(self._write, b"\0")
 
+    def signalled(self) -> bool:
+        """Whether there is something to `drain`."""
+        return bool(select.select([self._read], [], [], 0)[0])
+
     def drain(self) -> None:
         """Empty the pipe of signals: others than ours come through it too."""
         os.read(self._read, 4096)
@@ -144,13 +185,13 @@ class StopSignal:
     def look(self) -> bool:
         """Whether it is time; it reads what the supervisor has said."""
         try:
-            while not self._told and (received := self._channel.recv_ready()) is not None:
+            while not self.told and (received := self._channel.recv_ready()) is not None:
                 message, fds = received
                 close_fds(fds)
-                self._told = message["t"] == "stop"
+                self.told = message["t"] == "stop"
         except ChannelClosedError:
-            self._told = True
-        return self._told or self.by_signal
+            self.told = True
+        return self.told or self.by_signal
 
     def wait(self) -> None:
         """Wait until it is time."""
@@ -160,34 +201,3 @@ class StopSignal:
         while not self.look():
             if any(fd == self._read for fd, _ in poll.poll()):
                 self.drain()
-
-
-def work(port: WorkerPort, runner: Runner, row: Row, stop: StopSignal) -> None:
-    """Answer requests until it is time to stop."""
-    poll = select.poll()
-    for fd in (port.fileno(), port.control(), *stop.filenos()):
-        poll.register(fd, select.POLLIN)
-    row.stage(Stage.IDLE)
-    looked = 0.0
-    while True:
-        # A look is a system call; in between it is enough to know that a signal came.
-        if stop.by_signal or time.monotonic() - looked > _LOOK:
-            if stop.look():
-                break
-            looked = time.monotonic()
-        request = port.take()
-        if request is None:
-            looked = 0.0
-            if not port.arm():
-                ready = [fd for fd, _ in poll.poll()]
-                if stop.filenos()[1] in ready:
-                    stop.drain()
-                if port.control() in ready and not port.attend():
-                    break
-            continue
-        row.stage(Stage.BUSY)
-        answer = runner.answer(request.body)
-        port.reply(request, answer.body)
-        row.answered(answer.ok)
-        row.stage(Stage.IDLE)
-    row.stage(Stage.STOPPED)

@@ -9,14 +9,19 @@ The dispatcher numbers each request that it hands out (its serial); an answer na
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError
 from spworkers.joined import join
-from spworkers.ring import wait_readable
+from spworkers.ring import CANCEL, DATA, wait_readable
 
 __all__ = ["Request", "RingPort", "WorkerPort"]
+
+MORE: Final = 3
+LEAVE: Final = 4
+"""Kinds of messages, as `spworkers.protocol.machine` has them."""
 
 ANSWER_WINDOW: Final = 128
 """Answers that may wait in the lane for their connections: WRITEQ-LEN's default, and the dispatcher keeps below it."""
@@ -27,6 +32,7 @@ class Request(NamedTuple):
 
     serial: int
     body: bytes
+    pipe: int = 0
 
 
 class WorkerPort(Protocol):
@@ -44,11 +50,21 @@ class WorkerPort(Protocol):
     def control(self) -> int:
         """A descriptor that is readable when `attend` is to be called."""
 
-    def attend(self) -> bool:
-        """Read what the I/O process says beside requests. False: it is gone for good."""
+    def attend(self, canceled: Callable[[int], None]) -> bool:
+        """Read what the I/O process says beside requests. False: it is gone for good.
 
-    def reply(self, request: Request, body: bytes) -> None:
-        """Send a request's answer, waiting for room."""
+        Args:
+            canceled: called with the serial of every request, or stream, that is given up; 0: all streams.
+        """
+
+    def reply(self, request: Request, body: bytes, more: bool = False) -> None:
+        """Send a request's answer, waiting for room; any thread may. `more`: it opens a stream, or goes on with it."""
+
+    def give_back(self, request: Request) -> None:
+        """Say that a request was not run, or that it was stopped."""
+
+    def leave(self) -> None:
+        """Take no more requests; those that this worker has taken, and the streams that it has, it finishes."""
 
     def close(self) -> None:
         """Leave."""
@@ -71,7 +87,7 @@ class RingPort:
 
     def take(self) -> Request | None:
         record = self._port.rx.take()
-        return Request(record.serial, record.take_body()) if record is not None else None
+        return None if record is None else Request(record.serial, record.take_body(), record.pipe)
 
     def arm(self) -> bool:
         return self._port.rx.arm()
@@ -82,17 +98,31 @@ class RingPort:
     def control(self) -> int:
         return self._link.channel.fileno()
 
-    def attend(self) -> bool:
+    def attend(self, canceled: Callable[[int], None]) -> bool:
         try:
             while (received := self._link.channel.recv_ready()) is not None:
-                close_fds(received[1])
+                message, fds = received
+                close_fds(fds)
+                if message["t"] == "cancel":
+                    canceled(message["serial"])
+                elif message["t"] == "hello" and message["generation"] > 1:
+                    canceled(0)  # whoever read them was connected to its predecessor
         except ChannelClosedError:
             return False
         return True
 
-    def reply(self, request: Request, body: bytes) -> None:
+    def reply(self, request: Request, body: bytes, more: bool = False) -> None:
+        self._publish(body, request.serial, MORE if more else DATA)
+
+    def give_back(self, request: Request) -> None:
+        self._publish(b"", request.serial, CANCEL)
+
+    def leave(self) -> None:
+        self._publish(b"", 0, LEAVE)
+
+    def _publish(self, body: bytes, serial: int, kind: int) -> None:
         tx = self._port.tx
-        while not tx.publish(body, b"", 0, request.serial):
+        while not tx.publish(body, b"", 0, serial, kind):
             if not tx.arm(len(body)):
                 wait_readable(tx.bell, math.inf)
 

@@ -27,7 +27,7 @@ from spworkers.protocol.xsurveyor import XSurveyor
 from spworkers.testing import FakePipe, Harness
 
 TABLES = {
-    Req: ["peers", "ready", "turnstile", "_askers", "_requests", "_queue", "_sent"],
+    Req: ["peers", "ready", "turnstile", "_askers", "_requests", "_queue", "_sent", "_pinned"],
     XReq: ["peers", "ready", "turnstile", "_waiting"],
     Rep: ["peers", "turnstile", "_outboxes", "_servers", "_wanting", "_returned"],
     XRep: ["peers", "turnstile", "_outboxes"],
@@ -41,7 +41,10 @@ TABLES = {
     Surveyor: ["peers", "turnstile", "_everybody", "_queues", "_askers", "_surveys"],
     XSurveyor: ["peers", "turnstile", "_everybody", "_queues"],
     Respondent: ["peers", "turnstile", "_outboxes", "_servers", "_wanting", "_returned"],
-    Dispatcher: ["peers", "turnstile", "_backlog", "_running", "jobs", "_held", "_parked"],
+    Dispatcher: [
+        *("peers", "turnstile", "_backlog", "_beside", "_running", "_calls", "_streams", "_summoned"),
+        *("jobs", "_held", "_parked"),
+    ],
 }
 
 

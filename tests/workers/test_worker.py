@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,8 +22,9 @@ from spworkers.workers.origin import origin_of
 from spworkers.workers.report import FAILED, ReportDesk
 from spworkers.workers.runner import Runner
 from spworkers.workers.tally import Row, Stage, Tally
-from spworkers.workers.worker import StopSignal, WorkerSpec, work
+from spworkers.workers.worker import StopSignal, WorkerSpec
 from spworkers.workers.workerport import Request
+from spworkers.workers.working import work
 
 WAIT = 20.0
 
@@ -45,6 +46,8 @@ class FakePort:
         self.io_read, self.io_write = os.pipe()
         self.on_reply: Any = lambda: None
         self.waits = 0
+        self.given_back: list[int] = []
+        self.left = False
 
     def put(self, serial: int, body: bytes) -> None:
         self.requests.append(Request(serial, body))
@@ -63,10 +66,21 @@ class FakePort:
     def control(self) -> int:
         return self.io_read
 
-    def attend(self) -> bool:
-        return os.read(self.io_read, 1) != b""
+    def attend(self, canceled: Callable[[int], None]) -> bool:
+        said = os.read(self.io_read, 1)
+        if said:
+            canceled(said[0])
+        return said != b""
 
-    def reply(self, request: Request, body: bytes) -> None:
+    def give_back(self, request: Request) -> None:
+        self.given_back.append(request.serial)
+        os.read(self.bell_read, 1)
+        self.on_reply()
+
+    def leave(self) -> None:
+        self.left = True
+
+    def reply(self, request: Request, body: bytes, more: bool = False) -> None:
         self.answers[request.serial] = body
         os.read(self.bell_read, 1)
         self.on_reply()

@@ -1,0 +1,107 @@
+"""How a request that a plain handler is busy with is stopped: by an exception, raised where the handler is.
+
+    I/O process ── cancel ──▶ the worker's channel ── SIGIO ──▶ handler of the signal ── raises ──▶ the handler
+
+The channel is told to signal the worker's main thread (O_ASYNC), so nothing runs, and nothing costs, until there is
+something to say. A handler that blocks signals, or stays in C code, does not notice; the dispatcher then kills the
+worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+__all__ = ["Interrupter", "Stopped"]
+
+_SIGNAL: Final = signal.SIGIO
+_REMEMBERED: Final = 64
+
+# fcntl.h of Linux: the signal goes to a certain thread. Elsewhere it goes to the process.
+_F_SETOWN_EX: Final = 15
+_F_OWNER_TID: Final = 0
+
+
+class Stopped(BaseException):
+    """The request that this handler runs was given up. It is raised in plain handlers, for their `finally`."""
+
+
+class Interrupter:
+    """Stops the main thread in the midst of a request; to be made there.
+
+    Args:
+        look: called from the signal's handler while a request runs, to read what there is to say; it calls `stop`.
+            None: another thread reads, and calls `stop`.
+    """
+
+    def __init__(self, look: Callable[[], object] | None = None) -> None:
+        self._look = look
+        self._current = 0
+        self._target = 0
+        self._missed = False
+        self._early: dict[int, None] = {}  # given up before they were begun
+        self._thread = threading.get_ident()
+        self._former = signal.signal(_SIGNAL, self._on_signal)
+
+    def watch(self, fd: int) -> None:
+        """Have this descriptor signal us whenever there is something to read."""
+        if sys.platform == "linux":
+            fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
+        else:
+            fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+
+    @contextlib.contextmanager
+    def running(self, serial: int) -> Iterator[None]:
+        """Around a request: here `Stopped` may be raised."""
+        if self._early.pop(serial, self) is None:
+            raise Stopped
+        try:
+            self._current = serial
+            if self._missed and self._look is not None:
+                self._missed = False
+                self._look()
+                self._raise_if_meant()
+            yield
+        finally:
+            self._current = self._target = 0
+
+    def stop(self, serial: int) -> bool:
+        """Stop this request, now or, if it has not begun, as soon as it does. False: it is not the one that runs.
+
+        Any thread may say so.
+        """
+        if serial != self._current:
+            self._early[serial] = None
+            if len(self._early) > _REMEMBERED:
+                self._early.pop(next(iter(self._early)))
+            return False
+        self._target = serial
+        if threading.get_ident() != self._thread:
+            signal.pthread_kill(self._thread, _SIGNAL)
+        return True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._current == 0:
+            self._missed = True
+            return
+        if self._look is not None:
+            self._look()
+        self._raise_if_meant()
+
+    def _raise_if_meant(self) -> None:
+        if self._target and self._target == self._current:
+            self._target = 0
+            raise Stopped
+
+    def close(self) -> None:
+        """Leave the signal alone."""
+        signal.signal(_SIGNAL, self._former)

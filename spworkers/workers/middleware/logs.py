@@ -1,0 +1,30 @@
+"""A log record for every request: who answered what, how it ended, how long it took."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from spworkers.workers.middleware.base import Middleware
+from spworkers.workers.requestinfo import RequestInfo
+
+__all__ = ["AccessLog"]
+
+_log: Final = logging.getLogger("spworkers.access")
+
+
+class AccessLog(Middleware):
+    """Writes one record for each request to the logger `spworkers.access`.
+
+    Args:
+        level: of requests that were answered; those that raised are a level above.
+    """
+
+    def __init__(self, level: int = logging.INFO) -> None:
+        self.level = level
+
+    def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
+        if error is None:
+            _log.log(self.level, "%s %.1f ms", request.handler, seconds * 1000)
+        else:
+            _log.log(self.level + 10, "%s %.1f ms %s", request.handler, seconds * 1000, type(error).__name__)

@@ -1,0 +1,164 @@
+"""How the requests of an App or a ContextPool are run: checked where the user writes it, plain values in the worker."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from spworkers._coerce import Seconds
+from spworkers.errors import BadOptionError, BadValueError
+from spworkers.workers.handler import check_count, check_timeout
+from spworkers.workers.shapes import closest
+
+__all__ = ["BACKLOG", "THREAD_VARIABLES", "Settings", "bytes_of", "processors"]
+
+BACKLOG: Final = 1024
+"""Requests that wait for a worker, by default."""
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What numerical libraries read, when they are imported, for how many threads they may have."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How requests are run.
+
+    Attributes:
+        timeout: seconds after which a request's worker is killed, or the task of an async handler cancelled, where the
+            handler does not say itself; None: never.
+        retries: how often a request goes to another worker after one died of it, or ran past `timeout`; likewise.
+        backlog: requests that may wait for a worker; what comes beyond them is answered with BusyError.
+        quarantine: how many workers in a row a request kills until it is turned away with QuarantinedError; 0: as many
+            as come.
+        max_async_tasks: requests of async handlers that one worker runs beside each other.
+        max_tasks: requests after which a worker is replaced; None: never.
+        max_tasks_jitter: up to so many more, by chance; None: a tenth of `max_tasks`.
+        memory_limit: resident bytes, or text like "512MB": a worker that is larger between two requests is replaced,
+            one that grows larger during a request is killed; None: no limit.
+        affinity: processors that workers are pinned to, one each, round and round; True: those of this process; False:
+            the system decides.
+        threads_per_worker: what BLAS, OpenMP and the like are told how many threads they may have, before they are
+            imported; None: nothing.
+        access_log: write a log record for every request.
+    """
+
+    timeout: float | None = None
+    retries: int = 1
+    backlog: int = BACKLOG
+    quarantine: int = 3
+    max_async_tasks: int = 100
+    max_tasks: int | None = None
+    max_tasks_jitter: int | None = None
+    memory_limit: int | None = None
+    affinity: list[int] = field(default_factory=list)
+    threads_per_worker: int | None = None
+    access_log: bool = False
+
+    @classmethod
+    def check(cls, given: Mapping[str, Any], who: str) -> Settings:
+        """Settings as the user wrote them, checked.
+
+        Args:
+            who: whose they are, for the errors.
+
+        Raises:
+            BadOptionError: there is no such setting; it names the nearest.
+            BadValueError: a value is of the wrong type or out of its range.
+        """
+        for name in given:
+            if name not in NAMES:
+                nearest = closest(name, NAMES)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise BadOptionError(f"{who}: there is no option {name!r}{hint}", name, nearest)
+        return cls(**{name: _CHECKS[name](value, f"{who}: {name}") for name, value in given.items()})
+
+    def to_map(self) -> dict[str, Any]:
+        """Itself, for a worker."""
+        return dict(vars(self))
+
+
+NAMES: Final = tuple(each.name for each in fields(Settings))
+
+
+def _count_or_none(least: int) -> Any:
+    return lambda value, who: None if value is None else check_count(value, who, least)
+
+
+def _timeout(value: Seconds, who: str) -> float | None:
+    return None if value is None else check_timeout(value, who)
+
+
+def _flag(value: Any, who: str) -> bool:
+    if type(value) is not bool:
+        raise BadValueError(f"{who} is True or False, not {value!r:.80}")
+    return value
+
+
+_UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+
+
+def bytes_of(value: Any, who: str) -> int:
+    """A number of bytes: an integer, or text like "512MB", "1.5GiB".
+
+    Raises:
+        BadValueError: it is neither, or not above 0.
+    """
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        if found is None:
+            raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
+        value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+    return check_count(value, who, 1)
+
+
+def _bytes(value: Any, who: str) -> int | None:
+    return None if value is None else bytes_of(value, who)
+
+
+def _affinity(value: Any, who: str) -> list[int]:
+    if value is False or value is None:
+        return []
+    if not hasattr(os, "sched_setaffinity"):
+        raise BadValueError(f"{who}: this system does not pin processes to processors")
+    ours = sorted(os.sched_getaffinity(0))
+    if value is True:
+        return ours
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise BadValueError(f"{who} is True, False or a list of processors, not {value!r:.80}")
+    for each in value:
+        if type(each) is not int or each not in ours:
+            raise BadValueError(f"{who}: {each!r:.20} is no processor that this process may run on: {ours}")
+    return list(value)
+
+
+_CHECKS: Final[dict[str, Any]] = {
+    "timeout": _timeout,
+    "retries": check_count,
+    "backlog": check_count,
+    "quarantine": check_count,
+    "max_async_tasks": lambda value, who: check_count(value, who, 1),
+    "max_tasks": _count_or_none(1),
+    "max_tasks_jitter": _count_or_none(0),
+    "memory_limit": _bytes,
+    "affinity": _affinity,
+    "threads_per_worker": _count_or_none(1),
+    "access_log": _flag,
+}
+
+
+def processors() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

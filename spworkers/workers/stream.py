@@ -1,0 +1,154 @@
+"""A stream as its caller sees it: the items of a generator handler, fetched a part at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from spworkers.closing import AsyncClosing
+from spworkers.errors import CanceledError, ClosedError, StreamLostError
+from spworkers.workers import callformat
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from spworkers.workers.caller import Caller, Reply
+
+__all__ = ["Stream"]
+
+T = TypeVar("T")
+
+
+class Stream(AsyncClosing, Generic[T]):
+    """The items of a generator handler, for `for` and `async for`.
+
+    ```python
+    for line in logs.tail("app.log"): ...
+    async for line in logs.stream("tail", "app.log"): ...
+    with logs.tail("app.log") as lines:          # closed at the end of the block, also when that comes early
+        first = next(lines)
+    ```
+
+    The generator over there runs only as far as it is asked to, one part (64 KiB, or 20 ms) at a time. Closing the
+    stream, or dropping it, closes the generator.
+
+    Raises from iteration:
+        As `Caller.call`; and StreamLostError: its server went away. RecvTimeoutError: the next part did not come in
+        time; the stream has ended.
+    """
+
+    def __init__(
+        self, caller: Caller, name: str, begin: Callable[[], tuple[int, bytes]], patience: Callable[[], float]
+    ) -> None:
+        self._caller = caller
+        self._name = name
+        self._begin = begin  # the call's id and bytes
+        self._patience = patience  # a deadline for the next part
+        self._call_id = 0
+        self._number = 0  # of the next part; 0: it is not open yet
+        self._pipe = 0
+        self._items: deque[Any] = deque()
+        self._over = False
+
+    # --- for
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        while not self._items:
+            if self._over:
+                raise StopIteration
+            self._fetch()
+        item: T = self._items.popleft()
+        return item
+
+    def _fetch(self) -> None:
+        payload = self._request()
+        try:
+            self._take(self._caller._exchange(payload, self._patience(), self._name, self._call_id, self._pipe))
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    # --- async for
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            if self._over:
+                raise StopAsyncIteration
+            await self._afetch()
+        item: T = self._items.popleft()
+        return item
+
+    async def _afetch(self) -> None:
+        payload = self._request()
+        try:
+            self._take(await self._caller._aexchange(payload, self._patience(), self._name, self._call_id, self._pipe))
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    # --- parts
+
+    def _request(self) -> bytes:
+        """The bytes that ask for the next part."""
+        if self._number == 0:
+            self._call_id, payload = self._begin()
+            return payload
+        from spworkers.workers.caller import left_until
+
+        return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
+
+    def _take(self, reply: Reply) -> None:
+        part = callformat.decode_answer(reply.body, self._name, self._call_id)
+        if not isinstance(part, callformat.Part):
+            self._over = True
+            raise TypeError(f"{self._name}() is no generator handler: it returned one value; use call()")
+        self._add(part, reply.pipe)
+
+    def _add(self, part: callformat.Part, pipe: int) -> None:
+        self._items.extend(part.items)
+        self._over = part.last
+        self._pipe = pipe
+        self._number += 1
+
+    def _opened(self, call_id: int, part: callformat.Part, pipe: int) -> Self:
+        """It is open already, with this first part."""
+        self._call_id = call_id
+        self._add(part, pipe)
+        return self
+
+    def _end(self, error: BaseException) -> None:
+        self._over = True
+        if isinstance(error, CanceledError):
+            raise StreamLostError(f"{self._name}(): the connection to the server of this stream is lost") from error
+
+    # --- its end
+
+    def close(self) -> None:
+        """Want no more of it: the generator over there is closed. A second time, nothing happens."""
+        self._items.clear()
+        if not self._over:
+            self._over = True
+            if self._number:
+                self._caller._give_up_stream(self._call_id, self._pipe)
+
+    async def aclose(self) -> None:
+        """As `close`, which waits for nothing."""
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_over", True):
+            try:
+                self.close()
+            except ClosedError:
+                return
+
+    def __repr__(self) -> str:
+        state = "at its end" if self._over and not self._items else "open" if self._number else "not begun"
+        return f"<Stream of {self._name}: {state}>"

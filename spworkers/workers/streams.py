@@ -1,0 +1,215 @@
+"""Streams in a worker: generators whose items go out in parts, each when it is asked for.
+
+A part ends with the generator, when it has PART_BYTES or PART_ITEMS, or PART_TIME after it was begun: so small items
+travel together, and slow ones are not kept back. Nothing is produced that was not asked for: the generator is at most
+one part ahead of its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, Final, NamedTuple
+
+from spworkers.workers import callformat, codec
+
+__all__ = ["Answer", "AsyncStream", "Streams", "SyncStream"]
+
+PART_BYTES: Final = 64 << 10
+PART_ITEMS: Final = 1024
+PART_TIME: Final = 0.02  # seconds
+
+_log = logging.getLogger("spworkers.workers")
+
+
+class Answer(NamedTuple):
+    """An answer's bytes, and what it is.
+
+    Attributes:
+        ok: the handler returned, or yielded; False: it is an error.
+        more: it is part of a stream that goes on.
+    """
+
+    body: bytes
+    ok: bool
+    more: bool = False
+
+
+Failed = Callable[[BaseException], Answer]
+"""Makes the answer of an exception."""
+
+
+class _Stream:
+    """What both kinds of streams remember between two parts."""
+
+    def __init__(self, call_id: int, serial: int, failed: Failed) -> None:
+        self.call_id = call_id
+        self.serial = serial
+        self.number = 0  # of the next part
+        self.answer: Answer | None = None  # the last one that was given
+        self._failed = failed
+        self._failure: BaseException | None = None  # what the generator raised after its last items
+        self._over = False
+        self._items: list[bytes] = []
+        self._size = 0
+
+    def again(self, number: int) -> Answer | None:
+        """The part of this number if it is the one that was given last; None: it is the next one.
+
+        Raises:
+            LookupError: it is neither.
+        """
+        if number == self.number:
+            return None
+        if number == self.number - 1 and self.answer is not None:
+            return self.answer
+        raise LookupError(number)
+
+    def _add(self, item: object) -> None:
+        encoded = codec.encode(item)
+        self._items.append(encoded)
+        self._size += len(encoded)
+
+    def _is_full(self, begun: float) -> bool:
+        return self._size >= PART_BYTES or len(self._items) >= PART_ITEMS or time.monotonic() - begun >= PART_TIME
+
+    def _finish(self) -> Answer:
+        """The part of what was gathered."""
+        items, self._items, self._size = self._items, [], 0
+        if self._failure is not None and not items:
+            self.answer = self._failed(self._failure)
+        else:
+            over = self._over and self._failure is None
+            self.answer = Answer(callformat.encode_part(self.call_id, items, over), True, more=not over)
+        self.number += 1
+        return self.answer
+
+    def _ended(self, error: BaseException | None) -> None:
+        self._over = True
+        self._failure = error
+
+
+class SyncStream(_Stream):
+    """The stream of a generator function."""
+
+    def __init__(self, call_id: int, serial: int, failed: Failed, generator: Generator[Any, Any, Any]) -> None:
+        super().__init__(call_id, serial, failed)
+        self._generator = generator
+
+    def take(self) -> Answer:
+        """The next part."""
+        begun = time.monotonic()
+        while not self._over:
+            try:
+                self._add(next(self._generator))
+            except StopIteration:
+                self._ended(None)
+            except GeneratorExit as error:
+                self._ended(RuntimeError(f"the generator raised {error!r}"))
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                self._ended(error)
+            if self._is_full(begun):
+                break
+        return self._finish()
+
+    def close(self) -> None:
+        """Have the generator do its `finally`."""
+        try:
+            self._generator.close()
+        except (Exception, SystemExit, KeyboardInterrupt):
+            _log.exception("a stream's generator failed at its end")
+
+
+class AsyncStream(_Stream):
+    """The stream of an async generator function."""
+
+    def __init__(self, call_id: int, serial: int, failed: Failed, generator: AsyncGenerator[Any, Any]) -> None:
+        super().__init__(call_id, serial, failed)
+        self._generator = generator
+        self._item: asyncio.Task[Any] | None = None  # the next item, on its way
+
+    async def take(self) -> Answer:
+        """The next part. What it waits for goes on if this is cancelled, until `close`."""
+        begun = time.monotonic()
+        while not self._over:
+            if self._item is None:
+                self._item = asyncio.ensure_future(self._next())
+            left = begun + PART_TIME - time.monotonic() if self._items else None
+            done, _ = await asyncio.wait({self._item}, timeout=None if left is None else max(left, 0.0))
+            if not done:
+                break
+            self._take_item()
+            if self._is_full(begun):
+                break
+        return self._finish()
+
+    def _take_item(self) -> None:
+        item, self._item = self._item, None
+        assert item is not None
+        try:
+            kind, value = item.result()
+            if kind == _ITEM:
+                self._add(value)
+            else:
+                self._ended(value)
+        except asyncio.CancelledError:
+            self._ended(RuntimeError("the generator was cancelled"))
+        except Exception as error:  # an item that cannot be sent
+            self._ended(error)
+
+    async def _next(self) -> tuple[str, Any]:
+        # What a task raises may leave it by the loop (SystemExit), or be lost: here nothing is raised.
+        try:
+            return _ITEM, await self._generator.__anext__()
+        except StopAsyncIteration:
+            return _END, None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return _END, error
+
+    async def close(self) -> None:
+        """Cancel what it waits for, and have the generator do its `finally`."""
+        if self._item is not None:
+            self._item.cancel()
+            await asyncio.gather(self._item, return_exceptions=True)
+        try:
+            await self._generator.aclose()
+        except (Exception, SystemExit, KeyboardInterrupt):
+            _log.exception("a stream's generator failed at its end")
+
+
+_ITEM: Final = "item"
+_END: Final = "end"
+
+
+class Streams:
+    """The open streams of one worker, by the pipe and the id of the calls that began them."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, int], SyncStream | AsyncStream] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, pipe: int, call_id: int) -> SyncStream | AsyncStream | None:
+        """The stream of that call; None: there is none."""
+        return self._open.get((pipe, call_id))
+
+    def put(self, pipe: int, stream: SyncStream | AsyncStream) -> SyncStream | AsyncStream | None:
+        """One more; returns the one whose place it takes, to be closed."""
+        former = self._open.get((pipe, stream.call_id))
+        self._open[pipe, stream.call_id] = stream
+        return former
+
+    def remove(self, pipe: int, stream: SyncStream | AsyncStream) -> None:
+        """It has no more parts."""
+        if self._open.get((pipe, stream.call_id)) is stream:
+            del self._open[pipe, stream.call_id]
+
+    def pop(self, serial: int) -> list[SyncStream | AsyncStream]:
+        """Take out the stream that the request of this serial began, to be closed; 0: all of them."""
+        found = [key for key, stream in self._open.items() if serial in (0, stream.serial)]
+        return [self._open.pop(key) for key in found]

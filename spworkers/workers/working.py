@@ -1,0 +1,285 @@
+"""A worker's loop: requests in, answers out, until it is time to stop. There are two of it.
+
+**One after another** (`Working`), where all handlers are plain functions: the main thread takes a request, answers it
+and takes the next one. Nothing else runs.
+
+**Beside each other** (`WorkingBeside`), where some are async: an event loop on a thread of its own takes the requests.
+Async handlers are tasks there, plain ones wait for the main thread.
+
+    I/O process ──▶ event loop ─┬─ async: a task ───────────────▶ reply
+                                └─ plain: queue ─▶ main thread ─▶ reply
+
+Both end alike: they say LEAVE, so that no more requests come, and finish what they have. Streams that are open are
+finished too, unless a signal told the worker to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import select
+import time
+from typing import TYPE_CHECKING, Final
+
+from spworkers.workers.interrupt import Interrupter, Stopped
+from spworkers.workers.runner import Job, Runner
+from spworkers.workers.streams import Answer
+from spworkers.workers.tally import Row, Stage
+from spworkers.workers.workerport import Request, WorkerPort
+
+if TYPE_CHECKING:
+    from spworkers.workers.worker import StopSignal
+
+__all__ = ["Working", "WorkingBeside", "work"]
+
+_LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
+
+_log = logging.getLogger("spworkers.workers")
+
+
+def work(port: WorkerPort, runner: Runner, row: Row, stop: StopSignal, name: str = "") -> str:
+    """Answer requests until it is time to stop; returns why this worker wants to be replaced, if it does."""
+    beside = any(handler.concurrent for handler in runner.app.handlers.values())
+    raw = runner.app.raw_handler
+    kind = WorkingBeside if beside or (raw is not None and raw.concurrent) else Working
+    working = kind(port, runner, row, stop, name)
+    working.run()
+    return working.retired
+
+
+class Working:
+    """Requests one after another.
+
+    Attributes:
+        name: the worker's.
+        retired: why this worker wants to be replaced; empty: it does not.
+    """
+
+    def __init__(self, port: WorkerPort, runner: Runner, row: Row, stop: StopSignal, name: str = "") -> None:
+        self._port = port
+        self._runner = runner
+        self._row = row
+        self._stop = stop
+        self._pid = os.getpid()
+        self._leaving = False
+        self.name = name
+        self.retired = ""
+
+    def retire(self, reason: str) -> None:
+        """Finish what is at hand, and be replaced."""
+        self.retired = self.retired or reason
+
+    def run(self) -> None:
+        """Until it is time to stop."""
+        self._interrupter = Interrupter(self._attend)
+        self._interrupter.watch(self._port.control())
+        try:
+            self._runner.hooks.started(self)
+            self._work()
+            self._runner.hooks.stopping(self)
+        finally:
+            self._interrupter.close()
+        self._row.stage(Stage.STOPPED)
+
+    def _work(self) -> None:
+        port, stop, row = self._port, self._stop, self._row
+        poll = select.poll()
+        for fd in (port.fileno(), port.control(), *stop.filenos()):
+            poll.register(fd, select.POLLIN)
+        row.stage(Stage.IDLE)
+        looked = 0.0
+        while True:
+            # A look is a system call; in between it is enough to know that a signal came.
+            if stop.by_signal or self.retired or time.monotonic() - looked > _LOOK:
+                if (stop.look() or self.retired) and self._ends():
+                    return
+                looked = time.monotonic()
+            request = port.take()
+            if request is not None:
+                self._answer(request)
+                continue
+            looked = 0.0
+            if not port.arm():
+                ready = [fd for fd, _ in poll.poll()]
+                if stop.filenos()[1] in ready:
+                    stop.drain()
+                if stop.told and stop.filenos()[0] in ready:
+                    poll.unregister(stop.filenos()[0])  # whatever it says now, or that it is gone, is no news
+                if port.control() in ready and not self._attend():
+                    return
+
+    def _ends(self) -> bool:
+        """Whether this is the end, now that no more requests are to come."""
+        if not self._leaving:
+            self._leaving = True
+            self._port.leave()
+        return self._stop.by_signal or len(self._runner.streams) == 0
+
+    def _attend(self) -> bool:
+        return self._port.attend(self._canceled)
+
+    def _canceled(self, serial: int) -> None:
+        if serial == 0 or not self._interrupter.stop(serial):
+            self._runner.close_streams(serial)
+
+    def _answer(self, request: Request) -> None:
+        row = self._row
+        row.stage(Stage.BUSY)
+        try:
+            job = self._runner.understand(request.body, request.pipe, request.serial)
+            answer = job if isinstance(job, Answer) else self._run(request, job)
+        except Stopped:
+            self._port.give_back(request)
+        else:
+            self._port.reply(request, answer.body, answer.more)
+            row.answered(answer.ok)
+        row.stage(Stage.IDLE)
+        self._runner.hooks.settled(self)
+
+    def _run(self, request: Request, job: Job) -> Answer:
+        try:
+            with self._interrupter.running(request.serial):
+                return job.run()
+        finally:
+            if os.getpid() != self._pid:
+                _end_fork()
+
+
+def _end_fork() -> None:
+    """A handler has forked, and its child came back from it: two processes must not answer for one."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"spworkers: a child that a handler had forked returned from the handler; it ends here\n")
+    os._exit(70)  # EX_SOFTWARE of sysexits.h
+
+
+class WorkingBeside(Working):
+    """Requests beside each other, in an event loop; plain handlers in the main thread."""
+
+    def run(self) -> None:
+        self._interrupter = Interrupter()
+        self._queue: queue.SimpleQueue[tuple[Request, Job] | None] = queue.SimpleQueue()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._in_hand = 0
+        self._over = False
+        portal = self._runner.portal
+        try:
+            self._runner.hooks.started(self)
+            self._row.stage(Stage.IDLE)
+            portal.call(self._begin)
+            self._work()
+            self._runner.hooks.stopping(self)
+        finally:
+            self._interrupter.close()
+        self._row.stage(Stage.STOPPED)
+
+    # --- the main thread
+
+    def _work(self) -> None:
+        portal = self._runner.portal
+        while (found := self._queue.get()) is not None:
+            request, job = found
+            answer: Answer | None = None
+            with contextlib.suppress(Stopped):
+                answer = self._run(request, job)
+            self._finish(request, answer)
+            portal.call(self._settled)
+
+    # --- the event loop
+
+    def _begin(self) -> None:
+        loop = self._runner.portal.loop
+        self._fds = (self._port.fileno(), self._port.control(), *self._stop.filenos())
+        for fd, call in zip(self._fds, (self._take, self._listen, self._look, self._look), strict=True):
+            loop.add_reader(fd, call)
+        self._take()
+        self._look()
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        for fd in self._fds:
+            self._runner.portal.loop.remove_reader(fd)
+        self._queue.put(None)
+
+    def _take(self) -> None:
+        if self._over:
+            return
+        while True:
+            request = self._port.take()
+            if request is not None:
+                self._start(request)
+            elif not self._port.arm():
+                return
+
+    def _start(self, request: Request) -> None:
+        job = self._runner.understand(request.body, request.pipe, request.serial)
+        self._in_hand += 1
+        self._row.stage(Stage.BUSY)
+        if isinstance(job, Answer):
+            self._finish(request, job)
+            self._settled()
+        elif job.concurrent:
+            task = asyncio.get_running_loop().create_task(self._arun(request, job))
+            self._tasks[request.serial] = task
+        else:
+            self._queue.put((request, job))
+
+    async def _arun(self, request: Request, job: Job) -> None:
+        answer: Answer | None = None
+        try:
+            answer = await job.arun()
+        except asyncio.CancelledError:
+            if self._over:
+                raise
+        finally:
+            if os.getpid() != self._pid:
+                _end_fork()
+            del self._tasks[request.serial]
+            self._finish(request, answer)
+            self._settled()
+
+    def _finish(self, request: Request, answer: Answer | None) -> None:
+        """Answer, or say that it was stopped."""
+        if answer is None:
+            self._port.give_back(request)
+        else:
+            self._port.reply(request, answer.body, answer.more)
+            self._row.answered(answer.ok)
+
+    def _settled(self) -> None:
+        self._in_hand -= 1
+        if self._in_hand == 0:
+            self._row.stage(Stage.IDLE)
+        self._runner.hooks.settled(self)
+        if self._leaving or self.retired:
+            self._look()
+
+    def _listen(self) -> None:
+        if not self._port.attend(self._canceled):
+            self._end()
+
+    def _canceled(self, serial: int) -> None:
+        task = self._tasks.get(serial)
+        if task is not None:
+            task.cancel()
+        elif serial == 0 or not self._interrupter.stop(serial):
+            self._runner.close_streams(serial)
+        if self._leaving:
+            self._look()
+
+    def _look(self) -> None:
+        stop = self._stop
+        if self._over:
+            return
+        if stop.signalled():
+            stop.drain()
+        if not (stop.look() or self.retired):
+            return
+        if stop.told:
+            self._runner.portal.loop.remove_reader(stop.filenos()[0])
+        if self._ends() and self._in_hand == 0:
+            self._end()
