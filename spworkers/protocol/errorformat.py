@@ -50,7 +50,7 @@ def died(deaths: int) -> dict[str, Any]:
 
 def overdue(deaths: int, seconds: float) -> dict[str, Any]:
     """It ran too long."""
-    message = f"the request ran longer than {seconds:g} s, its worker was killed, and it may not be tried again"
+    message = f"the request ran longer than {seconds:g} s, was stopped, and may not be tried again"
     return {"message": message, "deaths": deaths, "seconds": seconds}
 
 

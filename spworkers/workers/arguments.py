@@ -13,7 +13,7 @@ from spworkers.errors import BadArgumentsError, BadValueError
 from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.shapes import Mismatch, Shape, closest
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "plain_function"]
 
 STATE: Final = "state"
 """The keyword-only parameter that gets the worker's state; it is no part of the call."""
@@ -32,6 +32,15 @@ class _Text:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def plain_function(function: Any) -> Any:
+    """The function behind a partial, or behind an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function) or not hasattr(type(function), "__call__"):  # noqa: B004
+        return function
+    return type(function).__call__
 
 
 class Parameters:
@@ -77,7 +86,7 @@ class Parameters:
     @functools.cached_property
     def _shapes(self) -> dict[str, Shape]:
         try:
-            hints = typing.get_type_hints(self._function, include_extras=True)
+            hints = typing.get_type_hints(plain_function(self._function), include_extras=True)
         except (TypeError, SyntaxError) as error:
             raise BadValueError(f"handler {self._name}: its annotations cannot be read: {error}") from error
         shapes = {}

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
-from spworkers.workers.arguments import Parameters
+from spworkers.workers.arguments import Parameters, plain_function
 from spworkers.workers.shapes import closest
 
 __all__ = ["RESERVED", "Handler", "HandlerOptions"]
@@ -144,10 +144,7 @@ class Handler(Generic[P, R]):
         self.raw = raw
         self.options = options or HandlerOptions()
         self.function = function
-        plain = inspect.unwrap(function)
-        while isinstance(plain, functools.partial):
-            plain = plain.func
-        plain = plain if inspect.isroutine(plain) else getattr(plain, "__call__", plain)  # noqa: B004
+        plain = plain_function(inspect.unwrap(function))
         self.streams = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
         self.concurrent = inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
         if raw and self.streams:

@@ -638,3 +638,110 @@ def test_three_hundred_contexts_get_their_own_replies(harness: Harness) -> None:
             assert received(harness, context) == [(round_ + 1, f"{context}/{round_}".encode(), "")]
     assert harness.counts == {}
     assert harness.leaks() == []
+
+
+# --- requests for one pipe
+
+
+def test_a_pinned_request_goes_by_its_pipe_only() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    first, second = harness.connect(), harness.connect()
+    for serial in (1, 2, 3):
+        harness.send(0, b"pinned", serial=serial, pipe=second.id)
+    assert first.sent == []
+    assert len(second.sent) == 3
+    harness.advance(1000.0)  # it is not sent again
+    assert len(second.sent) == 3
+    harness.feed(second, second.sent[-1][:4] + b"pong")
+    answer = harness.recv(0)
+    assert answer is not None
+    assert (answer.body, answer.pipe) == (b"pong", second.id)
+
+
+def test_a_pinned_request_waits_for_its_pipe() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    first, second = harness.connect(), harness.connect()
+    harness.congest(second)
+    harness.send(0, b"pinned", serial=1, pipe=second.id)
+    assert (first.sent, second.sent) == ([], [])
+    harness.drain(second)
+    assert len(second.sent) == 1
+    assert first.sent == []
+
+
+@pytest.mark.parametrize("when", ["sent", "waiting", "before"])
+def test_a_pinned_request_fails_with_its_pipe(when: str) -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    harness.connect()
+    pipe = harness.connect()
+    if when == "waiting":
+        harness.congest(pipe)
+    if when == "before":
+        harness.disconnect(pipe)
+    message = harness.send(0, b"pinned", serial=1, pipe=pipe.id)
+    if when != "before":
+        harness.disconnect(pipe)
+    error = harness.recv(0)
+    assert error is not None
+    assert (error.error, error.serial) == ("CanceledError", 1)
+    assert message.state == "freed"
+
+
+def test_a_pinned_request_that_is_taken_back_is_not_sent() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    pipe = harness.connect()
+    harness.congest(pipe)
+    harness.send(0, b"pinned", serial=1, pipe=pipe.id).take_back()
+    harness.drain(pipe)
+    assert pipe.sent == []
+
+
+# --- farewells
+
+
+def test_a_farewell_goes_where_the_request_went() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    pipe = harness.connect()
+    harness.send(0, b"ping", serial=1)
+    harness.send(0, b"bye", serial=1, kind=CANCEL)
+    assert pipe.sent == [request_id(7) + b"ping", request_id(7) + b"bye"]
+    harness.send(0, b"bye", serial=1, kind=CANCEL)  # nothing is outstanding any more
+    assert len(pipe.sent) == 2
+    assert harness.leaks() == []
+
+
+def test_a_request_that_nobody_has_needs_no_farewell() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    harness.send(0, b"ping", serial=1)
+    harness.send(0, b"bye", serial=1, kind=CANCEL)
+    pipe = harness.connect()
+    assert pipe.sent == []
+
+
+def test_a_farewell_does_not_wait() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    pipe = harness.connect()
+    harness.send(0, b"ping", serial=1)
+    harness.congest(pipe)
+    harness.send(0, b"bye", serial=1, kind=CANCEL)
+    assert harness.counts["congested"] == 1
+    assert len(pipe.sent) == 1
+
+
+def test_what_has_no_answer_goes_by_the_pipe_that_it_names() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    first, second = harness.connect(), harness.connect()
+    harness.send(0, b"bye", kind=CANCEL, pipe=second.id)
+    assert (first.sent, second.sent) == ([], [request_id(7) + b"bye"])
+    harness.disconnect(second)
+    harness.send(0, b"bye", kind=CANCEL, pipe=second.id)
+    assert harness.counts["no_pipe"] == 1
+    assert harness.leaks() == []

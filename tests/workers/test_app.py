@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import inspect
 import math
 import pickle
@@ -114,17 +115,39 @@ def test_lambdas_need_a_name(app: App) -> None:
     assert list(app.handlers) == ["same"]
 
 
-def test_generators_are_refused(app: App) -> None:
+def test_what_kind_of_function_it_is(app: App) -> None:
+    @app.handler
+    def plain() -> Any: ...
+
+    @app.handler
+    async def coroutine() -> Any: ...
+
+    @app.handler
+    def generator() -> Any:
+        yield 1
+
+    @app.handler
+    async def async_generator() -> Any:
+        yield 1
+
+    class Callable:
+        async def __call__(self) -> Any: ...
+
+    assert [(h.streams, h.concurrent) for h in app.handlers.values()] == [
+        (False, False),
+        (False, True),
+        (True, False),
+        (True, True),
+    ]
+    assert app.handler(name="called")(Callable()).concurrent
+    assert app.handler(name="bound")(functools.partial(coroutine.function)).concurrent
+
+
+def test_a_raw_handler_is_no_generator(app: App) -> None:
     with pytest.raises(BadValueError, match="generator"):
 
-        @app.handler
-        def count() -> Any:
-            yield 1
-
-    with pytest.raises(BadValueError, match="generator"):
-
-        @app.handler
-        async def acount() -> Any:
+        @app.raw
+        def count(body: bytes) -> Any:
             yield 1
 
 

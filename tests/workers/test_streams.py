@@ -1,0 +1,386 @@
+"""Generator handlers, async handlers, and work that is stopped from afar; with real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from helpers import eventually
+
+from spworkers import errors
+from spworkers.devices import device
+from spworkers.socket import Rep, Req
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.server import Server
+from spworkers.workers.stream import Stream
+
+ANYWHERE = "tcp://127.0.0.1:0"
+WAIT = 20.0
+
+app = App("streams")
+
+
+def note(folder: Path, what: str) -> None:
+    (folder / f"{what}-{os.getpid()}-{time.monotonic_ns()}").touch()
+
+
+def noted(folder: Path, what: str) -> int:
+    return len(list(folder.glob(f"{what}-*")))
+
+
+@app.handler
+def count(n: int, folder: Path | None = None) -> Iterator[int]:
+    """Numbers below n."""
+    try:
+        yield from range(n)
+    finally:
+        if folder is not None:
+            note(folder, "closed")
+
+
+@app.handler
+async def acount(n: int, folder: Path | None = None, pause: float = 0.0) -> AsyncIterator[int]:
+    try:
+        for number in range(n):
+            await asyncio.sleep(pause)
+            yield number
+    finally:
+        if folder is not None:
+            note(folder, "closed")
+
+
+@app.handler
+def watched(folder: Path) -> Iterator[bytes]:
+    for _ in itertools.count():
+        note(folder, "item")
+        yield bytes(40_000)
+
+
+@app.handler
+def breaks(after: int, what: str) -> Iterator[Any]:
+    yield from range(after)
+    if what == "raise":
+        raise ValueError("no more")
+    if what == "exit":
+        sys.exit(3)
+    if what == "die":
+        os._exit(3)
+    yield object()
+
+
+@app.handler
+async def nap(seconds: float, folder: Path | None = None) -> float:
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        if folder is not None:
+            note(folder, "stopped")
+        raise
+    return seconds
+
+
+@app.handler(timeout=0.1, retries=0)
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@app.handler
+def sleep(seconds: float, folder: Path) -> None:
+    note(folder, "began")
+    try:
+        time.sleep(seconds)
+    finally:
+        note(folder, "stopped")
+
+
+@app.handler
+def deaf(folder: Path) -> int:
+    """Takes no signal: its worker has to be killed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    note(folder, "began")
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    return os.getpid()
+
+
+@app.handler
+def pid() -> int:
+    return os.getpid()
+
+
+@app.handler
+def exits(how: str) -> None:
+    if how == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    sys.exit(how)
+
+
+@app.handler
+async def aexits() -> None:
+    sys.exit("enough")
+
+
+@app.handler
+def forks() -> int:
+    child = os.fork()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with app.serve(ANYWHERE, workers=2, block=False) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address, timeout=WAIT) as client:
+        yield client
+
+
+# --- streams
+
+
+@pytest.mark.parametrize("name", ["count", "acount"])
+def test_items_come_in_order(client: Client, name: str) -> None:
+    assert list(client.call(name, 5000)) == list(range(5000))
+    assert list(client.call(name, 0)) == []
+    assert list(client.submit(name, 3).result(WAIT)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["count", "acount"])
+def test_async_iteration(client: Client, name: str) -> None:
+    async def main() -> None:
+        assert [item async for item in client.stream(name, 3000)] == list(range(3000))
+        async with await client.acall(name, 10**9) as stream:
+            assert await stream.__anext__() == 0
+        assert "at its end" in repr(stream)
+
+    asyncio.run(main())
+
+
+def test_a_slow_stream_is_not_held_back(client: Client) -> None:
+    stream = client.acount(10**9, pause=0.05)
+    begun = time.monotonic()
+    assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    assert time.monotonic() - begun < WAIT / 2
+    stream.close()
+
+
+def test_nothing_is_made_that_nobody_asks_for(client: Client, tmp_path: Path) -> None:
+    with client.watched(tmp_path) as stream:
+        next(stream)
+        assert client.pid() > 0  # whatever was to happen has happened
+        first = noted(tmp_path, "item")
+        assert first <= 3
+        for _ in range(4):
+            next(stream)
+        assert noted(tmp_path, "item") <= 8
+
+
+@pytest.mark.parametrize("name", ["count", "acount"])
+@pytest.mark.parametrize("how", ["close", "drop", "client"])
+def test_a_closed_stream_closes_the_generator(server: Server, tmp_path: Path, name: str, how: str) -> None:
+    with Client(server.address, timeout=WAIT) as client:
+        stream = client.call(name, 10**9, tmp_path)
+        assert next(stream) == 0
+        if how == "close":
+            stream.close()
+            assert list(stream) == []
+            stream.close()
+        elif how == "drop":
+            del stream
+        else:
+            client.close()
+        eventually(lambda: noted(tmp_path, "closed"), WAIT)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "text"),
+    [
+        ("raise", errors.RemoteError, "no more"),
+        ("exit", errors.RemoteError, "3"),
+        ("bad item", errors.RemoteError, "object"),
+    ],
+)
+def test_what_breaks_in_the_middle_comes_after_the_items(client: Client, what: str, error: Any, text: str) -> None:
+    stream = client.stream("breaks", 2000, what)
+    assert [next(stream) for _ in range(2000)] == list(range(2000))
+    with pytest.raises(error, match=text):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_a_stream_ends_with_its_worker() -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        stream = client.breaks(10**7, "die")
+        assert next(stream) == 0
+        os.kill(server.workers[0].pid, signal.SIGKILL)
+        with pytest.raises(errors.StreamLostError, match="worker"):
+            for _ in stream:
+                pass
+
+
+def test_the_stream_of_a_server_that_ends_is_lost() -> None:
+    with Client(dial_address := "inproc://streams-lost", dial_asynch=True, timeout=WAIT) as client:
+        with app.serve(dial_address, workers=1, block=False) as server:
+            stream = client.count(10**9)
+            assert next(stream) == 0
+            server.close(0)
+        with pytest.raises(errors.StreamLostError):
+            for _ in stream:
+                pass
+
+
+def test_a_call_of_a_plain_handler_is_no_stream(client: Client) -> None:
+    with pytest.raises(TypeError, match="no generator"):
+        next(client.stream("pid"))
+
+
+def test_a_stream_is_what_it_says(client: Client) -> None:
+    stream = client.stream("count", 1)
+    assert isinstance(stream, Stream)
+    assert repr(stream) == "<Stream of count: not begun>"
+    assert next(stream) == 0
+    assert repr(stream) == "<Stream of count: at its end>"
+
+
+def test_without_a_process() -> None:
+    with app.client() as client:
+        assert list(client.count(2000)) == list(range(2000))
+        assert list(client.acount(20)) == list(range(20))
+
+        async def main() -> None:
+            assert [item async for item in client.stream("acount", 2000)] == list(range(2000))
+
+        asyncio.run(main())
+        with client.count(10**9) as stream:
+            assert next(stream) == 0
+        assert len(client._runner.streams) == 0
+
+
+def test_behind_a_device_with_two_servers_a_stream_is_lost_or_complete(server: Server) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as other:
+        with (
+            Rep(raw=True, listen=ANYWHERE) as front,
+            Req(raw=True, dial=[server.address, other.address]) as back,
+            device(front, back),
+            Client(front.listeners[0].address, timeout=WAIT) as client,
+        ):
+            assert list(client.count(10)) == list(range(10))  # it fits into one part
+            with pytest.raises(errors.StreamLostError, match="behind a device"):
+                for _ in client.count(10**9):
+                    pass
+
+
+# --- async handlers
+
+
+def test_many_naps_at_once(client: Client) -> None:
+    begun = time.monotonic()
+    futures = [client.submit("nap", 0.3) for _ in range(60)]
+    assert [future.result(WAIT) for future in futures] == [0.3] * 60
+    assert time.monotonic() - begun < 0.3 * 60 / 4
+
+
+def test_plain_handlers_go_on_beside_them(client: Client) -> None:
+    naps = [client.submit("nap", 1.0) for _ in range(20)]
+    begun = time.monotonic()
+    assert client.pid() > 0
+    assert time.monotonic() - begun < 0.9
+    for each in naps:
+        each.cancel()
+
+
+def test_its_time_limit_cancels_the_task_alone(client: Client) -> None:
+    before = {client.pid() for _ in range(20)}
+    naps = [client.submit("nap", 0.5) for _ in range(8)]
+    with pytest.raises(errors.TaskTimeoutError, match=r"longer than 0\.1 s"):
+        client.forever()
+    assert [nap.result(WAIT) for nap in naps] == [0.5] * 8
+    assert {client.pid() for _ in range(20)} == before
+
+
+# --- stopped from afar
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "task", "gone"])
+@pytest.mark.parametrize("name", ["sleep", "nap"])
+def test_nobody_waits_so_nothing_runs(server: Server, tmp_path: Path, name: str, how: str) -> None:
+    with Client(server.address) as client:
+        before = {client.pid() for _ in range(20)}
+        begun = time.monotonic()
+        if how == "timeout":
+            with pytest.raises(errors.RecvTimeoutError):
+                client.call(name, WAIT, tmp_path, timeout=0.2)
+        elif how == "task":
+
+            async def main() -> None:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(client.acall(name, WAIT, tmp_path), 0.2)
+
+            asyncio.run(main())
+        else:
+            future = client.submit(name, WAIT, tmp_path, timeout=0.5 if how == "gone" else None)
+            time.sleep(0.1)
+            if how == "cancel":
+                assert future.cancel()
+            else:
+                client._req.close(linger=0)  # without a word: its deadline is all that the server has
+        eventually(lambda: noted(tmp_path, "stopped"), WAIT)
+        assert time.monotonic() - begun < WAIT / 2
+    with Client(server.address, timeout=WAIT) as other:
+        assert {other.pid() for _ in range(20)} == before  # nobody had to be killed
+
+
+def test_who_does_not_listen_is_killed(tmp_path: Path) -> None:
+    with app.serve(ANYWHERE, workers=2, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        with pytest.raises(errors.RecvTimeoutError):
+            client.call("deaf", tmp_path, timeout=0.3)
+        worker = int(next(tmp_path.glob("began-*")).name.split("-")[1])
+        eventually(lambda: not psutil.pid_exists(worker), WAIT)
+        assert client.pid() != worker
+
+
+# --- what handlers do to themselves
+
+
+@pytest.mark.parametrize("how", ["enough", "KeyboardInterrupt"])
+def test_a_handler_that_exits_has_raised(client: Client, how: str) -> None:
+    before = {client.pid() for _ in range(20)}
+    with pytest.raises(errors.RemoteError) as caught:
+        client.exits(how)
+    assert caught.value.type in ("SystemExit", "KeyboardInterrupt")
+    with pytest.raises(errors.RemoteError, match="enough"):
+        client.aexits()
+    assert {client.pid() for _ in range(20)} == before
+
+
+def test_a_child_that_comes_back_from_a_handler_ends(client: Client) -> None:
+    assert client.forks() == 70
+    assert client.pid() > 0
+
+
+def test_threads_and_tasks_at_once(client: Client) -> None:
+    def run() -> None:
+        for _ in range(20):
+            assert sum(client.count(100)) == 4950
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
