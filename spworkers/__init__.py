@@ -53,7 +53,10 @@ if TYPE_CHECKING:
     from spworkers.workers.pool.backoff import Backoff as Backoff
     from spworkers.workers.pool.executor import Pool as Pool
     from spworkers.workers.pool.inside import this_worker as this_worker
+    from spworkers.workers.middleware.base import Middleware as Middleware
+    from spworkers.workers.requestinfo import current_request as current_request
     from spworkers.workers.server import Server as Server
+    from spworkers.workers.stream import Stream as Stream
 
 __version__ = "0.1.0"
 
@@ -69,6 +72,7 @@ _HOMES: Final = {
     "HTTPRequest": "httprequest",
     "Listener": "endpoint",
     "Message": "message",
+    "Middleware": "workers.middleware.base",
     "Pair": "socket",
     "Pair1": "socket",
     "Pipe": "pipe",
@@ -83,11 +87,13 @@ _HOMES: Final = {
     "Server": "workers.server",
     "Socket": "socket",
     "Star": "socket",
+    "Stream": "workers.stream",
     "Sub": "socket",
     "Surveyor": "socket",
     "WebServer": "webserver",
     "TLSConfig": "tlsconfig",
     "TLSState": "tlsstate",
+    "current_request": "workers.requestinfo",
     "device": "devices",
     "register_transport": "schemes",
     "this_worker": "workers.pool.inside",

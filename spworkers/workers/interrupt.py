@@ -48,6 +48,7 @@ class Interrupter:
         self._target = 0
         self._missed = False
         self._early: dict[int, None] = {}  # given up before they were begun
+        self._watched: list[int] = []
         self._thread = threading.get_ident()
         self._former = signal.signal(_SIGNAL, self._on_signal)
 
@@ -58,6 +59,7 @@ class Interrupter:
         else:
             fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        self._watched.append(fd)
 
     @contextlib.contextmanager
     def running(self, serial: int) -> Iterator[None]:
@@ -103,5 +105,8 @@ class Interrupter:
             raise Stopped
 
     def close(self) -> None:
-        """Leave the signal alone."""
+        """Leave the signal alone: nobody sends it any more, as its default is to end the process."""
+        for fd in self._watched:
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_ASYNC)
         signal.signal(_SIGNAL, self._former)
