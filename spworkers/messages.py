@@ -206,14 +206,15 @@ MESSAGES: Final[dict[str, Shape]] = {
     "inproc_listen": _shape("maybe", name=TEXT),
     "inproc_close": _shape("maybe", name=TEXT),
     "inproc_dial": _shape("always", name=TEXT),
-    "kill": _shape("maybe", key=TEXT, reason=TEXT),
+    "kill": _shape("maybe", key=TEXT, reason=TEXT, pid=_maybe(COUNT)),  # also from the user's process, with the pid
     "crash": _shape(reason=TEXT, traceback=TEXT),
     "recycle": _shape(),
+    "settled": _shape(),
     "finished": _shape(),
     "seen": _shape(facts=MAP),
     # The supervisor to a child; client also from a client that lets another process have a context.
     "client": _shape("maybe", fds=1, key=TEXT),
-    "client_gone": _shape(key=TEXT, pid=COUNT),
+    "client_gone": _shape(key=TEXT, pid=COUNT, reason=_maybe(TEXT), status=_maybe(COUNT)),
     "cancel": _shape(serial=COUNT),
     "inproc_incoming": _shape(fds=1, name=TEXT),
     "stop": _shape(grace=SECONDS),

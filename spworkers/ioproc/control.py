@@ -26,6 +26,7 @@ from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
 from spworkers.options import as_wire
 from spworkers.protocol.dispatch import Dispatcher
+from spworkers.protocol.machine import Obituary
 from spworkers.protocols import ProtocolInfo
 from spworkers.ring import CONTEXTS, Segment
 from spworkers.schemes import TRANSPORT
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 MAIN = "main"
 """The key of the client that opened the socket."""
 
+
+OBITUARY_TIME = 0.5
+"""Seconds that a worker whose channel has ended may stay undead: the supervisor has it from the kernel at once."""
 
 MOVED = "context-"
 """So begins the key of a client that took a context over: `context-<index>-…`."""
@@ -99,19 +103,36 @@ class Control:
         self.clients[key] = line
         line.say({"t": "hello", "generation": self.generation})
 
-    def gone(self, key: str) -> None:
+    def gone(self, key: str, obituary: Obituary) -> None:
         """A client died, whoever else may still hold its channel open."""
         line = self.clients.get(key)
         if line is not None:
+            self._forget_client(key, line)
             line.close()
+        self._bury_client(key, obituary)
 
-    def _left(self, key: str, line: Line) -> None:
+    def _forget_client(self, key: str, line: Line) -> None:
         if self.clients.get(key) is line:
             del self.clients[key]
+
+    def _left(self, key: str, line: Line) -> None:
+        """A client's channel has ended. Of a worker the supervisor will tell in a moment how it died."""
+        self._forget_client(key, line)
         if key == MAIN:
             return  # the supervisor ends us when its parent has died
-        for index in [port.index for port in self.hub.contexts.values() if port.client == key]:
+        if key.startswith(MOVED):
+            self._bury_client(key, Obituary())
+        elif key not in self.clients:
+            self.loop.call_later(OBITUARY_TIME, self._bury_client, key, Obituary())
+
+    def _bury_client(self, key: str, obituary: Obituary) -> None:
+        if key in self.clients:
+            return
+        indexes = [port.index for port in self.hub.contexts.values() if port.client == key]
+        self.hub.machine.obituary = obituary
+        for index in indexes:
             self.bury_context(index)
+        self.hub.machine.obituary = Obituary()
         self.supervisor.drop(f"client:{key}")
 
     def _tell(self, message: dict[str, Any]) -> bool:

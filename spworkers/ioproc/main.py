@@ -21,6 +21,7 @@ from spworkers.ioproc.logs import forward_logs
 from spworkers.ioproc.loop import new_loop, watch_of
 from spworkers.options import defaults
 from spworkers.protocol import Machine, machine_for
+from spworkers.protocol.machine import Obituary
 from spworkers.protocols import PROTOCOLS
 from spworkers.ring import Region
 from spworkers.transport import Link, ipc, tcp, tls  # noqa: F401 - imported here once, not in each I/O process
@@ -157,7 +158,9 @@ class IOProcess:
         if kind == "client":
             self.control.join(message["key"], Channel.from_fd(fds[0]))
         elif kind == "client_gone":
-            self.control.gone(message["key"])
+            status = message.get("status")
+            code = None if status is None else os.waitstatus_to_exitcode(status)
+            self.control.gone(message["key"], Obituary(message.get("reason", ""), message["pid"], code))
         else:
             close_fds(fds)
             if kind == "stop":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from spworkers.protocol.machine import Obituary
+
 __all__ = ["DRAINING", "FULL", "LOST", "NO_STREAM", "ErrorFormat", "died", "overdue", "quarantined"]
 
 
@@ -42,10 +44,19 @@ NO_STREAM: Final[dict[str, Any]] = {
 """Why a stream has no next part."""
 
 
-def died(deaths: int) -> dict[str, Any]:
-    """Its workers died."""
+def died(deaths: int, obituary: Obituary) -> dict[str, Any]:
+    """Its workers died; the last one so."""
     workers = "the worker" if deaths == 1 else f"{deaths} workers"
-    return {"message": f"{workers} that ran this request died, and it may not be tried again", "deaths": deaths}
+    how = f" ({obituary.reason})" if obituary.reason else ""
+    detail: dict[str, Any] = {
+        "message": f"{workers} that ran this request died{how}, and it may not be tried again",
+        "deaths": deaths,
+    }
+    if obituary.pid:
+        detail["pid"] = obituary.pid
+    if obituary.status is not None:
+        detail["status"] = obituary.status
+    return detail
 
 
 def overdue(deaths: int, seconds: float) -> dict[str, Any]:

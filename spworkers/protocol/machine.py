@@ -29,7 +29,7 @@ from typing import Any, Final, Protocol
 
 from spworkers._compiling import mypyc_attr
 
-__all__ = ["CANCEL", "CAUSES", "DATA", "ERROR", "LEAVE", "MORE", "NEVER", "Actions", "Machine", "Outgoing"]
+__all__ = ["CANCEL", "CAUSES", "DATA", "ERROR", "LEAVE", "MORE", "NEVER", "Actions", "Machine", "Obituary", "Outgoing"]
 
 DATA: Final = 0
 """Kind of an ordinary message."""
@@ -205,6 +205,21 @@ class Actions:
         raise NotImplementedError
 
 
+class Obituary:
+    """How the owner of a context died.
+
+    Args:
+        reason: in words, `killed by SIGKILL` say; empty: it did not die, or nobody knows.
+        pid: of its process.
+        status: its exit code; minus the signal's number if a signal killed it; None: nobody knows.
+    """
+
+    def __init__(self, reason: str = "", pid: int = 0, status: int | None = None) -> None:
+        self.reason: Final = reason
+        self.pid: Final = pid
+        self.status: Final = status
+
+
 class Machine:
     """The base of all machines. Events that mean nothing to a protocol do nothing, but no message vanishes uncounted.
 
@@ -213,7 +228,7 @@ class Machine:
 
     `now` is the time of the event, in seconds of any clock that never goes back; the driver sets it before every event.
     `deadline` is when `timer_due` is to be called. It may be early, never late: a machine that is called early does
-    nothing.
+    nothing. `obituary` is of the owner of the context that is closed, if it died.
     """
 
     out: Actions
@@ -224,6 +239,7 @@ class Machine:
         self.out = out
         self.now = 0.0
         self.deadline = NEVER
+        self.obituary = Obituary()
 
     def pipe_added(self, pipe: int) -> bool:
         """A peer has connected; it takes messages. False: this protocol wants no more peers, disconnect it."""

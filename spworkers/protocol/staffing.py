@@ -395,7 +395,7 @@ class Staffing(Answering):
         elif job.stream is not None:
             self._fail(job, STREAM_LOST, LOST)
         else:
-            self._fail(job, DIED, died(job.deaths))
+            self._fail(job, DIED, died(job.deaths, self.obituary))
 
     def _deaths(self, payload: bytes, length: int) -> int:
         """How many workers in a row this request killed, if that is enough to turn it away; else 0."""

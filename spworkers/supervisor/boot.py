@@ -38,7 +38,7 @@ class Boot:
         clients: names of the predecessor's clients that live; the channel of each comes as a message `client` before
             any other. Who is not here has died meanwhile, and no `client_gone` tells so.
         channel: to the supervisor, not to be closed. To it: keep, drop, inproc_listen, inproc_close, inproc_dial, kill,
-            recycle. From it: client, client_gone, inproc_incoming, stop, and answers.
+            recycle, settled. From it: client, client_gone, inproc_incoming, stop, and answers.
     """
 
     key: str

@@ -167,6 +167,14 @@ class Supervisor:
             self._control.post(life.channel, message)
         return ""
 
+    def kill(self, key: str, pid: int, reason: str) -> None:
+        """Kill a child's process; it is replaced. If it is not that process any more, nothing happens.
+
+        Args:
+            reason: goes before how it ended, in what is told of its death.
+        """
+        self._ask({"t": "kill", "key": key, "pid": pid, "reason": reason})
+
     def keep(self, key: str, name: str, blob: bytes, fds: Sequence[int] = ()) -> None:
         """Keep bytes and duplicates of descriptors for a child's successors, in place of what has that name.
 

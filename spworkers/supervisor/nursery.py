@@ -176,7 +176,7 @@ class Nursery:
         if host.process is not None:
             host.process.peer.put({"t": "client", "key": child.client_name}, [io_end])
 
-    def _detach(self, child: Child, pid: int) -> None:
+    def _detach(self, child: Child, pid: int, reason: str, status: int) -> None:
         for key in child.attach:
             host = self._children.get(key)
             fd = host.clients.pop(child.client_name, None) if host else None
@@ -184,7 +184,9 @@ class Nursery:
                 continue
             close_fds([fd])
             if host.process is not None:
-                host.process.peer.put({"t": "client_gone", "key": child.client_name, "pid": pid})
+                host.process.peer.put(
+                    {"t": "client_gone", "key": child.client_name, "pid": pid, "reason": reason, "status": status}
+                )
 
     def kill_client(self, host: Child, name: str, reason: str) -> None:
         """Kill a client of an I/O process, which asks for it; if it has gone already, nothing happens.
@@ -197,9 +199,18 @@ class Nursery:
             return
         if host.key not in child.attach:
             raise SupervisorError(f"{host.key!r} may not kill {name!r}, which is no client of it")
-        child.process.crash = reason
-        child.process.recycled = True  # however young it was: it did not die of its start
-        kill_group(child.process.pid)
+        self._kill(child.process, reason)
+
+    def kill(self, key: str, pid: int, reason: str) -> None:
+        """Kill a child's process, which is replaced; if that has gone already, nothing happens."""
+        child = self._by_pid.get(pid)
+        if child is not None and child.key == key and child.process is not None:
+            self._kill(child.process, reason)
+
+    def _kill(self, process: Process, reason: str) -> None:
+        process.crash = reason
+        process.recycled = True  # however young it was: it did not die of its start
+        kill_group(process.pid)
 
     def connect(self, key: str, name: str, fd: int) -> None:
         """Hand a child one end of an inproc connection; the descriptor stays the caller's.
@@ -234,7 +245,7 @@ class Nursery:
         process.peer.drain()
         self._close_process(child, process)
         reason = f"{process.crash} ({reason_of(status)})" if process.crash else reason_of(status)
-        self._detach(child, process.pid)
+        self._detach(child, process.pid, reason, status)
         self._tell("child_died", child, process.pid, reason=reason)
         return reason
 
@@ -246,7 +257,7 @@ class Nursery:
             self._tell("child_ended", child, process.pid, reason=reason)
             self._remove(child, reason)
         else:
-            lived = math.inf if process.recycled else time.monotonic() - process.started
+            lived = math.inf if process.recycled or process.settled else time.monotonic() - process.started
             self._replace(child, process.pid, lived, reason)
 
     def _close_process(self, child: Child, process: Process) -> None:

@@ -67,6 +67,8 @@ class Process:
     """The exception that ended it, if it reported one."""
     recycled: bool = False
     """It said that it ends on purpose, to be replaced."""
+    settled: bool = False
+    """It said that its start is behind it: whatever ends it now is no death of that."""
     finished: bool = False
     """Its entry point returned 0."""
 

@@ -55,6 +55,7 @@ class Service:
             "end": self._end,
             "keep": self._keep_for,
             "drop": self._drop_for,
+            "kill": self._kill_for,
             "ticket_put": self._ticket_put,
             "ticket_drop": self._ticket_drop,
         }
@@ -69,6 +70,7 @@ class Service:
             "finished": self._finished,
             "recycle": self._recycle,
             "seen": self._seen,
+            "settled": self._settled,
         }
 
     def ready(self) -> None:
@@ -117,6 +119,9 @@ class Service:
                 f"{message['t']!r} from a user's process without its key: whose is {message['name']!r}?"
             )
         return self.nursery.get(message["key"])
+
+    def _kill_for(self, message: Message, _fds: list[int]) -> None:
+        self.nursery.kill(message["key"], message.get("pid", 0), message["reason"])
 
     def _ticket_put(self, message: Message, fds: list[int]) -> str:
         self.nursery.get(message["key"])
@@ -191,3 +196,7 @@ class Service:
     def _recycle(self, child: Child, _message: Message, _fds: list[int]) -> None:
         if child.process is not None:
             child.process.recycled = True
+
+    def _settled(self, child: Child, _message: Message, _fds: list[int]) -> None:
+        if child.process is not None:
+            child.process.settled = True

@@ -28,6 +28,7 @@ from spworkers.workers.origin import Origin
 from spworkers.workers.report import DIED, FAILED, ReportDesk
 from spworkers.workers.settings import Settings
 from spworkers.workers.tally import Stage, Tally
+from spworkers.workers.watchdog import Watchdog
 from spworkers.workers.worker import WorkerSpec
 
 __all__ = ["WorkerGroup", "WorkerInfo"]
@@ -84,6 +85,7 @@ class WorkerGroup:
         self._settings = settings
         self._running = False
         self._closed = False
+        self._watchdog: Watchdog | None = None
 
     def start(self, timeout: float = math.inf) -> None:
         """Start all workers and wait until each is ready.
@@ -102,6 +104,8 @@ class WorkerGroup:
             for _ in range(self._count):
                 self._await_one(deadline)
             self._running = True
+            if self._settings.memory_limit is not None:
+                self._watchdog = Watchdog(self._settings.memory_limit, self._busy_pids, self._kill)
         except BaseException:
             self.close(0.0)
             raise
@@ -169,6 +173,16 @@ class WorkerGroup:
         """Workers with a request in hand."""
         return sum(self._tally.row(number).counts[1] == Stage.BUSY for number in range(self._count))
 
+    def _busy_pids(self) -> dict[int, int]:
+        rows = {number: self._tally.row(number).counts for number in range(self._count)}
+        return {number: pid for number, (pid, stage, *_) in rows.items() if stage == Stage.BUSY}
+
+    def _kill(self, number: int, pid: int, reason: str) -> None:
+        supervisor = self._rep._link.supervisor
+        if supervisor is not None:
+            with contextlib.suppress(SPError):  # it is gone with its supervisor
+                supervisor.kill(self._key(number), pid, reason)
+
     def close(self, grace: float) -> None:
         """End the workers, each after the request that it has in hand.
 
@@ -178,6 +192,8 @@ class WorkerGroup:
         if self._closed:
             return
         self._closed = True
+        if self._watchdog is not None:
+            self._watchdog.close()
         supervisor = self._rep._link.supervisor
         if supervisor is not None:
             with ThreadPoolExecutor(self._count, "spworkers-end") as threads:  # side by side: `end` waits for each

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any, Final
 
 from spworkers.channel import Channel, close_fds
-from spworkers.errors import ChannelClosedError
+from spworkers.errors import ChannelClosedError, SPError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
 from spworkers.workers.hooks import Hooks
@@ -157,6 +157,7 @@ class StopSignal:
         self._channel = channel
         self.told = False
         self.by_signal = False
+        self._settled = False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         # A handler of Python's runs between two instructions, so a signal that comes just before a poll would wait for
@@ -164,6 +165,13 @@ class StopSignal:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
+
+    def settled(self) -> None:
+        """Say that this process has got through its start, so that its death is none of that."""
+        if not self._settled:
+            self._settled = True
+            with contextlib.suppress(SPError):
+                self._channel.try_send({"t": "settled"})
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.by_signal = True

@@ -127,6 +127,7 @@ class Working:
 
     def _answer(self, request: Request) -> None:
         row = self._row
+        self._stop.settled()
         row.stage(Stage.BUSY)
         try:
             job = self._runner.understand(request.body, request.pipe, request.serial)
@@ -218,6 +219,7 @@ class WorkingBeside(Working):
     def _start(self, request: Request) -> None:
         job = self._runner.understand(request.body, request.pipe, request.serial)
         self._in_hand += 1
+        self._stop.settled()
         self._row.stage(Stage.BUSY)
         if isinstance(job, Answer):
             self._finish(request, job)

@@ -400,3 +400,14 @@ def test_an_idle_supervisor_needs_no_cpu(sup: Supervisor) -> None:
     switches = process.num_ctx_switches()
     child("time.sleep(0.3)")
     assert process.num_ctx_switches().voluntary - switches.voluntary <= 2
+
+
+def test_a_child_can_be_killed_with_a_reason(sup: Supervisor) -> None:
+    child = Remote(sup, "child")
+    sup.kill("child", child.pid + 1, "another process")
+    sup.kill("nobody", child.pid, "another key")
+    assert child("boot.key") == "child"
+    sup.kill("child", child.pid, "it was too large")
+    died = child.saw("died")
+    assert died.reason == "it was too large (killed by SIGKILL)"
+    child.saw("started")

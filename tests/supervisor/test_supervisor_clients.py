@@ -34,7 +34,13 @@ def test_the_io_process_is_told_of_the_end_of_its_client(sup: Supervisor) -> Non
     eventually(lambda: {"t": "client", "key": "worker#2"} in io("notes"))
     notes = [note for note in io("notes") if note["t"] != "closed"]
     assert notes[1:] == [
-        {"t": "client_gone", "key": "worker#1", "pid": worker.pid},
+        {
+            "t": "client_gone",
+            "key": "worker#1",
+            "pid": worker.pid,
+            "reason": "killed by SIGKILL",
+            "status": signal.SIGKILL,
+        },
         {"t": "client", "key": "worker#2"},
     ]
     assert worker("ask_io('boot.generation')") == 1

@@ -1,0 +1,53 @@
+"""Kills workers that have grown beyond their memory limit in the midst of a request.
+
+Between two requests the worker looks itself, and leaves in order (`middleware/memory.py`). This is for those that never
+come to that: a thread of the parent looks at the resident memory of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import psutil
+
+__all__ = ["Watchdog"]
+
+_LOOK: Final = 0.1  # seconds
+
+
+class Watchdog:
+    """The thread.
+
+    Args:
+        limit: bytes of resident memory.
+        busy: pids of the workers that have a request in hand, by number.
+        kill: called with number, pid and reason.
+    """
+
+    def __init__(self, limit: int, busy: Callable[[], dict[int, int]], kill: Callable[[int, int, str], None]) -> None:
+        self._limit = limit
+        self._busy = busy
+        self._kill = kill
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spworkers-watchdog", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(_LOOK):
+            for number, pid in self._busy().items():
+                size = 0
+                with contextlib.suppress(psutil.Error):
+                    size = psutil.Process(pid).memory_info().rss
+                if size > self._limit:
+                    reason = (
+                        f"it has grown to {size >> 20} MiB in a request, its memory_limit is {self._limit >> 20} MiB"
+                    )
+                    self._kill(number, pid, reason)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._over.set()
+        self._thread.join()

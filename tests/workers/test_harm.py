@@ -1,0 +1,189 @@
+"""What handlers can do to themselves and to their workers harms their own requests only, and the caller is told."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from helpers import eventually
+
+from spworkers import errors
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.server import Server
+
+ANYWHERE = "tcp://127.0.0.1:0"
+WAIT = 30.0
+
+app = App("harm")
+
+
+@app.handler
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.handler(retries=0)
+def once(a: int) -> int:
+    time.sleep(0.002)
+    return a
+
+
+@app.handler(retries=1000)
+def again(a: int) -> int:
+    time.sleep(0.002)
+    return a
+
+
+@app.handler(retries=0)
+def harm(how: str) -> Any:
+    match how:
+        case "raise":
+            raise ValueError("as told")
+        case "unprintable":
+            raise Unprintable
+        case "bad result":
+            return object()
+        case "exit":
+            os._exit(3)
+        case "segfault":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            hoard = []
+            while True:
+                hoard.append(b"x" * (8 << 20))
+                time.sleep(0.01)
+        case "block":
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+            while True:
+                time.sleep(1)
+        case "print":
+            print("noise " * 100)
+    return None
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with app.serve(ANYWHERE, workers=2, block=False, timeout=2.0, memory_limit="300MB") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address, timeout=WAIT) as client:
+        yield client
+
+
+def test_each_harm_is_its_own(client: Client) -> None:
+    stop, sums = threading.Event(), []
+
+    def others() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            sums.append(client.add(number, 1) - number)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    outcomes: dict[str, BaseException] = {}
+    for how in ("raise", "unprintable", "bad result", "exit", "segfault", "kill", "block"):
+        with pytest.raises(errors.SPError) as caught:
+            client.harm(how)
+        outcomes[how] = caught.value
+    assert client.harm("print") is None
+    stop.set()
+    thread.join(WAIT)
+    assert sums
+    assert set(sums) == {1}
+    assert {how: type(error).__name__ for how, error in outcomes.items()} == {
+        "raise": "RemoteError",
+        "unprintable": "RemoteError",
+        "bad result": "RemoteError",
+        "exit": "WorkerDiedError",
+        "segfault": "WorkerDiedError",
+        "kill": "WorkerDiedError",
+        "block": "TaskTimeoutError",
+    }
+    for how, status, words in (("exit", 3, "exit code 3"), ("segfault", -11, "SIGSEGV"), ("kill", -9, "SIGKILL")):
+        error = outcomes[how]
+        assert isinstance(error, errors.WorkerDiedError)
+        assert (error.task, error.status) == ("harm", status)
+        assert words in str(error)
+        assert error.pid > 0
+
+
+def test_memory_is_limited(client: Client, server: Server) -> None:
+    with pytest.raises(errors.WorkerDiedError, match=r"memory_limit.*killed by SIGKILL"):
+        client.harm("memory")
+    assert client.add(1, 2) == 3
+
+
+def test_poison_is_given_up_while_others_are_answered(client: Client) -> None:
+    for _ in range(3):
+        with pytest.raises((errors.WorkerDiedError, errors.QuarantinedError)):
+            client.harm("exit")
+    with pytest.raises(errors.QuarantinedError) as caught:
+        client.harm("exit")
+    assert caught.value.task == "harm"
+    longest = 0.0
+    for number in range(20):
+        poison = client.submit("harm", f"exit{number}" if number % 2 else "segfault")
+        begun = time.monotonic()
+        assert client.add(number, 1) == number + 1
+        longest = max(longest, time.monotonic() - begun)
+        poison.exception(WAIT)
+    assert longest < WAIT / 3
+
+
+def killer(server: Server, stop: threading.Event, killed: list[int]) -> None:
+    """A worker every 50 ms."""
+    while not stop.wait(0.05):
+        worker = random.choice(server.workers)
+        if worker.pid and worker.state != "starting":
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["again", "once"])
+def test_a_thousand_requests_among_murders(name: str) -> None:
+    with (
+        app.serve(ANYWHERE, workers=2, block=False, quarantine=0) as server,
+        Client(server.address, timeout=90.0) as client,
+    ):
+        stop, killed = threading.Event(), []
+        thread = threading.Thread(target=killer, args=(server, stop, killed))
+        thread.start()
+        try:
+            futures = [client.submit(name, number) for number in range(1000)]
+            outcomes: Counter[str] = Counter()
+            for number, future in enumerate(futures):
+                error = future.exception(90.0)
+                outcomes[type(error).__name__] += 1
+                assert error is not None or future.result() == number
+        finally:
+            stop.set()
+            thread.join(WAIT)
+        assert killed
+        if name == "again":
+            assert outcomes == {"NoneType": 1000}
+        else:
+            assert set(outcomes) <= {"NoneType", "WorkerDiedError"}
+            assert sum(outcomes.values()) == 1000
+        eventually(lambda: all(worker.state == "idle" for worker in server.workers), WAIT)
