@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,10 +20,16 @@ from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import SPError
 from spworkers.workers import origin
 from spworkers.workers.app import App
-from spworkers.workers.contextpool import BACKLOG, DRAIN
+from spworkers.workers.contextpool import DRAIN
+from spworkers.workers.prometheus import MetricsServer
+from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server
+from spworkers.workers.settings import BACKLOG
 
 __all__ = ["serve"]
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command()
@@ -50,24 +59,83 @@ __all__ = ["serve"]
     help="At the end, wait so long for requests at hand.",
 )
 @tls_options
+@click.option("--max-tasks", type=click.IntRange(1), help="Replace a worker after so many requests.")
+@click.option(
+    "--max-tasks-jitter", type=click.IntRange(0), help="... and up to so many more, by chance.  [default: a tenth]"
+)
+@click.option(
+    "--memory-limit", metavar="BYTES", help="Replace a worker that has grown larger, e.g. 512MB; kill it in a request."
+)
+@click.option(
+    "--max-async-tasks",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Async requests that one worker runs beside each other.",
+)
+@click.option("--affinity", is_flag=True, help="Pin each worker to a processor.")
+@click.option(
+    "--threads-per-worker",
+    type=click.IntRange(1),
+    help="Threads of BLAS, OpenMP and the like in each worker.  [default: theirs]",
+)
+@click.option(
+    "--quarantine",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Turn a request away when it has killed so many workers in a row; 0: never.",
+)
+@click.option("--access-log", is_flag=True, help="Log every request.")
+@click.option("--metrics", "metrics_at", metavar="HOST:PORT", help="Show metrics for Prometheus, and /health, there.")
+@click.option("--reload", "reloads", is_flag=True, help="Replace the workers when a source file has changed.")
+@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Say where it serves as JSON.")
-def serve(target: str, listen: tuple[str, ...], drain: float, as_json: bool, **options: Any) -> None:
+def serve(
+    target: str,
+    listen: tuple[str, ...],
+    drain: float,
+    as_json: bool,
+    reloads: bool,
+    metrics_at: str | None,
+    log_level: str,
+    **options: Any,
+) -> None:
     """Serve the handlers of an App in worker processes.
 
     MODULE:APP names the App, for instance calc:app; modules of the current folder are found. Ctrl-C and SIGTERM end the
-    server when the requests at hand are answered, a second Ctrl-C at once.
+    server when the requests at hand are answered, a second Ctrl-C at once. SIGHUP replaces the workers one after
+    another by processes with new code, without failing a request.
     """
     signal.signal(signal.SIGTERM, _as_interrupt)  # until the server is up; then both drain it
     server: Server | None = None
     try:
         with told():
-            server = Server(_load(target), listen, **options)
-            _announce(server, as_json)
-            server.wait()
+            logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+            server = Server(_load(target), listen, metrics=metrics_at is not None, **options)
+            with contextlib.ExitStack() as around:
+                if metrics_at is not None:
+                    around.enter_context(MetricsServer(metrics_at, server.metrics, server.healthy))
+                if reloads:
+                    around.callback(_reloader(server, drain).close)
+                _announce(server, as_json)
+                server.wait()
             server.close(drain)
     except KeyboardInterrupt:
         if server is not None:
             server.close(0)
+    except BaseException:
+        if server is not None:
+            server.close(0)
+        raise
+
+
+def _reloader(server: Server, drain: float) -> Reloader:
+    def changed(path: Path) -> None:
+        logging.getLogger("spworkers.workers").info("%s has changed: the workers are replaced", path)
+        server.reload(drain)
+
+    return Reloader(lambda: source_files(server.app.module), changed)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

@@ -513,6 +513,9 @@ class Control:
         found["contexts"] = len(self.hub.contexts)
         found["generation"] = self.generation
         found["pid"] = os.getpid()
+        machine = self.hub.machine
+        if isinstance(machine, Dispatcher):
+            found.update(idle=machine.idle, waiting=machine.waiting, streams=machine.streams)
         found["drops"] = {cause: n for cause, index in CAUSES.items() if (n := region.counter(index))}
         return found
 

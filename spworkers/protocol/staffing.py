@@ -84,6 +84,11 @@ class Staffing(Answering):
         return self._backlogs[EXCLUSIVE].length + self._backlogs[CONCURRENT].length
 
     @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return sum(len(of_pipe) for of_pipe in self._streams.values())
+
+    @property
     def idle(self) -> bool:
         return self._pending == 0 and len(self._streams) == 0
 

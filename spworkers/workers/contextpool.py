@@ -9,6 +9,7 @@ replaced.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +24,7 @@ from spworkers.workers.group import WorkerGroup, WorkerInfo
 from spworkers.workers.handler import check_count
 from spworkers.workers.middleware.timelimit import TimeLimit
 from spworkers.workers.origin import origin_of
+from spworkers.workers.prometheus import exposition
 from spworkers.workers.settings import BACKLOG, Settings, processors
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
@@ -76,7 +78,10 @@ class ContextPool(Closing):
         self._options = dispatcher_options(self.app, self.settings)
         origin = origin_of(self.app)
         self._check(rep)
-        self._group = WorkerGroup(rep, self._name, origin, count, self.settings)
+        handlers = [*self.app.handlers, *([self.app.raw_handler.name] if self.app.raw_handler is not None else [])]
+        self._group = WorkerGroup(
+            rep, self._name, origin, count, self.settings, handlers if self.settings.metrics else ()
+        )
         rep._request("dispatch", errors=_ERRORS, options=self._options)
         self._group.start()
         self._supervisor = rep._link.supervisor
@@ -108,6 +113,31 @@ class ContextPool(Closing):
     def stats(self) -> dict[str, Any]:
         """The socket's statistics, with `workers`: one map for each."""
         return {**self._rep.stats(), "workers": [dict(vars(worker)) for worker in self._group.workers]}
+
+    def metrics(self) -> str:
+        """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on."""
+        measures = self._group.measures() if self.settings.metrics else {}
+        return exposition(self._name, self.stats(), measures)
+
+    def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
+        """Replace the workers by new processes, with new code, one after another. No request fails of that.
+
+        A worker is told to end when its successor is ready, and finishes what it has. Options of handlers (`timeout`,
+        `retries`) stay as they were when the pool was made.
+
+        Args:
+            drain: seconds that each worker gets for that, before it is killed.
+            timeout: seconds that each successor may take to start; None: for ever.
+
+        Raises:
+            RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the workers that were not
+                replaced yet go on.
+            ClosedError: the pool is closed.
+        """
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed")
+        limit = math.inf if timeout is None else left_until(deadline_of(timeout))
+        self._group.replace(left_until(deadline_of(drain)), limit)
 
     # --- its end
 

@@ -6,6 +6,8 @@ start ──spawn──▶ fork ────────────────
       ◀──────────────── ready, or why not
 ... requests: between the worker and the I/O process; nobody else is asked or told ...
 end ────────────▶ stop ───────────────▶ finishes what it has, ends
+
+To be replaced (`replace`), a worker goes on until its successor is ready: only then it is told to stop.
 """
 
 from __future__ import annotations
@@ -17,13 +19,18 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from spworkers.errors import RemoteError, SPError, WorkerDiedError
-from spworkers.socket import Rep
+from spworkers.errors import ClosedError, RemoteError, SPError, WorkerDiedError
+from spworkers.socket import Socket
 from spworkers.supervisor.client import ChildEvent, Supervisor
+from spworkers.workers.logs import LogDesk, lowest_level
+from spworkers.workers.measures import Measure, Measures
 from spworkers.workers.origin import Origin
 from spworkers.workers.report import DIED, FAILED, ReportDesk
 from spworkers.workers.settings import Settings
@@ -33,7 +40,7 @@ from spworkers.workers.worker import WorkerSpec
 
 __all__ = ["WorkerGroup", "WorkerInfo"]
 
-_groups = itertools.count(1)
+_serials = itertools.count(1)
 
 _ENDED_WELL = "exit code 0"
 """What the supervisor says of a worker that ended on SIGTERM."""
@@ -71,21 +78,36 @@ class WorkerGroup:
         origin: where they get the app.
         count: how many.
         settings: how they run requests.
+        handlers: names of the handlers that are measured one by one; none: they are not.
     """
 
-    def __init__(self, rep: Rep, name: str, origin: Origin, count: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        rep: Socket,
+        name: str,
+        origin: Origin,
+        count: int,
+        settings: Settings,
+        handlers: Sequence[str] = (),
+    ) -> None:
         self._rep = rep
         self._name = name
         self._origin = origin
-        self._serial = next(_groups)
-        self._desk = ReportDesk()
-        self._memory = Tally.memory(count)
-        self._tally = Tally(self._memory)
         self._count = count
         self._settings = settings
-        self._running = False
+        self._handlers = list(handlers)
+        self._desk = ReportDesk()
+        self._logs = LogDesk()
+        # Two rows for each worker: while one is replaced both it and its successor count.
+        self._memory = Tally.memory(2 * count)
+        self._tally = Tally(self._memory)
+        self._measures = Measures.memory(2 * count, len(self._handlers))
+        self._keys = [self._new_key(number) for number in range(count)]
+        self._rows = list(range(count))
+        self._awaited: set[int] = set()  # rows of the workers that start
         self._closed = False
         self._watchdog: Watchdog | None = None
+        self._replacing = threading.Lock()
 
     def start(self, timeout: float = math.inf) -> None:
         """Start all workers and wait until each is ready.
@@ -99,89 +121,155 @@ class WorkerGroup:
             RecvTimeoutError: one was not ready in time.
         """
         deadline = time.monotonic() + timeout
+        self._awaited = set(self._rows)
         try:
             self.spawn()
-            for _ in range(self._count):
+            while self._awaited:
                 self._await_one(deadline)
-            self._running = True
             if self._settings.memory_limit is not None:
-                self._watchdog = Watchdog(self._settings.memory_limit, self._busy_pids, self._kill)
+                self._watchdog = Watchdog(self._settings.memory_limit, self._busy, self._kill)
         except BaseException:
             self.close(0.0)
             raise
 
     def spawn(self) -> None:
         """Have the supervisor start the workers; also a new supervisor, when the old one died."""
-        link = self._rep._link
-        assert link.supervisor is not None
         for number in range(self._count):
-            spec = WorkerSpec(
-                link.key, number, self._origin, list(sys.argv), self._worker(number), self._settings.to_map()
-            )
-            link.supervisor.spawn(
-                self._key(number),
-                "worker",
-                spec.to_map(),
-                restart=True,
-                fds=[self._desk.worker_fd, self._memory],
-                on_event=functools.partial(self._on_event, number),
-            )
+            self._spawn(number, self._keys[number], self._rows[number])
 
-    def _key(self, number: int) -> str:
-        return f"{self._worker(number)}#{self._serial}"
+    def _spawn(self, number: int, key: str, row: int) -> None:
+        link: Any = self._rep._link
+        assert link.supervisor is not None
+        name = self._worker(number)
+        spec = WorkerSpec(
+            link.key, row, self._origin, list(sys.argv), name, self._settings.to_map(), self._handlers, lowest_level()
+        )
+        link.supervisor.spawn(
+            key,
+            "worker",
+            spec.to_map(),
+            restart=True,
+            fds=[self._desk.worker_fd, self._memory, self._logs.worker_fd, self._measures],
+            on_event=functools.partial(self._on_event, name, row),
+        )
+
+    def _new_key(self, number: int) -> str:
+        return f"{self._worker(number)}#{next(_serials)}"
 
     def _worker(self, number: int) -> str:
         return f"{self._name}-{number + 1}"
 
-    def _on_event(self, number: int, event: ChildEvent) -> None:
+    def _on_event(self, name: str, row: int, event: ChildEvent) -> None:
         """On the control thread: a worker died, or its successor was started."""
-        if not self._running:
+        if row in self._awaited:
             if event.kind == "died":
-                self._desk.tell(DIED, number, event.pid, message=event.reason)
+                self._desk.tell(DIED, row, event.pid, message=event.reason)
         elif event.kind == "died" and event.reason == _ENDED_WELL:
-            _log.info("%s (pid %d) ended; it is replaced", self._worker(number), event.pid)
+            _log.info("%s (pid %d) ended; it is replaced", name, event.pid)
         elif event.kind == "died":
-            _log.warning("%s (pid %d) died: %s; it is replaced", self._worker(number), event.pid, event.reason)
+            _log.warning("%s (pid %d) died: %s; it is replaced", name, event.pid, event.reason)
         elif event.kind == "failed":
             _log.error(
                 "%s dies at its start, again and again: %s; the next attempt is in %.1f s",
-                self._worker(number),
+                name,
                 event.reason,
                 event.retry,
             )
 
     def _await_one(self, deadline: float) -> None:
+        """Wait for the next report of a worker that starts."""
         report = self._desk.next(deadline)
-        who = self._worker(report["number"])
+        row = report["number"]
+        if row not in self._awaited:
+            return  # of a worker that was replaced after a death
+        who = self._worker(row % self._count)
         if report["kind"] == FAILED:
             what = f"{who} could not start: {report['message']}"
             raise RemoteError(report["type"], what, report["traceback"])
         if report["kind"] == DIED:
             raise WorkerDiedError(f"{who} died while it started: {report['message']}", f"start of {who}", report["pid"])
+        self._awaited.discard(row)
+
+    # --- replaced
+
+    def replace(self, grace: float, timeout: float = math.inf) -> None:
+        """Replace every worker by a new process, one after another; the others go on meanwhile.
+
+        Args:
+            grace: seconds that each gets for the requests and streams that it has, before it is killed.
+            timeout: seconds that each successor may take to start.
+
+        Raises:
+            RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start. The worker whose it was goes
+                on, and so do all that come after it.
+            ClosedError: the group has ended.
+        """
+        with self._replacing:
+            for number in range(self._count):
+                if self._closed:
+                    raise ClosedError("the workers have ended")
+                self._replace(number, grace, time.monotonic() + timeout)
+
+    def _replace(self, number: int, grace: float, deadline: float) -> None:
+        supervisor = self._supervisor
+        former_key, former_row = self._keys[number], self._rows[number]
+        key, row = self._new_key(number), (former_row + self._count) % (2 * self._count)
+        self._awaited.add(row)
+        try:
+            self._spawn(number, key, row)
+            while row in self._awaited:
+                self._await_one(deadline)
+        except BaseException:
+            if supervisor is not None:
+                _end(supervisor, key, 0.0)
+            raise
+        finally:
+            self._awaited.discard(row)
+        self._keys[number], self._rows[number] = key, row
+        if supervisor is not None:
+            _end(supervisor, former_key, grace)
+
+    @property
+    def _supervisor(self) -> Supervisor | None:
+        supervisor: Supervisor | None = self._rep._link.supervisor
+        return supervisor
+
+    # --- counted
 
     @property
     def workers(self) -> list[WorkerInfo]:
         """Each worker as it is now."""
         infos = []
         for number in range(self._count):
-            pid, stage, answered, failed, seconds = self._tally.row(number).counts
-            infos.append(WorkerInfo(self._worker(number), pid, stage.name.lower(), seconds, answered, failed))
+            pid, stage, answered, failed, seconds = self._tally.row(self._rows[number]).counts
+            other = self._tally.row((self._rows[number] + self._count) % (2 * self._count)).counts
+            infos.append(
+                WorkerInfo(
+                    self._worker(number), pid, stage.name.lower(), seconds, answered + other[2], failed + other[3]
+                )
+            )
         return infos
 
     @property
     def busy(self) -> int:
         """Workers with a request in hand."""
-        return sum(self._tally.row(number).counts[1] == Stage.BUSY for number in range(self._count))
+        return sum(self._tally.row(row).counts[1] == Stage.BUSY for row in range(2 * self._count))
 
-    def _busy_pids(self) -> dict[int, int]:
-        rows = {number: self._tally.row(number).counts for number in range(self._count)}
-        return {number: pid for number, (pid, stage, *_) in rows.items() if stage == Stage.BUSY}
+    def measures(self) -> dict[str, Measure]:
+        """What was measured of each handler, in all workers."""
+        return Measures(self._measures, self._handlers).totals()
+
+    def _busy(self) -> dict[int, tuple[int, int]]:
+        rows = {number: self._tally.row(self._rows[number]).counts for number in range(self._count)}
+        return {number: (pid, answered) for number, (pid, stage, answered, *_) in rows.items() if stage == Stage.BUSY}
 
     def _kill(self, number: int, pid: int, reason: str) -> None:
-        supervisor = self._rep._link.supervisor
+        supervisor = self._supervisor
         if supervisor is not None:
             with contextlib.suppress(SPError):  # it is gone with its supervisor
-                supervisor.kill(self._key(number), pid, reason)
+                supervisor.kill(self._keys[number], pid, reason)
+
+    # --- ended
 
     def close(self, grace: float) -> None:
         """End the workers, each after the request that it has in hand.
@@ -194,12 +282,15 @@ class WorkerGroup:
         self._closed = True
         if self._watchdog is not None:
             self._watchdog.close()
-        supervisor = self._rep._link.supervisor
-        if supervisor is not None:
-            with ThreadPoolExecutor(self._count, "spworkers-end") as threads:  # side by side: `end` waits for each
-                list(threads.map(lambda number: _end(supervisor, self._key(number), grace), range(self._count)))
+        supervisor = self._supervisor
+        with self._replacing:
+            if supervisor is not None:
+                with ThreadPoolExecutor(self._count, "spworkers-end") as threads:  # side by side: `end` waits for each
+                    list(threads.map(lambda key: _end(supervisor, key, grace), self._keys))
         self._desk.close()
+        self._logs.close()
         os.close(self._memory)
+        os.close(self._measures)
 
 
 def _end(supervisor: Supervisor, key: str, grace: float) -> None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Final
 
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
-from spworkers.errors import BadValueError, SPError
+from spworkers.errors import BadValueError, RemoteError, SPError
 from spworkers.socket import Rep
 from spworkers.waiting import run
 from spworkers.workers.app import App
 from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
+from spworkers.workers.runner import HEALTH
 from spworkers.workers.settings import NAMES
 
 __all__ = ["LARGEST_REQUEST", "Server"]
+
+_log: Final = logging.getLogger("spworkers.workers")
 
 LARGEST_REQUEST: Final = 64 << 20
 """MAX-RCV-SIZE of a server, by default: arguments are larger than the messages that the sockets' 1 MiB is for."""
@@ -56,6 +61,9 @@ class Server(Closing):
             raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
         self.app = app
         self._ended = End()
+        self._reloads = 0
+        self._reload_lock = threading.RLock()  # a signal's handler takes it too
+        self._inside = ""  # where `healthy` asks
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
         settings = {name: options.pop(name) for name in NAMES if name in options}
         self._rep = Rep(name=app.name, **options)
@@ -75,7 +83,7 @@ class Server(Closing):
     @property
     def addresses(self) -> list[str]:
         """Where it listens: bound addresses, with the port that the system chose for port 0."""
-        return [listener.address for listener in self._rep.listeners]
+        return [each.address for each in self._rep.listeners if each.address != self._inside]
 
     @property
     def address(self) -> str:
@@ -96,13 +104,69 @@ class Server(Closing):
         """Messages, connections, every drop by cause, and the workers."""
         return self._pool.stats()
 
+    def metrics(self) -> str:
+        """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on."""
+        return self._pool.metrics()
+
+    def healthy(self, timeout: Seconds = 1.0) -> bool:
+        """Whether a worker answers within this time; asked over a connection inside of this process."""
+        from spworkers.workers.client import Client
+
+        try:
+            with self._reload_lock:
+                if not self._inside:
+                    self._inside = f"inproc://spworkers-{os.getpid()}-{id(self):x}"
+                    self._rep.listen(self._inside)
+            with Client(self._inside, timeout=timeout) as client:
+                return bool(client.call(HEALTH)["status"] == "ok")
+        except SPError:
+            return False
+
+    def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
+        """Replace the workers one after another by processes with new code, as SIGHUP does. No request fails of that.
+
+        Args:
+            drain: seconds that each worker gets to finish what it has.
+            timeout: seconds that each successor may take to start; None: for ever.
+
+        Raises:
+            RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the others go on as before.
+            ClosedError: the server is closed.
+        """
+        self._pool.restart(drain, timeout)
+
+    def reload(self, drain: Seconds = DRAIN) -> None:
+        """As `restart`, in a thread of its own; a failure is logged. What comes while it goes on is done after it."""
+        with self._reload_lock:
+            self._reloads += 1
+            if self._reloads == 1:
+                threading.Thread(target=self._reload, args=(drain,), name="spworkers-restart", daemon=True).start()
+
+    def _reload(self, drain: Seconds) -> None:
+        while True:
+            with self._reload_lock:
+                wanted = self._reloads
+            try:
+                self.restart(drain)
+                _log.info("%s: the workers were replaced", self.app.name)
+            except RemoteError as error:
+                _log.error("%s: the workers go on as they are: %s\n%s", self.app.name, error, error.traceback)
+            except SPError as error:
+                if not self._ended.is_set:
+                    _log.error("%s: the workers go on as they are: %s", self.app.name, error)
+            with self._reload_lock:
+                if self._reloads == wanted or self._ended.is_set:
+                    self._reloads = 0
+                    return
+                self._reloads = 1
+
     def wait(self) -> None:
         """Wait until the server is closed, by another thread or by SIGINT or SIGTERM.
 
         In the main thread these two signals end the wait, and nothing else; close the server then. A second one
-        interrupts that too (KeyboardInterrupt).
+        interrupts that too (KeyboardInterrupt). SIGHUP has the workers replaced one after another.
         """
-        with _signals_to(self._ended):
+        with _signals_to(self._ended, self.reload):
             run(self._ended.steps(), self._ended.sleepers)
 
     def close(self, drain: Seconds = DRAIN) -> None:
@@ -123,8 +187,8 @@ class Server(Closing):
 
 
 @contextlib.contextmanager
-def _signals_to(end: End) -> Iterator[None]:
-    """Have SIGINT and SIGTERM set it, once; not in another thread than the main one, where that cannot be."""
+def _signals_to(end: End, reload: Callable[[], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM set it, once, and SIGHUP reload; only in the main thread, elsewhere that cannot be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -138,6 +202,7 @@ def _signals_to(end: End) -> Iterator[None]:
         for number, handler in former.items():
             signal.signal(number, handler)
 
+    former[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: reload())
     for number in (signal.SIGINT, signal.SIGTERM):
         former[number] = signal.signal(number, on_signal)
     try:

@@ -50,6 +50,7 @@ class Settings:
         threads_per_worker: what BLAS, OpenMP and the like are told how many threads they may have, before they are
             imported; None: nothing.
         access_log: write a log record for every request.
+        metrics: count and time the calls of every handler.
     """
 
     timeout: float | None = None
@@ -63,6 +64,7 @@ class Settings:
     affinity: list[int] = field(default_factory=list)
     threads_per_worker: int | None = None
     access_log: bool = False
+    metrics: bool = False
 
     @classmethod
     def check(cls, given: Mapping[str, Any], who: str) -> Settings:
@@ -154,6 +156,7 @@ _CHECKS: Final[dict[str, Any]] = {
     "affinity": _affinity,
     "threads_per_worker": _count_or_none(1),
     "access_log": _flag,
+    "metrics": _flag,
 }
 
 

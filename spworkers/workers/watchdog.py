@@ -23,29 +23,40 @@ class Watchdog:
 
     Args:
         limit: bytes of resident memory.
-        busy: pids of the workers that have a request in hand, by number.
+        busy: of the workers that have a request in hand, by number: pid, and how many requests it has answered.
         kill: called with number, pid and reason.
+
+    Killed is who was beyond the limit at two looks in the same request: between two requests it would leave in order.
+    Who is beyond twice the limit is killed at once.
     """
 
-    def __init__(self, limit: int, busy: Callable[[], dict[int, int]], kill: Callable[[int, int, str], None]) -> None:
+    def __init__(
+        self, limit: int, busy: Callable[[], dict[int, tuple[int, int]]], kill: Callable[[int, int, str], None]
+    ) -> None:
         self._limit = limit
         self._busy = busy
         self._kill = kill
+        self._suspects: dict[int, tuple[int, int]] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spworkers-watchdog", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._over.wait(_LOOK):
-            for number, pid in self._busy().items():
-                size = 0
-                with contextlib.suppress(psutil.Error):
-                    size = psutil.Process(pid).memory_info().rss
-                if size > self._limit:
-                    reason = (
-                        f"it has grown to {size >> 20} MiB in a request, its memory_limit is {self._limit >> 20} MiB"
-                    )
-                    self._kill(number, pid, reason)
+            former, self._suspects = self._suspects, {}
+            for number, facts in self._busy().items():
+                self._look_at(number, facts, former.get(number) == facts)
+
+    def _look_at(self, number: int, facts: tuple[int, int], suspect: bool) -> None:
+        size = 0
+        with contextlib.suppress(psutil.Error):
+            size = psutil.Process(facts[0]).memory_info().rss
+        if size <= self._limit:
+            return
+        self._suspects[number] = facts
+        if suspect or size > 2 * self._limit:
+            reason = f"it had grown to {size >> 20} MiB in a request, its memory_limit is {self._limit >> 20} MiB"
+            self._kill(number, facts[0], reason)
 
     def close(self) -> None:
         """End the thread."""

@@ -28,9 +28,12 @@ from spworkers.errors import ChannelClosedError, SPError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
 from spworkers.workers.hooks import Hooks
+from spworkers.workers.logs import forward_logs
+from spworkers.workers.measures import Measures
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.middleware.logs import AccessLog
 from spworkers.workers.middleware.memory import MemoryLimit
+from spworkers.workers.middleware.metrics import Metrics
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.report import FAILED, READY, Reporter
@@ -52,11 +55,13 @@ class WorkerSpec:
 
     Attributes:
         attach: key of the I/O process whose requests it answers.
-        number: which worker of its group it is, from 0.
+        number: which row of the group's tally is its own, from 0.
         origin: where the app comes from, as `origin.origin_of` says.
         argv: sys.argv of the user's process.
         name: what it is called.
         settings: as `Settings` has them.
+        handlers: the names of those that are measured one by one.
+        log_level: of records that go to the parent.
     """
 
     attach: str
@@ -65,6 +70,8 @@ class WorkerSpec:
     argv: list[str]
     name: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    handlers: list[str] = field(default_factory=list)
+    log_level: int = logging.WARNING
 
     def to_map(self) -> dict[str, Any]:
         """Itself, for `spawn`."""
@@ -74,10 +81,12 @@ class WorkerSpec:
 def run(boot: Boot) -> int:
     """The entry point of the role `worker`.
 
-    Its descriptors are, in this order: the channel to the I/O process, the group's report socket, the group's tally.
+    Its descriptors are, in this order: the channel to the I/O process; the group's report socket, its tally, its socket
+    of log records, and the memory of what is measured.
     """
     spec = WorkerSpec(**boot.spec)
-    channel_fd, report_fd, tally_fd = boot.fds
+    channel_fd, report_fd, tally_fd, log_fd, measures_fd = boot.fds
+    forward_logs(log_fd, spec.name, spec.log_level)
     reporter = Reporter(report_fd)
     row = Tally(tally_fd).row(spec.number)
     row.begin(os.getpid())
@@ -87,7 +96,8 @@ def run(boot: Boot) -> int:
     try:
         _settle(settings, spec.number)
         app = origin.load(spec.origin)
-        runner = Runner(app, Hooks([*built_in(settings), *app.middleware]))
+        measuring = [Metrics(Measures(measures_fd, spec.handlers), spec.number)] if spec.handlers else []
+        runner = Runner(app, Hooks([*built_in(settings), *measuring, *app.middleware]))
         runner.start()
     except (Exception, SystemExit) as error:
         if boot.generation > 1:

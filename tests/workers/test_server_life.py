@@ -1,0 +1,341 @@
+"""The life of a server: replaced workers, limits, logs, metrics; with real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import textwrap
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from helpers import eventually
+
+from spworkers import errors
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.measures import BOUNDS, OTHER, Measures
+from spworkers.workers.prometheus import MetricsServer, exposition
+from spworkers.workers.reload import Reloader, source_files
+from spworkers.workers.server import Server
+
+ANYWHERE = "tcp://127.0.0.1:0"
+WAIT = 30.0
+
+app = App("life")
+log = logging.getLogger("life")
+
+
+@app.handler
+def pid() -> int:
+    return os.getpid()
+
+
+@app.handler
+async def apid() -> int:
+    await asyncio.sleep(0.001)
+    return os.getpid()
+
+
+@app.handler
+def count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@app.handler
+def say(text: str, level: int = logging.INFO) -> None:
+    log.log(level, text)
+
+
+@app.handler
+def shout(n: int) -> None:
+    for number in range(n):
+        log.warning("%d %s", number, "x" * 1000)
+
+
+@app.handler
+def fails() -> None:
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        log.exception("it failed")
+
+
+@app.handler
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+@app.handler
+def processors() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+@app.handler
+def grow(size: int, *, state: Any) -> int:
+    state.hoard = [*getattr(state, "hoard", []), b"x" * size]
+    return os.getpid()
+
+
+def load(path: Path, version: str) -> None:
+    path.write_text(
+        textwrap.dedent(
+            f"""
+            import time
+            import spworkers as sp
+            app = sp.App("code")
+
+            @app.handler
+            def version():
+                time.sleep(0.001)
+                return {version!r}
+            """
+        )
+    )
+
+
+# --- replaced
+
+
+def test_all_workers_are_replaced_and_no_request_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "code_of_a_server.py"
+    load(module, "old")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    import code_of_a_server as code  # type: ignore[import-not-found]
+
+    stop, seen, failures = threading.Event(), [], []
+    with code.app.serve(ANYWHERE, workers=2, block=False) as server, Client(server.address, timeout=WAIT) as client:
+
+        def ask() -> None:
+            while not stop.is_set():
+                try:
+                    seen.append(client.version())
+                except Exception as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        before = {worker.pid for worker in server.workers}
+        load(module, "new!")
+        server.restart()
+        after = {worker.pid for worker in server.workers}
+        seen.append("restarted")
+        eventually(lambda: len(seen) - seen.index("restarted") > 50, WAIT)
+        stop.set()
+        for thread in threads:
+            thread.join(WAIT)
+        assert failures == []
+        assert not before & after
+        assert not any(psutil.pid_exists(pid) for pid in before)
+        assert set(seen[seen.index("restarted") + 5 :]) == {"new!"}
+        assert "old" in seen
+        answered = server.answered
+        assert answered >= len(seen) - 1
+
+        module.write_text("1/0")
+        with pytest.raises(errors.RemoteError, match="division by zero"):
+            server.restart()
+        assert {worker.pid for worker in server.workers} == after
+        assert client.version() == "new!"
+        server.reload()  # the same, in a thread of its own, where it is logged
+        eventually(lambda: server._reloads == 0, WAIT)
+    with pytest.raises(errors.ClosedError):
+        server.restart()
+    sys.modules.pop("code_of_a_server", None)
+
+
+def test_a_stream_survives_the_replacement_of_its_worker() -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        stream = client.count(50_000)
+        assert next(stream) == 0
+        thread = threading.Thread(target=server.restart)
+        thread.start()
+        eventually(lambda: len({client.pid() for _ in range(3)} - {server.workers[0].pid}) == 0, WAIT)
+        assert sum(1 for _ in stream) == 49_999
+        thread.join(WAIT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["pid", "apid"])
+def test_max_tasks(name: str) -> None:
+    local = App("local")
+    local.handler(app.handlers[name].function)
+    with local.serve(ANYWHERE, workers=2, block=False, max_tasks=20, max_tasks_jitter=5) as server:
+        with Client(server.address, timeout=WAIT) as client:
+            futures = [client.submit(name) for _ in range(200)]
+            pids = [future.result(WAIT) for future in futures]
+            assert all(pids.count(each) <= 20 + 5 + 100 for each in pids)
+            assert len(set(pids)) >= 4
+
+
+def test_a_worker_that_has_grown_is_replaced_between_requests() -> None:
+    with app.serve(ANYWHERE, workers=1, block=False, memory_limit="200MB") as server:
+        with Client(server.address, timeout=WAIT) as client:
+            first = client.pid()
+            eventually(lambda: client.grow(2_000_000) != first, WAIT)
+
+
+def test_threads_and_affinity() -> None:
+    with app.serve(ANYWHERE, workers=2, block=False, threads_per_worker=1, affinity=True) as server:
+        with Client(server.address, timeout=WAIT) as client:
+            assert client.environment("OMP_NUM_THREADS") == "1"
+            assert client.environment("OPENBLAS_NUM_THREADS") == "1"
+            assert all(len(client.processors()) == 1 for _ in range(5))
+
+
+# --- logs
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    level = log.level
+    log.setLevel(logging.INFO)
+    with app.serve(ANYWHERE, workers=2, block=False, metrics=True) as running:
+        yield running
+    log.setLevel(level)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address, timeout=WAIT) as client:
+        yield client
+
+
+def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "life"]
+
+
+def test_log_records_come_out_of_the_parent(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(50):
+        client.say(f"number {number}")
+    client.say("not this one", logging.DEBUG)
+    client.fails()
+    eventually(lambda: len(records(caplog)) >= 51, WAIT)
+    found = records(caplog)
+    assert [record.getMessage() for record in found] == [*(f"number {n}" for n in range(50)), "it failed"]
+    assert {record.processName for record in found} <= {"life-1", "life-2"}
+    assert len({record.request for record in found}) == 51  # type: ignore[attr-defined]
+    assert {record.handler for record in found} == {"say", "fails"}  # type: ignore[attr-defined]
+    assert found[0].process != os.getpid()
+    assert "ValueError: inner" in (found[-1].exc_text or "")
+    assert found[0].filename == "test_server_life.py"
+
+
+def test_a_flood_of_records_holds_up_nobody(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.shout(5000)
+    client.say("after the flood")
+    eventually(lambda: any(r.getMessage() == "after the flood" for r in records(caplog)), WAIT)
+    numbers = [int(r.getMessage().split()[0]) for r in records(caplog) if r.levelno == logging.WARNING]
+    dropped = sum(int(r.args[1]) for r in caplog.records if "were dropped" in r.msg)  # type: ignore[index,call-overload]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + dropped == 5000
+
+
+# --- health and metrics
+
+
+def test_health(server: Server, client: Client) -> None:
+    answer = client.call("sp.health")
+    assert answer == {"status": "ok", "app": "life", "pid": answer["pid"]}
+    assert answer["pid"] in {worker.pid for worker in server.workers}
+    assert server.healthy(WAIT)
+    assert len(server.addresses) == 1
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=WAIT) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_metrics(server: Server, client: Client) -> None:
+    for _ in range(10):
+        client.pid()
+    with pytest.raises(errors.RemoteError):
+        client.say("x", 10**30)
+    with MetricsServer("127.0.0.1:0", server.metrics, server.healthy) as shown:
+        status, page = fetch(f"http://{shown.address}/metrics")
+        assert fetch(f"http://{shown.address}/health") == (200, "ok\n")
+        assert fetch(f"http://{shown.address}/")[0] == 404
+        with pytest.raises(errors.AddrInUseError):
+            MetricsServer(shown.address, server.metrics, server.healthy)
+    assert status == 200
+    lines = page.splitlines()
+    assert 'spworkers_handler_errors_total{app="life",handler="say"} 1' in lines
+    value = next(line for line in lines if line.startswith('spworkers_handler_seconds_count{app="life",handler="pid"}'))
+    assert int(value.split()[1]) >= 10
+    assert any(line.startswith('spworkers_worker_answers_total{app="life",worker="life-1"} ') for line in lines)
+    assert 'spworkers_connections{app="life"} ' in page
+
+
+def test_the_exposition_is_what_prometheus_reads() -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    fd = Measures.memory(2, 1)
+    measures = Measures(fd, ['odd "name"\\'])
+    measures.add(0, 'odd "name"\\', 0.002, False)
+    measures.add(1, 'odd "name"\\', 700.0, True)
+    page = exposition('a\n"b"', {"sent": 3, "drops": {"busy": 2}}, measures.totals())
+    os.close(fd)
+    families = {family.name: family for family in parser.text_string_to_metric_families(page)}
+    seconds = families["spworkers_handler_seconds"]
+    assert seconds.type == "histogram"
+    assert seconds.samples[-1].value == 2
+    assert families["spworkers_drops"].samples[0].labels == {"app": 'a\n"b"', "cause": "busy"}
+
+
+def test_measures_add_up() -> None:
+    fd = Measures.memory(3, 2)
+    measures = Measures(fd, ["one", "two"])
+    for worker in range(3):
+        measures.add(worker, "one", 0.0002, failed=worker == 1)
+        measures.add(worker, "two", 1000.0, failed=False)
+    assert OTHER not in measures.totals()
+    measures.add(0, "new", 0.5, failed=False)
+    totals = Measures(fd, ["one", "two"]).totals()
+    os.close(fd)
+    assert (totals["one"].calls, totals["one"].failed, totals["one"].buckets[1]) == (3, 1, 3)
+    assert totals["two"].buckets[len(BOUNDS)] == 3
+    assert totals["two"].seconds == pytest.approx(3000.0)
+    assert totals[OTHER].calls == 1
+
+
+@pytest.mark.parametrize("address", ["here", "127.0.0.1", "1.2.3.4:x", "1.2.3.4:70000", None, 9090])
+def test_metrics_need_an_address(address: Any) -> None:
+    with pytest.raises(errors.BadValueError, match=r"127\.0\.0\.1:9090"):
+        MetricsServer(address, str, bool)
+
+
+# --- reload
+
+
+def test_changed_files_are_noticed(tmp_path: Path) -> None:
+    file, changed = tmp_path / "a.py", []
+    file.write_text("1")
+    reloader = Reloader(lambda: tmp_path.glob("*.py"), changed.append)
+    try:
+        file.write_text("12")
+        eventually(lambda: changed == [file], WAIT)
+        (tmp_path / "b.py").touch()
+        eventually(lambda: changed == [file, tmp_path / "b.py"], WAIT)
+        file.unlink()
+        eventually(lambda: len(changed) == 3, WAIT)
+    finally:
+        reloader.close()
+
+
+def test_the_users_own_files_are_watched() -> None:
+    files = source_files(__name__)
+    assert Path(__file__).resolve() in files
+    assert Path(pytest.__file__).resolve() not in files
+    assert Path(logging.__file__).resolve() not in files
