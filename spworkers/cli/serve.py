@@ -114,11 +114,13 @@ def serve(
             logging.basicConfig(level=log_level.upper(), format=_FORMAT)
             server = Server(_load(target), listen, metrics=metrics_at is not None, **options)
             with contextlib.ExitStack() as around:
+                metrics = ""
                 if metrics_at is not None:
-                    around.enter_context(MetricsServer(metrics_at, server.metrics, server.healthy))
+                    shown = around.enter_context(MetricsServer(metrics_at, server.metrics, server.healthy))
+                    metrics = shown.address
                 if reloads:
                     around.callback(_reloader(server, drain).close)
-                _announce(server, as_json)
+                _announce(server, as_json, metrics)
                 server.wait()
             server.close(drain)
     except KeyboardInterrupt:
@@ -166,14 +168,15 @@ def _is_users(filename: str) -> bool:
     return not filename.startswith((*ours, "<frozen importlib"))
 
 
-def _announce(server: Server, as_json: bool) -> None:
+def _announce(server: Server, as_json: bool, metrics: str) -> None:
     workers = server.workers
     if as_json:
         pids = [worker.pid for worker in workers]
-        click.echo(
-            json.dumps({"app": server.app.name, "addresses": server.addresses, "pid": os.getpid(), "workers": pids})
-        )
+        facts = {"app": server.app.name, "addresses": server.addresses, "pid": os.getpid(), "workers": pids}
+        click.echo(json.dumps({**facts, **({"metrics": metrics} if metrics else {})}))
     else:
         many = f"{len(workers)} worker{'' if len(workers) == 1 else 's'}"
         click.echo(f"serving {server.app.name} on {', '.join(server.addresses)} with {many}")
+        if metrics:
+            click.echo(f"metrics at http://{metrics}/metrics")
     sys.stdout.flush()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,38 @@ def test_a_second_ctrl_c_ends_it_at_once(served: Served, tmp_path: Path) -> None
         _, err = served.process.communicate(timeout=WAIT)
         assert time.monotonic() - begin < 8  # --drain is 10
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("how", ["hup", "reload"])
+def test_new_code_is_taken_up_without_an_end(folder: Path, how: str) -> None:
+    module = folder / f"news_{how}.py"
+    text = "import spworkers as sp\napp = sp.App('news')\n\n@app.handler\ndef edition():\n    return {!r}\n"
+    module.write_text(text.format("morning"))
+    command = [*COMMAND, "serve", f"news_{how}:app", "-l", "tcp://127.0.0.1:0", "-w", "1", "--json"]
+    more = ["--metrics", "127.0.0.1:0"] if how == "hup" else ["--reload"]
+    environment = {**ENV, "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        [*command, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        with Client(facts["addresses"][0], timeout=WAIT) as client:
+            assert client.edition() == "morning"
+            module.write_text(text.format("evening edition"))
+            if how == "hup":
+                process.send_signal(signal.SIGHUP)
+            eventually(lambda: client.edition() == "evening edition", WAIT)
+            if how == "hup":
+                with urllib.request.urlopen(f"http://{facts['metrics']}/metrics", timeout=WAIT) as page:
+                    assert b"spworkers_worker_answers_total" in page.read()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WAIT)
+        assert process.returncode == 0
+        assert "the workers were replaced" in err
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def outcome(client: Client) -> str:

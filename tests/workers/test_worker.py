@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -225,7 +226,7 @@ def test_errors_are_counted(port: FakePort, supervisor: Channel, stop: StopSigna
 def boot(supervisor: Channel, desk: ReportDesk, local: App, generation: int = 1) -> tuple[Boot, int]:
     memory = Tally.memory(2)
     spec = WorkerSpec("rep-1", 1, origin_of(local), ["program", "--flag"])
-    fds = [os.dup(desk.worker_fd), os.dup(desk.worker_fd), os.dup(memory)]
+    fds = [os.dup(desk.worker_fd), os.dup(desk.worker_fd), os.dup(memory), os.dup(desk.worker_fd), os.dup(memory)]
     made = Boot(
         key="calc-2#1",
         generation=generation,
@@ -258,6 +259,8 @@ def desk() -> Iterator[ReportDesk]:
 @pytest.fixture
 def _argv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["before"])
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
 
 
 @pytest.mark.usefixtures("_argv", "stop")
