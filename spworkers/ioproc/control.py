@@ -259,6 +259,7 @@ class Control:
         if not index:
             raise ResourceError(f"the socket has {CONTEXTS} contexts, which is the limit")
         self.promised.add(index)
+        self.hub.region.punch(index)  # a worker that died with a former supervisor may have left something there
         options = {name: as_wire(value) for name, value in self.options.items()}
         facts = {"index": index, "protocol": self.protocol.name, "name": self.name, "options": options}
         return WithFds(facts, [self.hub.region.fd, self.hub.io_bell])

@@ -187,7 +187,7 @@ class Server(Closing):
 
 
 @contextlib.contextmanager
-def _signals_to(end: End, reload: Callable[[], None]) -> Iterator[None]:
+def _signals_to(end: End, reload: Callable[[], None] | None = None) -> Iterator[None]:
     """Have SIGINT and SIGTERM set it, once, and SIGHUP reload; only in the main thread, elsewhere that cannot be."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -202,7 +202,8 @@ def _signals_to(end: End, reload: Callable[[], None]) -> Iterator[None]:
         for number, handler in former.items():
             signal.signal(number, handler)
 
-    former[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: reload())
+    if reload is not None:
+        former[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, frame: reload())
     for number in (signal.SIGINT, signal.SIGTERM):
         former[number] = signal.signal(number, on_signal)
     try:

@@ -232,12 +232,16 @@ def test_log_records_come_out_of_the_parent(client: Client, caplog: pytest.LogCa
 
 def test_a_flood_of_records_holds_up_nobody(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.shout(5000)
-    client.say("after the flood")
-    eventually(lambda: any(r.getMessage() == "after the flood" for r in records(caplog)), WAIT)
-    numbers = [int(r.getMessage().split()[0]) for r in records(caplog) if r.levelno == logging.WARNING]
-    dropped = sum(int(r.args[1]) for r in caplog.records if "were dropped" in r.msg)  # type: ignore[index,call-overload]
-    assert numbers == sorted(numbers)
-    assert len(numbers) + dropped == 5000
+
+    def came() -> int:
+        client.say("after the flood")  # what was dropped is told by the next record of the same worker
+        numbers = [int(r.getMessage().split()[0]) for r in records(caplog) if r.levelno == logging.WARNING]
+        assert numbers == sorted(numbers)
+        drops = [r.args for r in caplog.records if "were dropped" in r.msg]
+        return len(numbers) + sum(args[1] for args in drops if isinstance(args, tuple) and isinstance(args[1], int))
+
+    eventually(lambda: came() >= 5000, WAIT)
+    assert came() < 5100  # among those that were dropped may be some of ours
 
 
 # --- health and metrics
