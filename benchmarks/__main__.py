@@ -81,7 +81,7 @@ def show() -> int:
     for case in CASES.values():
         print(f"{case.name}: {case.about}")
         for name, forms in offered.items():
-            print(f"    {name}: {case.without.get(name) or forms[case.name].how}")
+            print(f"    {name}: {case.lacks(name) or forms[case.name].how}")
     for note in notes:
         print(note)
     return 0

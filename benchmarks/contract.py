@@ -36,13 +36,22 @@ class Form:
 class Case:
     """One thing that is measured. `latency`: time of each step, smaller is better; otherwise messages per second.
 
-    `without`: peers that cannot play it, and why.
+    `without`: peers that cannot play it, and why. `handlers`: calls of a function in one of 2 worker processes.
     """
 
     name: str
     about: str
     latency: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
+    handlers: bool = False
+
+    def lacks(self, peer: str) -> str | None:
+        """Why a peer does not play it, or None."""
+        if self.handlers and peer in ("pynng", "sockets"):
+            return "it has no handlers, nor a worker pool of its own"
+        if not self.handlers and peer == "zero":
+            return "it has handlers only"
+        return self.without.get(peer)
 
     @property
     def unit(self) -> str:
@@ -88,5 +97,13 @@ CASES = {
             "PUB to 4 subscribers in a process over tcp, 16 bytes, 64 at a time, so that none is lost",
             without={"sockets": "it has no such form"},
         ),
+        Case(
+            "handlers_one",
+            "calls of add(2, 3) in one of 2 worker processes over tcp, one at a time: the time of a call (p50, p99)",
+            latency=True,
+            handlers=True,
+        ),
+        Case("handlers_inflight16", "the same calls, 16 in flight over one client", handlers=True),
+        Case("handlers_clients16", "the same calls, by 16 client processes with one in flight each", handlers=True),
     )
 }

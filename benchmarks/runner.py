@@ -154,7 +154,7 @@ class Results:
 
 def present(names: Sequence[str], case: Case | None = None) -> tuple[list[str], list[str]]:
     """Which of the named peers can take part (in this case), and a note for each that cannot."""
-    reasons = {name: PEERS[name].missing() or (case and case.without.get(name)) for name in names}
+    reasons = {name: PEERS[name].missing() or (case and case.lacks(name)) for name in names}
     notes = [f"{name} is left out: {reason}" for name, reason in reasons.items() if reason]
     return [name for name in names if not reasons[name]], notes
 

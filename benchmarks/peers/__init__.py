@@ -50,6 +50,7 @@ PEERS = {
         Peer("spworkers", "benchmarks.peers.ours", "spworkers.socket", "spworkers"),
         Peer("pynng", "benchmarks.peers.nng", "pynng", "pynng"),
         Peer("pyzmq", "benchmarks.peers.zmtp", "zmq", "pyzmq"),
+        Peer("zero", "benchmarks.peers.zero_rpc", "zero", "zeroapi"),
         Peer("sockets", "benchmarks.peers.plain", None),
     )
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import forms
 from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, SUBSCRIBERS, Announce, Form, Step
+from benchmarks.peers import handling
 
 sp: Any = importlib.import_module("spworkers")
 
@@ -195,5 +196,8 @@ FORMS = {
     "inflight16_asyncio": Form("16 contexts, asend and arecv in a task for each; the server one Rep", serve_rep, tasks),
     **{f"oneway_{name}": Form("Push.send to Pull.recv", pushing(size), pulling) for name, size in SIZES.items()},
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
+    "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
+    "handlers_inflight16": Form("one Client, 16 asyncio tasks that acall", handling.serve, handling.inflight),
+    "handlers_clients16": Form("16 processes with a Client each", handling.serve, handling.clients),
     "pub4": Form("Pub to four Subs, a Req that asks for the next 64", publish, subscribers),
 }

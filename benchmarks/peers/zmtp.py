@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import forms
 from benchmarks.contract import BUNDLE, IN_FLIGHT, PAYLOAD, SIZES, SUBSCRIBERS, Announce, Form, Step
+from benchmarks.peers import zmtp_calls
 
 zmq: Any = importlib.import_module("zmq")
 
@@ -197,5 +198,10 @@ FORMS = {
     ),
     **{f"oneway_{name}": Form("PUSH.send to PULL.recv", pushing(size), pulling) for name, size in SIZES.items()},
     "oneway_1m_views": Form("send and recv with copy=False", pushing(1 << 20, copy=False), frames),
+    "handlers_one": Form("REQ to ROUTER/DEALER and 2 REP workers, msgpack", zmtp_calls.serve, zmtp_calls.one),
+    "handlers_inflight16": Form("one DEALER; the server the same", zmtp_calls.serve, zmtp_calls.inflight),
+    "handlers_clients16": Form(
+        "16 processes with a REQ each; the server the same", zmtp_calls.serve, zmtp_calls.clients
+    ),
     "pub4": Form("PUB to four SUBs, a REQ that asks for the next 64", publish, subscribers),
 }

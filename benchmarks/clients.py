@@ -1,0 +1,57 @@
+"""Many client processes at once, for any peer: each calls as fast as it can, and counts in memory that all share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from benchmarks.contract import Step
+
+CLIENTS = 16
+
+
+@contextmanager
+def many_clients(connect: Callable[[], AbstractContextManager[Callable[[], object]]]) -> Iterator[Step]:
+    """Fork CLIENTS processes.
+
+    Args:
+        connect: called in each; gives what makes one call.
+
+    The step waits 50 ms and tells how many calls were answered meanwhile.
+    """
+    shared = mmap.mmap(-1, 8 * CLIENTS)
+    counts = memoryview(shared).cast("Q")
+    pids = [_fork(connect, counts, number) for number in range(CLIENTS)]
+    seen = 0
+
+    def step() -> int:
+        nonlocal seen
+        time.sleep(0.05)
+        before, seen = seen, sum(counts)
+        return seen - before
+
+    try:
+        while not all(counts):  # until each is connected
+            time.sleep(0.01)
+        yield step
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _fork(connect: Callable[[], AbstractContextManager[Callable[[], object]]], counts: memoryview, number: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        with connect() as call:
+            while True:
+                call()
+                counts[number] += 1
+    finally:
+        os._exit(1)
