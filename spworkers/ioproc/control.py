@@ -25,6 +25,7 @@ from spworkers.ioproc.listener import ListenerDriver
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
 from spworkers.options import as_wire
+from spworkers.protocol.deal import Deal
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocol.machine import Obituary
 from spworkers.protocols import ProtocolInfo
@@ -265,13 +266,15 @@ class Control:
         return WithFds(facts, [self.hub.region.fd, self.hub.io_bell])
 
     def do_dispatch(self, errors: str, options: dict[str, Any]) -> None:
-        """From now on the requests of this REP socket are dealt to workers; its own context gets none."""
+        """From now on what this socket receives is dealt to workers; its own context gets nothing."""
         self.supervisor.keep("dispatch", {"errors": errors, "options": options})
         port = self.hub.contexts.get(0)
         if port is not None:
             self.hub.drain(port)
             self.hub.forget_context(0)
-        self.hub.replace(lambda out: dispatcher(errors, options, out))
+        self.hub.replace(lambda out: dispatcher(self.protocol.name, errors, options, out))
+        for topic in self.topics.get(0, {}):
+            self.hub.machine.configure(0, "SUBSCRIBE", topic)
         self.hub.settle()
 
     def do_close_context(self, index: int) -> bool:
@@ -546,15 +549,19 @@ class Control:
                 dialer.close()
 
 
-def dispatcher(errors: str, options: dict[str, Any], out: Any) -> Dispatcher:
-    """The machine that deals requests to workers.
+def dispatcher(protocol: str, errors: str, options: dict[str, Any], out: Any) -> Dispatcher:
+    """The machine that deals requests (REP, RESPONDENT) or messages (PULL, SUB) to workers.
 
     Args:
         errors: `"module:name"` of the format of error answers (`ErrorFormat`).
         options: PREFETCH, BACKLOG, RETRIES, TIMEOUT … of the dispatcher.
     """
     module, _, name = errors.partition(":")
-    machine = Dispatcher(out, getattr(importlib.import_module(module), name) if errors else None)
+    machine: Dispatcher
+    if protocol in ("pull", "sub"):
+        machine = Deal(out, displaces=protocol == "sub")
+    else:
+        machine = Dispatcher(out, getattr(importlib.import_module(module), name) if errors else None)
     for option, value in options.items():
         machine.configure(None, option, value)
     return machine

@@ -90,7 +90,7 @@ class IOProcess:
         """The protocol's machine; a dispatcher if a predecessor's requests were dealt to workers."""
         if "dispatch" in self.kept:
             facts = self.kept["dispatch"][0]
-            return dispatcher(facts["errors"], facts["options"], out)
+            return dispatcher(self.boot.spec["protocol"], facts["errors"], facts["options"], out)
         return machine_for(self.boot.spec["protocol"], self.boot.spec["raw"])(out)
 
     def start(self) -> None:

@@ -29,12 +29,12 @@ class Job(Node):
     As a node it stands in the backlog, among those that one worker has, or among the answers that wait for their pipe.
     """
 
-    def __init__(self, peer: Peer, payload: bytes, header: bytes) -> None:
+    def __init__(self, peer: Peer, payload: bytes, header: bytes, begin: int = -1) -> None:
         super().__init__()
         self.peer = peer  # these two change when its asker comes again by another way
         self.header = header  # the way back
         self.payload: Final = payload
-        self.begin: Final = len(header)  # of the body
+        self.begin: Final = len(header) if begin < 0 else begin  # of the body
         self.wanted = True  # False: its peer is gone, or asks for something else by now
         self.call = b""  # the id of the call that it is; empty: it is none
         self.crew: int = EXCLUSIVE  # what runs it

@@ -29,7 +29,20 @@ from typing import Any, Final, Protocol
 
 from spworkers._compiling import mypyc_attr
 
-__all__ = ["CANCEL", "CAUSES", "DATA", "ERROR", "LEAVE", "MORE", "NEVER", "Actions", "Machine", "Obituary", "Outgoing"]
+__all__ = [
+    "CANCEL",
+    "CAUSES",
+    "DATA",
+    "DONE",
+    "ERROR",
+    "LEAVE",
+    "MORE",
+    "NEVER",
+    "Actions",
+    "Machine",
+    "Obituary",
+    "Outgoing",
+]
 
 DATA: Final = 0
 """Kind of an ordinary message."""
@@ -42,6 +55,9 @@ MORE: Final = 3
 """Kind of a worker's answer that more answers will follow, as soon as they are asked for. For dispatchers only."""
 LEAVE: Final = 4
 """Kind of a message from a worker that takes no more requests. For dispatchers only."""
+
+DONE: Final = 5
+"""Kind of a worker's message that it has run a request, which has no answer. For dispatchers only."""
 
 NEVER: Final = float("inf")
 """The deadline of a machine that has nothing to wait for."""

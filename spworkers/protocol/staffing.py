@@ -23,6 +23,7 @@ from spworkers.protocol.fifo import Fifo
 from spworkers.protocol.machine import (
     DATA,
     DIED,
+    DONE,
     EXPIRED,
     LATE,
     LEAVE,
@@ -432,6 +433,8 @@ class Staffing(Answering):
             return
         if message.kind in (DATA, MORE):
             self._answered(worker, job, message)
+        elif message.kind == DONE:
+            self._done(worker, job, message)
         else:
             self._give_back(worker, job, message)
         self._hand_out()
@@ -453,6 +456,16 @@ class Staffing(Answering):
             if more and job.stream is None:  # nobody will ask for more
                 self.out.cancel(worker.id, job.serial)
             self.discard(message, LATE if stopping or job.peer.id in self.peers else NO_PIPE, job.peer.id)
+
+    def _done(self, worker: Worker, job: Job, message: Outgoing) -> None:
+        """A worker has run this request, and nobody gets an answer."""
+        if message.claim():
+            message.release()
+            self._take_from(worker, job)
+            if job.wanted:
+                if not self._quarantine.empty:
+                    self._quarantine.survived(job.payload, self._content_at(job.payload, job.begin))
+                self.finish(job)
 
     def _give_back(self, worker: Worker, job: Job, message: Outgoing) -> None:
         """A worker will not run this request, or has stopped it."""

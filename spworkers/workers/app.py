@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
@@ -17,11 +18,28 @@ if TYPE_CHECKING:
     from spworkers.workers.localclient import LocalClient
     from spworkers.workers.server import Server
 
-__all__ = ["App"]
+__all__ = ["App", "Part"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Part:
+    """A respondent, consumer or subscriber: a function with a socket and workers of its own.
+
+    Attributes:
+        listen, dial: addresses of its socket.
+        workers: how many processes; None: as many as the server has for its handlers.
+        options: of the socket.
+    """
+
+    handler: Handler[..., Any]
+    listen: str | Iterable[str]
+    dial: str | Iterable[str]
+    workers: int | None
+    options: dict[str, Any]
 
 
 class App:
@@ -50,6 +68,7 @@ class App:
         self.module: str = sys._getframe(1).f_globals.get("__name__", "__main__")
         self._handlers: dict[str, Handler[..., Any]] = {}
         self._raw: Handler[..., Any] | None = None
+        self._parts: dict[str, Part] = {}
         self._on_start: list[Callable[..., Any]] = []
         self._on_stop: list[Callable[..., Any]] = []
         self._middleware = list(middleware)
@@ -83,6 +102,11 @@ class App:
     def middleware(self) -> tuple[Middleware, ...]:
         """The hooks around its handlers, in the order in which they are called."""
         return tuple(self._middleware)
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The respondents, consumers and subscribers by their names: each has a socket and workers of its own."""
+        return MappingProxyType(self._parts)
 
     # --- decorators
 
@@ -170,6 +194,69 @@ class App:
 
         return decorate if function is None else decorate(function)
 
+    def respondent(self, function: Any = None, /, **options: Any) -> Any:
+        """Make a function the one that answers surveys: `function(body: bytes)` returns bytes, or None for no answer.
+
+        Args:
+            name: what it is called; None: the function's name.
+            listen, dial: an address, or several, for its RESPONDENT socket.
+            workers: how many processes; None: as many as the server has for its handlers.
+            timeout, retries, retry_on: as for `handler`. A survey whose worker died too often is not answered.
+            options: any option of the socket by its keyword.
+
+        Raises:
+            BadOptionError, BadValueError: an option is wrong, or the name is taken.
+        """
+        return self._part("respondent", function, options)
+
+    def consumer(self, function: Any = None, /, **options: Any) -> Any:
+        """Make a function the one that gets what a PULL socket receives, each message once: `function(body: bytes)`.
+
+        A message goes to one worker and is kept until it has returned; if the worker dies it goes to another one. What
+        the function raises is logged. While all workers are busy and the backlog is full, those who push have to wait.
+
+        Args:
+            name, listen, dial, workers, timeout, retries, retry_on, options: as for `respondent`.
+
+        Raises:
+            As `respondent`.
+        """
+        return self._part("consumer", function, options)
+
+    def subscriber(self, *topics: bytes | str, **options: Any) -> Any:
+        """Make a function the one that gets what a SUB socket receives: `function(body: bytes)`.
+
+        As `consumer`; but a full backlog loses its oldest message.
+
+        Args:
+            topics: what messages have to begin with; none: all messages.
+            name, listen, dial, workers, timeout, retries, retry_on, options: as for `respondent`.
+
+        Raises:
+            As `respondent`.
+        """
+        return self._part("subscriber", None, {"subscribe": list(topics) or [b""], **options})
+
+    def _part(self, kind: str, function: Any, options: dict[str, Any]) -> Any:
+        def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
+            name = check_name(options.get("name") or getattr(function, "__name__", None))
+            return self.add_part(kind, function, name, options)
+
+        return decorate if function is None else decorate(function)
+
+    def add_part(
+        self, kind: str, function: Callable[..., Any], name: str, options: dict[str, Any]
+    ) -> Handler[..., Any]:
+        """Make a function a respondent, consumer or subscriber; what the decorators of these names do."""
+        own = {key: value for key, value in options.items() if key in ("timeout", "retries", "retry_on")}
+        handler = Handler(function, name=name, raw=True, kind=kind, options=HandlerOptions.check(own, f"{kind} {name}"))
+        if name in self._parts or name in self._handlers:
+            raise BadValueError(f"{self!r} has {name!r} already: give one of them another name=")
+        _check_raw(handler)
+        rest = {key: value for key, value in options.items() if key not in (*own, "name")}
+        self._parts[name] = Part(handler, rest.pop("listen", ()), rest.pop("dial", ()), rest.pop("workers", None), rest)
+        return handler
+
     def on_start(self, function: Hook, /) -> Hook:
         """Run a function once in every worker, before its first request, as `function(state)`.
 
@@ -198,8 +285,9 @@ class App:
     @overload
     def serve(
         self,
-        listen: str | Iterable[str],
+        listen: str | Iterable[str] = (),
         *,
+        dial: str | Iterable[str] = (),
         workers: int | None = None,
         block: Literal[True] = True,
         drain: Seconds = 10.0,
@@ -208,8 +296,9 @@ class App:
     @overload
     def serve(
         self,
-        listen: str | Iterable[str],
+        listen: str | Iterable[str] = (),
         *,
+        dial: str | Iterable[str] = (),
         workers: int | None = None,
         block: Literal[False],
         drain: Seconds = 10.0,
@@ -217,8 +306,9 @@ class App:
     ) -> Server: ...
     def serve(
         self,
-        listen: str | Iterable[str],
+        listen: str | Iterable[str] = (),
         *,
+        dial: str | Iterable[str] = (),
         workers: int | None = None,
         block: bool = True,
         drain: Seconds = 10.0,
@@ -232,7 +322,8 @@ class App:
         ```
 
         Args:
-            listen: an address, or several.
+            listen: an address, or several; for the handlers (respondents, consumers and subscribers have their own).
+            dial: likewise, of a broker (a `device`, to whose other socket clients dial), for instance.
             workers: how many processes; None: as many as there are processors for us.
             block: wait for a signal, then finish what is at hand and return; False: return the running server.
             drain: seconds that the requests at hand get at the end of a blocking server.
@@ -245,7 +336,7 @@ class App:
         """
         from spworkers.workers.server import Server
 
-        server = Server(self, listen, workers=workers, **options)
+        server = Server(self, listen, dial=dial, workers=workers, **options)
         if not block:
             return server
         try:
@@ -257,6 +348,7 @@ class App:
     def __repr__(self) -> str:
         parts = [f"{len(self._handlers)} handler{'' if len(self._handlers) == 1 else 's'}"]
         parts += ["raw"] if self._raw is not None else []
+        parts += [f"{part.handler.kind} {name}" for name, part in self._parts.items()]
         return f"<App {self.name}: {', '.join(parts)}>"
 
 
@@ -267,5 +359,5 @@ def _check_raw(handler: Handler[..., Any]) -> None:
         inspect.signature(handler.function).bind(b"", **state)
     except TypeError as error:
         raise BadValueError(
-            f"raw handler {handler.name}{handler.parameters.text} must take one argument, the request's body: {error}"
+            f"{handler.kind_text} {handler.name}{handler.parameters.text} must take one argument, the body: {error}"
         ) from None

@@ -17,7 +17,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError, ClosedError, SPError
-from spworkers.socket import Rep
+from spworkers.socket import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
@@ -37,21 +37,24 @@ _ERRORS: Final = "spworkers.workers.callformat:CALL_ERRORS"
 
 
 class ContextPool(Closing):
-    """N worker processes that answer the requests of a REP socket.
+    """N worker processes that answer the requests of a REP socket, or deal with what another one receives.
 
     ```python
     with sp.Rep(listen="tcp://127.0.0.1:0") as rep, sp.ContextPool(rep, str.encode, workers=4) as pool:
         ...
     ```
 
-    A request whose worker dies goes to another one. From here on the socket's own `recv` gets nothing; close the pool
+    A function for a Respondent returns the answer to a survey, or None for none; for a Pull or a Sub it does not matter
+    what it returns. A request whose worker dies goes to another one; a message is kept until a worker is done with it.
+    From here on the socket's own `recv` gets nothing; close the pool
     before the socket.
 
     Args:
-        rep: a `Rep` that is not raw.
-        handler: a function of bytes that returns bytes, or an App.
+        rep: a `Rep`, `Respondent`, `Pull` or `Sub` that is not raw. Subscribe before.
+        handler: a function of bytes that returns bytes, or an App (for a Rep).
         workers: how many processes; None: as many as there are processors for us.
         name: what the workers are called; None: the app's or the function's name.
+        part: the name of a respondent, consumer or subscriber of the App.
         settings: how requests are run: `timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit` … (`Settings`).
 
     Raises:
@@ -62,40 +65,42 @@ class ContextPool(Closing):
 
     def __init__(
         self,
-        rep: Rep,
-        handler: App | Callable[[bytes], bytes],
+        rep: Rep | Respondent | Pull | Sub,
+        handler: App | Callable[[bytes], Any],
         workers: int | None = None,
         *,
         name: str | None = None,
+        part: str = "",
         **settings: Any,
     ) -> None:
-        self.app = handler if isinstance(handler, App) else _raw_app(handler)
+        kind = _kind_of(rep)
+        if isinstance(handler, App) and kind != "raw" and not part:
+            raise BadValueError(f"an App's handlers answer requests of a Rep; for {rep!r} give one function")
+        self.app = handler if isinstance(handler, App) else _raw_app(handler, kind)
+        part = part or (self.app.name if kind != "raw" else "")
         self._rep = rep
         self._name = name or self.app.name
         self._closed = False
         count = processors() if workers is None else check_count(workers, "workers", least=1)
         self.settings = Settings.check(settings, self._name)
-        self._options = dispatcher_options(self.app, self.settings)
+        self._errors = _ERRORS if kind == "raw" else ""  # surveys and messages have no answer that is an error
+        self._options = dispatcher_options(self.app, self.settings, part)
         origin = origin_of(self.app)
-        self._check(rep)
-        handlers = [*self.app.handlers, *([self.app.raw_handler.name] if self.app.raw_handler is not None else [])]
+        raw = [self.app.raw_handler.name] if self.app.raw_handler is not None else []
+        handlers = [part] if part else [*self.app.handlers, *raw]
         self._group = WorkerGroup(
-            rep, self._name, origin, count, self.settings, handlers if self.settings.metrics else ()
+            rep, self._name, origin, count, self.settings, handlers if self.settings.metrics else (), part
         )
-        rep._request("dispatch", errors=_ERRORS, options=self._options)
+        rep._request("dispatch", errors=self._errors, options=self._options)
         self._group.start()
         self._supervisor = rep._link.supervisor
         if self._supervisor is not None:
             self._supervisor.on_restart(self._restarted)
 
-    def _check(self, rep: Any) -> None:
-        if not isinstance(rep, Rep) or rep.get_option("RAW"):
-            raise BadValueError(f"a ContextPool answers the requests of a Rep that is not raw, not of {rep!r}")
-
     def _restarted(self) -> None:
         """The supervisor died and took everybody along; the socket is there again, with a new one."""
         if not self._closed:
-            self._rep._link.tell("dispatch", errors=_ERRORS, options=self._options)
+            self._rep._link.tell("dispatch", errors=self._errors, options=self._options)
             self._group.spawn()
 
     # --- what it does
@@ -194,8 +199,28 @@ class ContextPool(Closing):
         return f"<ContextPool {self._name}: {len(workers)} workers, {busy} busy, {self.answered} answered>"
 
 
-def dispatcher_options(app: App, settings: Settings) -> dict[str, Any]:
+def _kind_of(socket: Any) -> str:
+    """What kind of handler a socket's messages are for."""
+    for kind, cls in (("raw", Rep), ("respondent", Respondent), ("consumer", Pull), ("subscriber", Sub)):
+        if isinstance(socket, cls) and not socket.get_option("RAW"):
+            return kind
+    raise BadValueError(f"a ContextPool works for a Rep, Respondent, Pull or Sub that is not raw, not for {socket!r}")
+
+
+def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str, Any]:
     """What the dispatcher is told, after all middleware has had its say."""
+    if part:
+        handler = app.parts[part].handler
+        own = handler.options
+        timeout = settings.timeout if own.timeout is None else own.timeout
+        retries = settings.retries if own.retries is None else own.retries
+        return {
+            "TIMEOUT": 0.0 if timeout is None or timeout == math.inf else timeout,
+            "RETRIES": retries,
+            "BACKLOG": settings.backlog,
+            "QUARANTINE": settings.quarantine,
+            "PREFETCH": settings.max_async_tasks if handler.concurrent else 1,
+        }
     handlers = [*app.handlers.values(), *([app.raw_handler] if app.raw_handler is not None else [])]
     options: dict[str, Any] = {
         "BACKLOG": settings.backlog,
@@ -207,9 +232,12 @@ def dispatcher_options(app: App, settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _raw_app(function: Any) -> App:
+def _raw_app(function: Any, kind: str) -> App:
     if not callable(function):
         raise BadValueError(f"a ContextPool's handler is a function or an App, not {function!r:.80}")
     app = App(getattr(function, "__name__", type(function).__name__))
-    app.raw(function)
+    if kind == "raw":
+        app.raw(function)
+    else:
+        app.add_part(kind, function, app.name, {})
     return app

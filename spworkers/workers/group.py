@@ -79,6 +79,7 @@ class WorkerGroup:
         count: how many.
         settings: how they run requests.
         handlers: names of the handlers that are measured one by one; none: they are not.
+        part: which part of the app they run, as `WorkerSpec` has it.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class WorkerGroup:
         count: int,
         settings: Settings,
         handlers: Sequence[str] = (),
+        part: str = "",
     ) -> None:
         self._rep = rep
         self._name = name
@@ -96,6 +98,7 @@ class WorkerGroup:
         self._count = count
         self._settings = settings
         self._handlers = list(handlers)
+        self._part = part
         self._desk = ReportDesk()
         self._logs = LogDesk()
         # Two rows for each worker: while one is replaced both it and its successor count.
@@ -142,7 +145,15 @@ class WorkerGroup:
         assert link.supervisor is not None
         name = self._worker(number)
         spec = WorkerSpec(
-            link.key, row, self._origin, list(sys.argv), name, self._settings.to_map(), self._handlers, lowest_level()
+            link.key,
+            row,
+            self._origin,
+            list(sys.argv),
+            name,
+            self._settings.to_map(),
+            self._handlers,
+            lowest_level(),
+            self._part,
         )
         link.supervisor.spawn(
             key,

@@ -119,6 +119,7 @@ class Handler(Generic[P, R]):
         function: what answers; sync or async.
         name: what callers call it; None: the function's own name.
         raw: it takes and returns bytes, instead of the call format's arguments and value.
+        kind: of a raw handler: raw (REP), respondent, consumer or subscriber.
         options: as in HandlerOptions.
 
     Attributes:
@@ -138,10 +139,12 @@ class Handler(Generic[P, R]):
         name: str | None = None,
         raw: bool = False,
         options: HandlerOptions | None = None,
+        kind: str = "raw",
     ) -> None:
         functools.update_wrapper(self, function)
         self.name = name if name is not None else getattr(function, "__name__", type(function).__name__)
         self.raw = raw
+        self.kind = kind if raw else "handler"
         self.options = options or HandlerOptions()
         self.function = function
         plain = plain_function(inspect.unwrap(function))
@@ -153,6 +156,11 @@ class Handler(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
+
+    @property
+    def kind_text(self) -> str:
+        """What it is, for messages."""
+        return "raw handler" if self.kind == "raw" else self.kind
 
     @property
     def doc(self) -> str:

@@ -152,16 +152,19 @@ class _HandlerJob(Job):
             return _failure(self._request.id, Failure("exception", message, type(error).__name__))
 
     def _raw(self, value: Any) -> Answer:
+        if self._handler.kind in ("consumer", "subscriber") or (value is None and self._handler.kind == "respondent"):
+            return Answer(b"", True, silent=True)
         if isinstance(value, (bytes, bytearray, memoryview)):
             return Answer(bytes(value), True)
-        _log.error("%s: raw handler %s returned %r, not bytes", self._runner.app.name, self._handler.name, value)
-        return Answer(b"", False)
+        kind = self._handler.kind_text
+        _log.error("%s: %s %s returned %r, not bytes", self._runner.app.name, kind, self._handler.name, value)
+        return Answer(b"", False, silent=self._handler.kind != "raw")
 
     def _failed(self, error: BaseException) -> Answer:
         name = self._handler.name
         if self._handler.raw:
-            _log.error("%s: raw handler %s failed", self._runner.app.name, name, exc_info=error)
-            return Answer(b"", False)
+            _log.error("%s: %s %s failed", self._runner.app.name, self._handler.kind_text, name, exc_info=error)
+            return Answer(b"", False, silent=self._handler.kind != "raw")
         text = _text_of(error)
         _log.info("%s: handler %s raised %s: %s", self._runner.app.name, name, type(error).__name__, text)
         trace = _traceback_of(error, self._handler)
@@ -195,6 +198,7 @@ class Runner:
     Args:
         app: whose handlers.
         hooks: what goes on around them; None: what the app says.
+        part: the name of a respondent, consumer or subscriber, which then gets every request; empty: the others do.
 
     Attributes:
         state: what `on_start` got, and handlers with a parameter `state` get.
@@ -202,14 +206,22 @@ class Runner:
         streams: those that are open.
     """
 
-    def __init__(self, app: App, hooks: Hooks | None = None) -> None:
+    def __init__(self, app: App, hooks: Hooks | None = None, part: str = "") -> None:
         self.app = app
+        self.raw_handler: AnyHandler | None = app.parts[part].handler if part else app.raw_handler
+        self._only_raw = bool(part)
         self.state = State()
         self.hooks = Hooks([Retry(), *app.middleware]) if hooks is None else hooks
         self.portal = Portal()
         self.streams = Streams()
         built_in = {name: Handler(what, name=name) for name, what in self._built_in().items()}
         self._handlers: dict[str, AnyHandler] = {**app.handlers, **built_in}
+
+    @property
+    def concurrent(self) -> bool:
+        """Some of what it may be asked for is async."""
+        handlers = [] if self._only_raw else list(self.app.handlers.values())
+        return any(handler.concurrent for handler in [*handlers, *([self.raw_handler] if self.raw_handler else [])])
 
     def _built_in(self) -> dict[str, Any]:
         return {HANDLERS: self._describe_all, HEALTH: self._health}
@@ -260,10 +272,10 @@ class Runner:
             pipe: by which it came; a stream is continued by the same one only.
             serial: the dispatcher's number for it.
         """
-        if callformat.is_next(body):
+        handler = self.raw_handler
+        if callformat.is_next(body) and not self._only_raw:
             return self._part_job(callformat.decode_next(body), pipe)
-        if not callformat.is_call(body) and self.app.raw_handler is not None:
-            handler = self.app.raw_handler
+        if handler is not None and (self._only_raw or not callformat.is_call(body)):
             return _HandlerJob(self, handler, RequestInfo(handler.name, 0, [body], {}))
         try:
             return self._call_job(callformat.decode_call(body), pipe, serial)

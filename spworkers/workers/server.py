@@ -15,9 +15,10 @@ from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
 from spworkers.errors import BadValueError, RemoteError, SPError
-from spworkers.socket import Rep
+from spworkers.socket import Pull, Rep, Respondent, Socket, Sub
 from spworkers.waiting import run
-from spworkers.workers.app import App
+from spworkers.workers.app import App, Part
+from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
 from spworkers.workers.runner import HEALTH
@@ -36,7 +37,9 @@ class Server(Closing):
 
     Args:
         app: whose handlers answer.
-        listen: an address, or several.
+        listen: an address, or several, for the handlers; the sockets of respondents, consumers and subscribers have
+            theirs from their decorators.
+        dial: likewise; of brokers (a `device` whose other socket clients dial), say.
         workers: how many processes; None: as many as there are processors for us.
         options: how requests are run, as `Settings` has it (`timeout`, `retries`, `backlog` …); and any option of `Rep`
             by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client whose request is longer
@@ -52,12 +55,13 @@ class Server(Closing):
     def __init__(
         self,
         app: App,
-        listen: str | Iterable[str],
+        listen: str | Iterable[str] = (),
         *,
+        dial: str | Iterable[str] = (),
         workers: int | None = None,
         **options: Any,
     ) -> None:
-        if not app.handlers and app.raw_handler is None:
+        if not app.handlers and app.raw_handler is None and not app.parts:
             raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
         self.app = app
         self._ended = End()
@@ -65,16 +69,23 @@ class Server(Closing):
         self._reload_lock = threading.RLock()  # a signal's handler takes it too
         self._inside = ""  # where `healthy` asks
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
+        self._parts: list[tuple[Socket, ContextPool]] = []
         settings = {name: options.pop(name) for name in NAMES if name in options}
         self._rep = Rep(name=app.name, **options)
         try:
-            self._pool = ContextPool(self._rep, app, workers, **settings)
+            only_parts = not app.handlers and app.raw_handler is None
+            self._pool = ContextPool(self._rep, app, 1 if only_parts else workers, **settings)
             try:
+                for name, part in app.parts.items():
+                    self._parts.append(_start_part(app, name, part, workers, settings))
                 # Last of all: who can connect is answered.
                 for address in [listen] if isinstance(listen, str) else listen:
                     self._rep.listen(address)
+                for address in [dial] if isinstance(dial, str) else dial:
+                    self._rep.dial(address)
             except BaseException:
                 self._pool.close(0)
+                self._close_parts(0)
                 raise
         except BaseException:
             self._rep.close(linger=0)
@@ -93,12 +104,12 @@ class Server(Closing):
     @property
     def workers(self) -> list[WorkerInfo]:
         """Each worker as it is now: name, pid, state, how many requests it has answered."""
-        return self._pool.workers
+        return [*self._pool.workers, *(worker for _, pool in self._parts for worker in pool.workers)]
 
     @property
     def answered(self) -> int:
-        """Requests answered so far."""
-        return self._pool.answered
+        """Requests answered so far, and messages dealt with."""
+        return sum(worker.answered for worker in self.workers)
 
     def stats(self) -> dict[str, Any]:
         """Messages, connections, every drop by cause, and the workers."""
@@ -133,7 +144,8 @@ class Server(Closing):
             RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the others go on as before.
             ClosedError: the server is closed.
         """
-        self._pool.restart(drain, timeout)
+        for pool in [self._pool, *(pool for _, pool in self._parts)]:
+            pool.restart(drain, timeout)
 
     def reload(self, drain: Seconds = DRAIN) -> None:
         """As `restart`, in a thread of its own; a failure is logged. What comes while it goes on is done after it."""
@@ -176,14 +188,47 @@ class Server(Closing):
             drain: seconds that those requests get; 0: none. New ones are answered with BusyError meanwhile.
         """
         self._ended.set()
+        deadline = deadline_of(drain)
         self._pool.close(drain)
+        self._close_parts(left_until(deadline))
         with contextlib.suppress(SPError):  # closed before
             self._rep.close()
 
+    def _close_parts(self, drain: Seconds) -> None:
+        for socket, pool in self._parts:
+            pool.close(drain)
+            with contextlib.suppress(SPError):  # closed before
+                socket.close()
+        self._parts.clear()
+
     def __repr__(self) -> str:
-        workers = self._pool.workers
+        workers = self.workers
         where = ", ".join(self.addresses) if not self._ended.is_set else "closed"
         return f"<Server {self.app.name}: {where}, {len(workers)} workers, {self.answered} answered>"
+
+
+_SOCKETS: Final[dict[str, type[Socket]]] = {"respondent": Respondent, "consumer": Pull, "subscriber": Sub}
+
+
+def _start_part(
+    app: App, name: str, part: Part, workers: int | None, settings: dict[str, Any]
+) -> tuple[Socket, ContextPool]:
+    socket: Any = _SOCKETS[part.handler.kind](name=f"{app.name}.{name}", **part.options)
+    try:
+        count = part.workers if part.workers is not None else workers
+        pool = ContextPool(socket, app, count, name=f"{app.name}.{name}", part=name, **settings)
+        try:
+            for address in [part.listen] if isinstance(part.listen, str) else part.listen:
+                socket.listen(address)
+            for address in [part.dial] if isinstance(part.dial, str) else part.dial:
+                socket.new_dialer(address, dial_asynch=True).dial()  # who is dialled may start later
+        except BaseException:
+            pool.close(0)
+            raise
+    except BaseException:
+        socket.close(linger=0)
+        raise
+    return socket, pool
 
 
 @contextlib.contextmanager

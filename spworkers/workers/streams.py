@@ -30,11 +30,13 @@ class Answer(NamedTuple):
     Attributes:
         ok: the handler returned, or yielded; False: it is an error.
         more: it is part of a stream that goes on.
+        silent: there is no answer, only the end of the work.
     """
 
     body: bytes
     ok: bool
     more: bool = False
+    silent: bool = False
 
 
 Failed = Callable[[BaseException], Answer]

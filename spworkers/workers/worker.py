@@ -62,6 +62,7 @@ class WorkerSpec:
         settings: as `Settings` has them.
         handlers: the names of those that are measured one by one.
         log_level: of records that go to the parent.
+        part: which respondent, consumer or subscriber of the app it runs; empty: the handlers.
     """
 
     attach: str
@@ -72,6 +73,7 @@ class WorkerSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     handlers: list[str] = field(default_factory=list)
     log_level: int = logging.WARNING
+    part: str = ""
 
     def to_map(self) -> dict[str, Any]:
         """Itself, for `spawn`."""
@@ -97,7 +99,7 @@ def run(boot: Boot) -> int:
         _settle(settings, spec.number)
         app = origin.load(spec.origin)
         measuring = [Metrics(Measures(measures_fd, spec.handlers), spec.number)] if spec.handlers else []
-        runner = Runner(app, Hooks([*built_in(settings), *measuring, *app.middleware]))
+        runner = Runner(app, Hooks([*built_in(settings), *measuring, *app.middleware]), spec.part)
         runner.start()
     except (Exception, SystemExit) as error:
         if boot.generation > 1:

@@ -21,6 +21,7 @@ __all__ = ["Request", "RingPort", "WorkerPort"]
 
 MORE: Final = 3
 LEAVE: Final = 4
+DONE: Final = 5
 """Kinds of messages, as `spworkers.protocol.machine` has them."""
 
 ANSWER_WINDOW: Final = 128
@@ -59,6 +60,9 @@ class WorkerPort(Protocol):
 
     def reply(self, request: Request, body: bytes, more: bool = False) -> None:
         """Send a request's answer, waiting for room; any thread may. `more`: it opens a stream, or goes on with it."""
+
+    def done(self, request: Request) -> None:
+        """Say that a request was run, and has no answer."""
 
     def give_back(self, request: Request) -> None:
         """Say that a request was not run, or that it was stopped."""
@@ -113,6 +117,9 @@ class RingPort:
 
     def reply(self, request: Request, body: bytes, more: bool = False) -> None:
         self._publish(body, request.serial, MORE if more else DATA)
+
+    def done(self, request: Request) -> None:
+        self._publish(b"", request.serial, DONE)
 
     def give_back(self, request: Request) -> None:
         self._publish(b"", request.serial, CANCEL)

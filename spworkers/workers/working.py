@@ -42,9 +42,7 @@ _log = logging.getLogger("spworkers.workers")
 
 def work(port: WorkerPort, runner: Runner, row: Row, stop: StopSignal, name: str = "") -> str:
     """Answer requests until it is time to stop; returns why this worker wants to be replaced, if it does."""
-    beside = any(handler.concurrent for handler in runner.app.handlers.values())
-    raw = runner.app.raw_handler
-    kind = WorkingBeside if beside or (raw is not None and raw.concurrent) else Working
+    kind = WorkingBeside if runner.concurrent else Working
     working = kind(port, runner, row, stop, name)
     working.run()
     return working.retired
@@ -135,10 +133,16 @@ class Working:
         except Stopped:
             self._port.give_back(request)
         else:
-            self._port.reply(request, answer.body, answer.more)
-            row.answered(answer.ok)
+            self._reply(request, answer)
         row.stage(Stage.IDLE)
         self._runner.hooks.settled(self)
+
+    def _reply(self, request: Request, answer: Answer) -> None:
+        if answer.silent:
+            self._port.done(request)
+        else:
+            self._port.reply(request, answer.body, answer.more)
+        self._row.answered(answer.ok)
 
     def _run(self, request: Request, job: Job) -> Answer:
         try:
@@ -249,8 +253,7 @@ class WorkingBeside(Working):
         if answer is None:
             self._port.give_back(request)
         else:
-            self._port.reply(request, answer.body, answer.more)
-            self._row.answered(answer.ok)
+            self._reply(request, answer)
 
     def _settled(self) -> None:
         self._in_hand -= 1

@@ -1,0 +1,163 @@
+"""Respondents, consumers, subscribers; context pools of other sockets than Rep; workers that dial in to a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import eventually
+
+from spworkers import errors
+from spworkers.devices import device
+from spworkers.socket import Pair, Pub, Pull, Push, Rep, Req, Respondent, Sub, Surveyor
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.contextpool import ContextPool
+
+ANYWHERE = "tcp://127.0.0.1:0"
+WAIT = 30.0
+
+
+def noted(folder: Path) -> Counter[str]:
+    return Counter(path.name.partition(".")[0] for path in folder.iterdir())
+
+
+def writer(folder: Path) -> Any:
+    def write(body: bytes) -> None:
+        (folder / f"{body.decode()}.{time.monotonic_ns()}").touch()
+
+    return write
+
+
+def test_an_app_of_parts(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    with Push(listen=ANYWHERE) as push, Pub(listen=ANYWHERE) as pub, Surveyor(listen=ANYWHERE) as surveyor:
+        app = App("parts")
+
+        @app.on_start
+        def start(state: Any) -> None:
+            state.folder = folder
+
+        @app.handler
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        @app.consumer(dial=push.listeners[0].address, workers=2)
+        def store(body: bytes, *, state: Any) -> None:
+            writer(Path(state.folder))(b"stored" + body)
+
+        @app.subscriber("news.", dial=pub.listeners[0].address, workers=1)
+        async def read(body: bytes, *, state: Any) -> None:
+            await asyncio.sleep(0.001)
+            writer(Path(state.folder))(body.replace(b".", b"-"))
+
+        @app.respondent(dial=surveyor.listeners[0].address, workers=1)
+        def vote(body: bytes) -> bytes | None:
+            return b"aye" if body == b"lunch?" else None
+
+        assert "consumer store" in repr(app)
+        with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+            assert client.add(1, 2) == 3
+            for number in range(50):
+                push.send(b"%d" % number, timeout=WAIT)
+            eventually(lambda: pub.pipes and surveyor.pipes, WAIT)
+            for name in (b"news.one", b"olds.two", b"news.three"):
+                pub.send(name)
+            eventually(lambda: len(noted(tmp_path)) == 52, WAIT)
+            assert set(noted(tmp_path).values()) == {1}
+            assert {"news-one", "news-three", "stored49"} <= set(noted(tmp_path))
+            surveyor.send(b"lunch?")
+            assert surveyor.recv(timeout=WAIT) == b"aye"
+            surveyor.set_option("SURVEY-TIME", 0.2)
+            surveyor.send(b"work?")
+            with pytest.raises((errors.RecvTimeoutError, errors.ProtoStateError)):
+                surveyor.recv(timeout=WAIT)
+            assert len(server.workers) == 5
+
+
+def test_a_message_outlives_its_worker_and_its_peer(tmp_path: Path) -> None:
+    def careful(body: bytes) -> None:
+        marker = tmp_path / "died"
+        if body == b"7" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.002)
+        writer(tmp_path)(body)
+
+    with Pull(listen=ANYWHERE) as pull, ContextPool(pull, careful, workers=2) as pool:
+        with Push(dial=pull.listeners[0].address) as push:
+            for number in range(40):
+                push.send(b"%d" % number, timeout=WAIT)
+        eventually(lambda: len(noted(tmp_path)) == 41, WAIT)
+        assert set(noted(tmp_path).values()) == {1}
+        eventually(lambda: pool.stats()["idle"], WAIT)
+
+
+def test_a_slow_consumer_holds_up_who_pushes(tmp_path: Path) -> None:
+    def slow(body: bytes) -> None:
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+
+    with Pull(listen=ANYWHERE) as pull, ContextPool(pull, slow, workers=1, backlog=5) as pool:
+        with Push(dial=pull.listeners[0].address, writeq_len=1) as push:
+            sent = 0
+            with pytest.raises(errors.SendTimeoutError):
+                for _ in range(100_000):
+                    push.send(bytes(10_000), timeout=0.5)
+                    sent += 1
+            assert sent < 100_000
+            (tmp_path / "go").touch()
+            eventually(lambda: pool.answered >= sent, WAIT)
+
+
+def test_a_context_pool_of_a_respondent() -> None:
+    def answer(body: bytes) -> bytes:
+        return body[::-1]
+
+    with Respondent(listen=ANYWHERE) as respondent, ContextPool(respondent, answer, workers=2) as pool:
+        with Surveyor(dial=respondent.listeners[0].address) as surveyor:
+            surveyor.send(b"abc")
+            assert surveyor.recv(timeout=WAIT) == b"cba"
+        eventually(lambda: pool.answered == 1, WAIT)  # it counts after it has answered
+
+
+def test_sockets_and_functions_that_do_not_fit() -> None:
+    with Pair() as pair, pytest.raises(errors.BadValueError, match="Respondent"):
+        ContextPool(pair, bytes.upper)  # type: ignore[arg-type]
+    with Sub() as sub, pytest.raises(errors.BadValueError, match="one function"):
+        ContextPool(sub, App("app"))
+    app = App("app")
+    app.consumer(name="one")(lambda body: None)
+    with pytest.raises(errors.BadValueError, match="already"):
+        app.respondent(name="one")(lambda body: None)
+    with pytest.raises(errors.BadValueError, match="consumer two"):
+        app.consumer(name="two")(lambda: None)
+
+
+def test_workers_dial_in_to_a_broker() -> None:
+    app = App("behind")
+
+    @app.handler
+    def pid() -> int:
+        return os.getpid()
+
+    with (
+        Rep(raw=True, listen="tcp://127.0.0.1:0") as front,
+        Req(raw=True, listen="tcp://127.0.0.2:0") as back,
+        device(front, back),
+    ):
+        inside = back.listeners[0].address
+        with (
+            app.serve(dial=inside, workers=1, block=False) as one,
+            app.serve(dial=inside, workers=1, block=False) as other,
+            Client(front.listeners[0].address, timeout=WAIT) as client,
+        ):
+            eventually(lambda: len(back.pipes) == 2, WAIT)
+            pids = {client.pid() for _ in range(20)}
+            assert pids == {one.workers[0].pid, other.workers[0].pid}
