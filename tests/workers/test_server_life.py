@@ -174,7 +174,7 @@ def test_max_tasks(name: str) -> None:
             futures = [client.submit(name) for _ in range(200)]
             pids = [future.result(WAIT) for future in futures]
             assert all(pids.count(each) <= 20 + 5 + 100 for each in pids)
-            assert len(set(pids)) >= 4
+            assert len(set(pids)) >= 3
 
 
 def test_a_worker_that_has_grown_is_replaced_between_requests() -> None:
