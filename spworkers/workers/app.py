@@ -194,7 +194,13 @@ class App:
 
         return decorate if function is None else decorate(function)
 
-    def respondent(self, function: Any = None, /, **options: Any) -> Any:
+    @overload
+    def respondent(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    @overload
+    def respondent(self, **options: Any) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+    def respondent(  # type: ignore[misc]  # as for handler()
+        self, function: Callable[..., Any] | None = None, /, **options: Any
+    ) -> Any:
         """Make a function the one that answers surveys: `function(body: bytes)` returns bytes, or None for no answer.
 
         Args:
@@ -209,7 +215,13 @@ class App:
         """
         return self._part("respondent", function, options)
 
-    def consumer(self, function: Any = None, /, **options: Any) -> Any:
+    @overload
+    def consumer(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    @overload
+    def consumer(self, **options: Any) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
+    def consumer(  # type: ignore[misc]  # as for handler()
+        self, function: Callable[..., Any] | None = None, /, **options: Any
+    ) -> Any:
         """Make a function the one that gets what a PULL socket receives, each message once: `function(body: bytes)`.
 
         A message goes to one worker and is kept until it has returned; if the worker dies it goes to another one. What
@@ -223,7 +235,7 @@ class App:
         """
         return self._part("consumer", function, options)
 
-    def subscriber(self, *topics: bytes | str, **options: Any) -> Any:
+    def subscriber(self, *topics: bytes | str, **options: Any) -> Callable[[Callable[P, R]], Handler[P, R]]:
         """Make a function the one that gets what a SUB socket receives: `function(body: bytes)`.
 
         As `consumer`; but a full backlog loses its oldest message.
@@ -235,7 +247,10 @@ class App:
         Raises:
             As `respondent`.
         """
-        return self._part("subscriber", None, {"subscribe": list(topics) or [b""], **options})
+        decorate: Callable[[Callable[P, R]], Handler[P, R]] = self._part(
+            "subscriber", None, {"subscribe": list(topics) or [b""], **options}
+        )
+        return decorate
 
     def _part(self, kind: str, function: Any, options: dict[str, Any]) -> Any:
         def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
