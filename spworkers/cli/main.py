@@ -14,6 +14,7 @@ from spworkers.cli.call import call
 from spworkers.cli.cert import cert
 from spworkers.cli.info import info
 from spworkers.cli.serve import serve
+from spworkers.cli.stubs import stubs
 from spworkers.cli.top import top
 
 __all__ = ["main"]
@@ -31,3 +32,4 @@ main.add_command(info)
 main.add_command(bench)
 main.add_command(top)
 main.add_command(cert)
+main.add_command(stubs)

@@ -26,7 +26,7 @@ from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server
 from spworkers.workers.settings import BACKLOG
 
-__all__ = ["serve"]
+__all__ = ["load_app", "serve"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
@@ -112,7 +112,7 @@ def serve(
     try:
         with told():
             logging.basicConfig(level=log_level.upper(), format=_FORMAT)
-            server = Server(_load(target), listen, metrics=metrics_at is not None, **options)
+            server = Server(load_app(target), listen, metrics=metrics_at is not None, **options)
             with contextlib.ExitStack() as around:
                 metrics = ""
                 if metrics_at is not None:
@@ -144,7 +144,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _load(target: str) -> App:
+def load_app(target: str) -> App:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
