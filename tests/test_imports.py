@@ -16,7 +16,9 @@ PACKAGE = ROOT / "spworkers"
 LAYER_OF = {
     **dict.fromkeys(("errors", "options", "optionvalues", "attributes", "message", "protocols"), "vocabulary"),
     **dict.fromkeys(("_coerce", "_optiontypes", "_optiontable", "_optiondocs", "_oserrors", "_platform"), "vocabulary"),
-    **dict.fromkeys(("_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"), "vocabulary"),
+    **dict.fromkeys(
+        ("_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"), "vocabulary"
+    ),
     "certificates": "vocabulary",
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }
