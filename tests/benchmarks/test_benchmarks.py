@@ -141,3 +141,23 @@ def test_instructions_need_whole_batches() -> None:
     done = run("instructions", "--messages", "100")
     assert done.returncode == 2
     assert "100" in done.stderr or "valgrind" in done.stderr
+
+
+def test_pools_side_by_side() -> None:
+    line = [sys.executable, "-m", "benchmarks.pools", "--rounds", "1", "--scale", "0.02"]
+    peers = ["--peer", "spworkers", "--peer", "ProcessPoolExecutor fork", "--peer", "multiprocessing.Pool fork"]
+    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
+    done = subprocess.run(
+        [*line, *peers],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [row.split(" | ") for row in done.stdout.splitlines()]
+    assert rows[0][1:] == ["spworkers", *peers[3::2], "spworkers is better by |"]
+    assert len(rows) == 13
+    assert all(float(row[1].replace(",", "")) > 0 for row in rows[2:]), done.stdout

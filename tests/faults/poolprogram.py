@@ -39,6 +39,18 @@ def mapping(folder: str) -> None:
             pass
 
 
+def forked(folder: str) -> None:
+    """Workers that are this process' own children."""
+    with sp.Pool(2, start_method="fork") as pool:
+        list(pool.map(hang, [f"{folder}/{n}" for n in range(2)], chunksize=1))
+
+
+def spawned(folder: str) -> None:
+    """Workers in fresh interpreters."""
+    with sp.Pool(2, start_method="spawn") as pool:
+        list(pool.map(hang, [f"{folder}/{n}" for n in range(2)], chunksize=1))
+
+
 def leaving(_: str) -> None:
     """Ends without a shutdown: what was submitted is done first."""
     pool = sp.Pool(2)

@@ -406,7 +406,7 @@ def test_a_forked_child_of_the_parent_has_no_pool(pool: sp.Pool) -> None:
     waiting.cancel()
 
 
-@pytest.mark.parametrize("program", ["working", "mapping", "nested"])
+@pytest.mark.parametrize("program", ["working", "mapping", "nested", "forked", "spawned"])
 def test_nobody_outlives_the_parent(program: str, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, str(HERE / "poolprogram.py"), program, str(tmp_path)])
     count = 1 if program == "nested" else 2
@@ -416,7 +416,7 @@ def test_nobody_outlives_the_parent(program: str, tmp_path: Path) -> None:
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), WAIT)
 
 
-@pytest.mark.parametrize("program", ["working", "mapping"])
+@pytest.mark.parametrize("program", ["working", "mapping", "forked"])
 def test_ctrl_c(program: str, tmp_path: Path) -> None:
     line = [sys.executable, str(HERE / "poolprogram.py"), program, str(tmp_path)]
     process = subprocess.Popen(

@@ -487,6 +487,16 @@ def test_shutdown_finishes_what_was_submitted() -> None:
     own.shutdown()
 
 
+def test_a_map_after_the_shutdown_gives_what_was_submitted() -> None:
+    with sp.Pool(2) as own:
+        few = own.map(tasks.double, range(50))
+        many = own.map(tasks.double, itertools.count(), buffersize=20)
+    assert list(few) == list(range(0, 100, 2))
+    assert [next(many) for _ in range(20)] == list(range(0, 40, 2))
+    with pytest.raises(sp.ShutdownError):
+        next(many)
+
+
 def test_shutdown_without_waiting() -> None:
     own = sp.Pool(1)
     futures = [own.submit(tasks.double, n) for n in range(50)]

@@ -34,6 +34,7 @@ from spworkers.workers.pool.kinds import (
     TIMED,
 )
 from spworkers.workers.pool.ledger import BUSY, DONE, FAILED, IDLE, ITEM, SERIAL, SINCE, STAGE
+from spworkers.workers.pool.room import roomy
 from spworkers.workers.pool.values import PLAIN, Large, Values, pack_error
 
 __all__ = ["Bench", "unreadable"]
@@ -130,7 +131,7 @@ class Bench:
     def _rest(self) -> None:
         """Nothing to do: look around for a moment, then sleep until the bell rings."""
         self.row[STAGE] = IDLE
-        if self.spins:
+        if self.spins and roomy():
             if self._luck > 0:
                 found = spin_lane(self.receiver, SPIN)
                 self._luck = min(self._luck + 1, 4) if found else self._luck - 1

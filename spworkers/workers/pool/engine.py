@@ -47,6 +47,7 @@ from spworkers.workers.pool.functions import Functions
 from spworkers.workers.pool.jobs import GIVEN, OVER, PAUSED, Job
 from spworkers.workers.pool.kinds import BATCH, KIND, LOST, PART, RAISED, READY, RESULT, UNFIT
 from spworkers.workers.pool.ledger import ITEM, Ledger
+from spworkers.workers.pool.room import roomy
 from spworkers.workers.pool.values import Values, error_of
 
 __all__ = ["Engine", "Target", "engines"]
@@ -161,10 +162,10 @@ class Engine:
             RemoteError: its workers cannot be started, as their initializer raises.
         """
         if self.forked:
-            self._refuse()
+            self.refuse()
         with self.lock:
             if self.closing or self.failure is not None:
-                self._refuse()
+                self.refuse()
             if self._collector is None:
                 self._begin()
             self.counts["submitted"] += job.count
@@ -182,7 +183,8 @@ class Engine:
                     self._reading.release()
                 self.run_callbacks()
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Raise why no more jobs are taken."""
         self.check_fork()
         if self.failure is not None:
             raise self.failure
@@ -251,6 +253,8 @@ class Engine:
             if self._luck > -8:  # now and then, times may have changed
                 return False
             self._luck = 1
+        if not roomy():
+            return False
         found = spin_board(self.region, SPIN)
         self._luck = min(self._luck + 1, 4) if found else self._luck - 1
         return found

@@ -101,7 +101,7 @@ class PoolView(Executor):
         except Exception as error:
             future.job = self._unsent(fn, args, kwargs)
             if engine.closing:
-                engine._refuse()
+                engine.refuse()
             future.fail(future.job, _unsendable(fn, error))
             return future
         if type(packed) is bytes:
@@ -188,7 +188,7 @@ class PoolView(Executor):
         total = _total(iterables)
         engine = self._engine
         if engine.closing or engine.failure is not None:
-            engine._refuse()
+            engine.refuse()
         with engine.lock:
             function = engine.functions.find(fn)
         stream = Stream(

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -28,6 +29,8 @@ START_METHODS: Final = ("supervisor", "spawn", "fork")
 Died = Callable[[Worker, str, "int | None"], None]
 
 _numbers = itertools.count(1)
+
+_LOOK: Final = 0.25  # seconds between two looks at the parent, where nobody tells of its end
 
 
 class Launcher(Protocol):
@@ -125,7 +128,8 @@ class Forker:
             code = 1
             try:
                 os.setpgid(0, 0)  # Ctrl-C at the terminal is the parent's business
-                code = self._run(fds, {**spec, "parent": parent})
+                _die_with(parent)
+                code = self._run(fds, spec)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -158,6 +162,28 @@ class Forker:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _die_with(parent: int) -> None:
+    """In a forked child: end when the parent does, whatever a task is doing then.
+
+    The kernel sees to it where it can (Linux: when the thread ends that forked, the keeper's, which outlives the
+    workers); elsewhere a thread does.
+    """
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL))  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was faster
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _pidfd(pid: int) -> int:

@@ -19,7 +19,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
-from spworkers.errors import SerializationError
+from spworkers.errors import SerializationError, SPError
 from spworkers.workers.pool.bench import LATER, SOON
 from spworkers.workers.pool.describing import describe_item
 from spworkers.workers.pool.engine import Engine
@@ -171,6 +171,7 @@ class Stream:
         self._bytes = 0  # of an item of the last batch
         self._exhausted = False
         self._closed = False
+        self._late = False  # the pool was shut down before the input was read
         self._event: threading.Event | None = None
         self._jobs: deque[Job] = deque()
         self._kind = BATCH
@@ -186,6 +187,9 @@ class Stream:
     def fill(self) -> None:
         """Read items and hand them to the pool, as many as may be on their way."""
         while not self._exhausted and self._room():
+            if self.engine.closing:  # what is on its way is given back first
+                self._exhausted = self._late = True
+                return
             size = self._size()
             if self._buffersize:
                 size = min(size, self._buffersize - self._inside)
@@ -237,7 +241,10 @@ class Stream:
             self.chunks.append(chunk)
         for job in self._jobs_of(chunk):
             self._jobs.append(job)
-            self.engine.submit(job)
+            try:
+                self.engine.submit(job)
+            except SPError as error:  # shut down in this moment
+                chunk.fail(job, error)
         while self._jobs and self._jobs[0].state == 3:  # over
             self._jobs.popleft()
         self._weight += chunk.weight
@@ -355,6 +362,8 @@ class Stream:
                 self.fill()
                 if not self.ready():
                     if not self._inside:
+                        if self._late and len(self._next(1)):
+                            self.engine.refuse()
                         return
                     left = deadline if deadline == float("inf") else deadline - time.monotonic()
                     if not self.engine.wait(self, max(left, 0.0)):
