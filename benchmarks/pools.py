@@ -153,10 +153,14 @@ class Mpire(Peer):
 
 
 class MpireMaps(Mpire):
-    """Its apply and its map do not get on in one pool."""
+    """Neither its apply and its map nor two kinds of map get on in one pool whose workers are kept."""
+
+    def __init__(self, method: str) -> None:
+        from mpire import WorkerPool
+
+        self.pool = WorkerPool(WORKERS, start_method=method)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-        self.pool.map(function, [args])
         return lambda: None
 
     def unordered(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterable[Any]:
