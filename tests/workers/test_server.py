@@ -331,7 +331,7 @@ def test_close_answers_what_is_at_hand(tmp_path: Path) -> None:
         eventually(lambda: server.stats()["received"] == 2, WAIT)
         closing = threading.Thread(target=server.close)
         closing.start()
-        eventually(lambda: "BusyError" in outcome(lambda: client.add(5, 6)), WAIT)
+        eventually(lambda: "BusyError" in outcome(lambda: client.call("add", 5, 6, timeout=0.5)), WAIT)
         assert not first.done()
         (tmp_path / "go").touch()
         assert first.result(WAIT)
