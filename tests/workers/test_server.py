@@ -305,7 +305,8 @@ def test_requests_past_the_backlog_are_busy(tmp_path: Path) -> None:
             first = client.submit("hold", str(tmp_path))
             held(tmp_path)
             second = client.submit("add", 1, 2)
-            eventually(lambda: "BusyError" in outcome(lambda: client.add(1, 2, 3)), WAIT)
+            eventually(lambda: server.stats()["received"] == 2, WAIT)
+            eventually(lambda: "BusyError" in outcome(lambda: client.call("add", 1, 2, 3, timeout=0.5)), WAIT)
             (tmp_path / "go").touch()
             assert first.result(WAIT)
             assert second.result(WAIT) == 3
