@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -45,13 +47,23 @@ def many_clients(connect: Callable[[], AbstractContextManager[Callable[[], objec
 
 
 def _fork(connect: Callable[[], AbstractContextManager[Callable[[], object]]], counts: memoryview, number: int) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
+        end_with(parent)
         with connect() as call:
             while True:
                 call()
                 counts[number] += 1
     finally:
+        os._exit(1)
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, however that ends and whatever this one waits for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it was faster
         os._exit(1)

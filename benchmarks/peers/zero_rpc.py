@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from benchmarks import tasks
@@ -31,23 +35,34 @@ def free_port() -> int:
 
 
 def serve(announce: Announce) -> None:
+    """Serve in a process of its own, as Zero takes over signals and logging, and announce it when it answers."""
     port = free_port()
+    command = [sys.executable, "-c", f"from benchmarks.peers import zero_rpc; zero_rpc.run({port})"]
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    address = f"127.0.0.1:{port}"
+    while server.poll() is None:
+        with suppress(Exception), calls(address) as call:
+            if call() == 5:
+                break
+        time.sleep(0.2)
+    announce(address)
+    server.wait()
 
-    def tell() -> None:
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                time.sleep(1.0)  # its workers connect to its broker after that has bound
-                announce(f"127.0.0.1:{port}")
-                return
 
-    threading.Thread(target=tell, daemon=True).start()
+def run(port: int) -> None:
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     server = zero.ZeroServer(host="127.0.0.1", port=port)
     server.register_rpc(add)
     server.run(workers=WORKERS)
+
+
+def _end_with_stdin() -> None:
+    """Whoever started us has gone: so do we, with all workers."""
+    while os.read(0, 4096):  # not sys.stdin: a worker that is forked meanwhile closes that, and would wait for its lock
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 @contextmanager

@@ -26,22 +26,26 @@ def add(a: int, b: int) -> int:
 HANDLERS = {"add": add}
 
 
-def work(address: str) -> None:
+def work(address: str, parent: int) -> None:
     with zmq.Context() as context, context.socket(zmq.REP) as socket:
+        socket.rcvtimeo = 1000  # ms, to see whether its parent is still there
         socket.connect(address)
         while True:
-            name, arguments = msgpack.unpackb(socket.recv())
+            try:
+                name, arguments = msgpack.unpackb(socket.recv())
+            except zmq.Again:
+                if os.getppid() != parent:
+                    os._exit(0)
+                continue
             socket.send(msgpack.packb(HANDLERS[name](*arguments)))
 
 
 def serve(announce: Announce) -> None:
     address = f"ipc://@spworkers-bench-{os.getpid()}"
-    pids = []
+    parent = os.getpid()
     for _ in range(WORKERS):
-        pid = os.fork()
-        if not pid:
-            work(address)
-        pids.append(pid)
+        if not os.fork():
+            work(address, parent)
     context = zmq.Context()
     front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     back.bind(address)
