@@ -168,4 +168,5 @@ def test_pools_side_by_side() -> None:
     rows = [row.split(" | ") for row in done.stdout.splitlines()]
     assert rows[0][1:] == ["spworkers", *peers[3::2], "spworkers is better by |"]
     assert len(rows) == 13
-    assert all(float(row[1].replace(",", "")) > 0 for row in rows[2:]), done.stdout
+    # So short a run may take less processor time than the system's clock shows.
+    assert all(float(row[1].replace(",", "")) > 0 or "processor time" in row[0] for row in rows[2:]), done.stdout
