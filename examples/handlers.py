@@ -51,7 +51,7 @@ def tomorrow(day: datetime) -> datetime:
 
 @app.handler(timeout=0.3, retries=0)
 def nap(seconds: float) -> str:
-    """Stopped when it takes longer than its time limit; its worker is killed where it does not let itself be stopped."""
+    """Its worker is killed when it takes longer than its time limit."""
     time.sleep(seconds)
     return "slept well"
 

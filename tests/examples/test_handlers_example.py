@@ -30,5 +30,5 @@ def test_handlers() -> None:
         "after a death: [2, 3, 5, 7] by another worker: True",
     ]
     deaths = done.stderr.splitlines()
-    assert len(deaths) <= 1  # it may come too late to be told
+    assert len(deaths) <= 2  # both may come too late to be told
     assert all(line.endswith("; it is replaced") for line in deaths)
