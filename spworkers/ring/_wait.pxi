@@ -17,6 +17,17 @@ cdef extern from *:
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &mask->before);
     }
+    #include <fcntl.h>
+    #include <unistd.h>
+    /* A pipe that never blocks, both ends of it. */
+    static int spw_ear(int fds[2]) {
+        if (pipe(fds) < 0) return -1;
+        for (int i = 0; i < 2; i++) {
+            fcntl(fds[i], F_SETFL, O_NONBLOCK);
+            fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+        }
+        return 0;
+    }
     static void spw_let_signals(spw_mask *mask) { pthread_sigmask(SIG_SETMASK, &mask->before, NULL); }
     #ifdef __linux__
     extern int ppoll(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
@@ -35,15 +46,47 @@ cdef extern from *:
     ctypedef struct spw_mask:
         pass
     void spw_hold_signals(spw_mask *mask) nogil
+    int spw_ear(int fds[2]) nogil
     void spw_let_signals(spw_mask *mask) nogil
     int spw_poll_letting(pollfd *fds, unsigned long count, int milliseconds, spw_mask *mask) nogil
 
 from libc.math cimport isinf
 
+import signal
 import threading
 
 cdef enum:
     SHORT = 2  # milliseconds: answers come within it, and a wait that is over needs no care for signals
+
+
+cdef int[2] _ear  # what the interpreter's signal handler writes to while the main thread waits; a process has its own
+cdef int _ear_pid = 0
+
+
+cdef int _listen_for_signals(int *before) except -2:
+    """Have whatever thread takes a signal say so. Returns the descriptor that tells; -1: somebody else listens."""
+    global _ear_pid
+    if _ear_pid != getpid():
+        if _ear_pid != 0:
+            close(_ear[0])
+            close(_ear[1])
+        _ear_pid = 0
+        if spw_ear(_ear) < 0:
+            return -1
+        _ear_pid = getpid()
+    before[0] = signal.set_wakeup_fd(_ear[1], warn_on_full_buffer=False)
+    if before[0] == -1 or before[0] == _ear[1]:  # nobody; or we, outside of the handler that waits here
+        return _ear[0]
+    signal.set_wakeup_fd(before[0])  # an event loop's
+    return -1
+
+
+cdef int _listen_no_more(int before) except -1:
+    cdef char[64] told
+    while read(_ear[0], told, 64) > 0:
+        pass
+    signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+    return 0
 
 
 cdef double _now() noexcept nogil:
@@ -57,13 +100,16 @@ cdef int _poll_two(int fd, int other, double deadline, bint forever) except -1:
 
     A signal that comes between the last look for signals and the poll does not interrupt that: its handler (Ctrl-C's)
     would run when the wait is over, perhaps never. So a wait that gets long looks again with all signals held back, and
-    the kernel lets them through in the same moment in which it begins to wait.
+    the kernel lets them through in the same moment in which it begins to wait. And another thread may be the one that
+    takes the signal, which interrupts nothing here: so the main thread listens to the interpreter's own handler too.
     """
     cdef double left
     cdef int milliseconds, got, why
     cdef bint first = True, careful = False
+    cdef int ear, before = -1
+    cdef unsigned long count = 1 if other < 0 else 2
     cdef spw_mask mask
-    cdef pollfd[2] both
+    cdef pollfd[3] both
     both[0].fd, both[0].events, both[0].revents = fd, POLLIN, 0
     both[1].fd, both[1].events, both[1].revents = other, POLLIN, 0
     while True:
@@ -81,17 +127,27 @@ cdef int _poll_two(int fd, int other, double deadline, bint forever) except -1:
             if first and (milliseconds < 0 or milliseconds > SHORT):
                 milliseconds = SHORT
             with nogil:
-                got = poll(both, 1 if other < 0 else 2, milliseconds)
+                got = poll(both, count, milliseconds)
                 why = errno
         else:
+            ear = _listen_for_signals(&before)
+            both[count].fd, both[count].events, both[count].revents = ear, POLLIN, 0
             spw_hold_signals(&mask)
             try:
                 PyErr_CheckSignals()
                 with nogil:
-                    got = spw_poll_letting(both, 1 if other < 0 else 2, milliseconds, &mask)
+                    got = spw_poll_letting(both, count + (ear >= 0), milliseconds, &mask)
                     why = errno
             finally:
                 spw_let_signals(&mask)
+                if ear >= 0:
+                    _listen_no_more(before)
+            if got > 0 and ear >= 0 and both[count].revents:
+                PyErr_CheckSignals()
+                both[count].revents = 0
+                got -= 1
+                if got == 0:
+                    continue
         if got > 0:
             return 1 if both[0].revents else 2
         if got == 0 and not forever and (milliseconds == 0 or _now() >= deadline):

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import socket
 import threading
 from typing import Any, Final
@@ -112,6 +113,8 @@ class LogDesk:
         return self._theirs.fileno()
 
     def _run(self) -> None:
+        # Signals are for the main thread: one that came here would not interrupt what it waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         poll = select.poll()
         poll.register(self._ours, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)

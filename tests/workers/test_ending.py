@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -67,3 +68,29 @@ def test_a_signal_ends_the_wait_wherever_it_comes() -> None:
         end = End()
         wait_with_signal_at(step, end)
         assert end.is_set, f"a signal at opcode {step} of {counted[0]} was lost"
+
+
+def test_a_signal_that_another_thread_takes_ends_the_wait() -> None:
+    """The kernel gives a signal to any thread of a process; its handler runs in the main one, when that looks."""
+    end = End()
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+
+    def take() -> None:
+        eventually(lambda: end.sleepers.asleep, WAIT)
+        time.sleep(0.02)  # past the first, short wait, which looks by itself
+        assert other.ident is not None
+        signal.pthread_kill(other.ident, signal.SIGTERM)
+
+    sender = threading.Thread(target=take)
+    begin = time.monotonic()
+    with _signals_to(end):
+        sender.start()
+        run(end.steps(WAIT), end.sleepers)
+    assert end.is_set
+    assert time.monotonic() - begin < WAIT / 2
+    over.set()
+    other.join()
+    sender.join()
+    assert signal.set_wakeup_fd(-1) == -1  # nothing is left of it
