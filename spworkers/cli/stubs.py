@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from spworkers.cli.failures import told
+from spworkers.cli.failures import fail, told
 from spworkers.cli.serve import load_app
 from spworkers.workers.stubs import client_module
 
@@ -26,4 +26,7 @@ def stubs(target: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            fail(f"{output} cannot be written: {error.strerror}")

@@ -99,6 +99,11 @@ def find(target: str) -> App:
     module_name, colon, attribute = target.partition(":")
     if not module_name or not colon or not attribute:
         raise AppNotFoundError(f"{target!r} names no app: write module:attribute, calc:app for instance")
+    if "/" in module_name or module_name.startswith("."):
+        name = module_name.rpartition("/")[2].removesuffix(".py") or "calc"
+        raise AppNotFoundError(
+            f"{target!r}: {module_name} is a file's name, and a module's is wanted: {name}:{attribute}, from its folder"
+        )
     module = _import(module_name, target)
     value: Any = module
     for part in attribute.split("."):
@@ -117,8 +122,10 @@ def _import(module_name: str, target: str) -> Any:
     except ModuleNotFoundError as error:
         # Only when this module, or a package that it lies in, is missing; not what the module itself imports.
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            file = module_name.endswith(".py")
+            hint = f"; did you mean {module_name.removesuffix('.py')}:{target.partition(':')[2]}?" if file else ""
             raise AppNotFoundError(
-                f"{target}: there is no module {error.name!r} in the current folder or on Python's path"
+                f"{target}: there is no module {error.name!r} in the current folder or on Python's path{hint}"
             ) from None
         raise
 

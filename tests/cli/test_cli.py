@@ -245,6 +245,9 @@ def outcome(client: Client) -> str:
     [
         (["nowhere:app"], 2, "there is no module 'nowhere'"),
         (["calc"], 2, "module:attribute"),
+        (["./calc.py:app"], 2, "a module's is wanted: calc:app"),
+        (["../calc:app"], 2, "a module's is wanted: calc:app"),
+        (["calc.py:app"], 2, "did you mean calc:app?"),
         (["calc:ap"], 2, "did you mean 'app'"),
         (["calc:number"], 2, "is no App but int"),
         (["calc:empty"], 2, "no handler to serve"),

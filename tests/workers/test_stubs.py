@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
+from examples.programs import ENV
 
 from spworkers.workers.app import App
 from spworkers.workers.stubs import client_module
@@ -95,3 +96,12 @@ def test_a_type_checker_knows_it(tmp_path: Path) -> None:
     assert 'use.py:4: error: Argument 1 to "add"' in done.stdout
     assert "int, ...]" in done.stdout
     assert "Found 1 error" in done.stdout
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text("import spworkers as sp\napp = sp.App('calc')\napp.handler(abs, name='size')\n")
+    line = [sys.executable, "-m", "spworkers.cli", "stubs", "calc:app", "-o", str(tmp_path / "none" / "x.py")]
+    done = subprocess.run(line, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("x.py cannot be written: No such file or directory\n")
+    assert done.stderr.startswith("error: ")
