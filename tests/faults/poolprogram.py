@@ -32,6 +32,13 @@ def working(folder: str) -> None:
             future.result()
 
 
+def closing(folder: str) -> None:
+    """Waits at the end of the block."""
+    with sp.Pool(2) as pool:
+        for n in range(2):
+            pool.submit(hang, f"{folder}/{n}")
+
+
 def mapping(folder: str) -> None:
     """The same, by a map, from `__main__`, without a guard, and with a queue behind."""
     with sp.Pool(2) as pool:

@@ -416,7 +416,7 @@ def test_nobody_outlives_the_parent(program: str, tmp_path: Path) -> None:
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), WAIT)
 
 
-@pytest.mark.parametrize("program", ["working", "mapping", "forked"])
+@pytest.mark.parametrize("program", ["working", "closing", "mapping", "forked"])
 def test_ctrl_c(program: str, tmp_path: Path) -> None:
     line = [sys.executable, str(HERE / "poolprogram.py"), program, str(tmp_path)]
     process = subprocess.Popen(

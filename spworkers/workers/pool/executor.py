@@ -276,12 +276,16 @@ class PoolView(Executor):
         """Take no more tasks; the workers end when those at hand are done.
 
         Args:
-            wait: until they have ended.
+            wait: until they have ended. Ctrl-C meanwhile ends them at once, as `kill_workers` does.
             cancel_futures: cancel the tasks that nobody has begun.
         """
         self._engine.shutdown(cancel=cancel_futures)
         if wait:
-            self._engine.await_end()
+            try:
+                self._engine.await_end()
+            except BaseException:  # Ctrl-C: nobody waits for the tasks any more
+                self._engine.shutdown(kill=True)
+                raise
 
     def kill_workers(self) -> None:
         """Shut down at once: tasks that wait or run are cancelled, workers are killed."""
