@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Mapping
@@ -139,8 +140,10 @@ def process_of(web: sp.WebServer) -> psutil.Process:
     """The one that listens on its port."""
     port = int(web.address.rpartition(":")[2])
     for process in psutil.Process().children(recursive=True):
-        if process.name() == "spw-web":
-            for connection in process.net_connections("tcp"):
-                if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                    return process
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that was killed before, say
+            if process.name() == "spw-web" and any(
+                connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+                for connection in process.net_connections("tcp")
+            ):
+                return process
     raise AssertionError(f"nobody listens on {port}")
