@@ -16,6 +16,7 @@ from benchmarks.peers import handling
 
 sp: Any = importlib.import_module("spworkers")
 
+QUEUE = 1000  # messages at either end, as many as pyzmq's default; ours is mangos', 128
 REQUEST = 0x80000000  # the bit by which the last word of a backtrace is known
 
 
@@ -116,7 +117,7 @@ def pushing(size: int) -> Callable[[Announce], None]:
     body = bytes(size)
 
     def serve(announce: Announce) -> None:
-        with sp.Push(listen="tcp://127.0.0.1:0") as socket:
+        with sp.Push(listen="tcp://127.0.0.1:0", writeq_len=QUEUE) as socket:
             announce(socket.listeners[0].address)
             while True:
                 socket.send(body)
@@ -126,7 +127,7 @@ def pushing(size: int) -> Callable[[Announce], None]:
 
 @contextmanager
 def pulling(address: str) -> Iterator[Step]:
-    with sp.Pull(dial=address) as socket, forms.taking(socket.recv) as step:
+    with sp.Pull(dial=address, readq_len=QUEUE) as socket, forms.taking(socket.recv) as step:
         yield step
 
 
@@ -194,7 +195,7 @@ FORMS = {
     ),
     "inflight16_threads": Form("16 contexts, a thread for each; the server one Rep", serve_rep, threads),
     "inflight16_asyncio": Form("16 contexts, asend and arecv in a task for each; the server one Rep", serve_rep, tasks),
-    **{f"oneway_{name}": Form("Push.send to Pull.recv", pushing(size), pulling) for name, size in SIZES.items()},
+    **{f"oneway_{name}": Form("Push.send to Pull.recv, queues of 1000", pushing(size), pulling) for name, size in SIZES.items()},
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
     "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
     "handlers_inflight16": Form("one Client, 16 asyncio tasks that acall", handling.serve, handling.inflight),

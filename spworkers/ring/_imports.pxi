@@ -37,6 +37,9 @@ cdef extern from "lane.h" nogil:
     enum: SPW_CLAIMED
     enum: SPW_LEASED
     enum: SPW_BY_DEMAND
+    enum: SPW_NOBODY
+    enum: SPW_HURRIED
+    enum: SPW_PATIENT
     enum: SPW_EMPTY
     enum: SPW_GOT
     enum: SPW_CORRUPT

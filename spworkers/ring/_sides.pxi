@@ -45,18 +45,23 @@ cdef class Consumer:
         if self.inherited and self.heir():
             return self.inherited.pop()
         if spw_load(&self.lane.control.head) == spw_load(&self.lane.control.tail):
+            self.nothing_left()
             return None
         record = self.make()
         while True:
             what = consumer_next(&self.lane, &record.taken)
-            if self.lane.crowded:
-                self.lane.crowded = 0
-                self.tell_producer()
+            self.tell_of_index_room()
             if what == SPW_GOT:
                 return record
             if what == SPW_EMPTY:
+                self.nothing_left()
                 return None
             self.counted_back()
+
+    cdef void nothing_left(self) noexcept:
+        """What a patient producer waits for may have come about without a release: what was left was taken back."""
+        if spw_load32(&self.lane.control.producer_waits) == SPW_PATIENT:
+            self.tell_producer()
 
     cdef bint heir(self) noexcept:
         """Whether an inherited record comes next; those that their sender took back meanwhile are left out."""
@@ -72,9 +77,7 @@ cdef class Consumer:
     cdef bint ready(self) noexcept:
         """Whether there is something to pop."""
         cdef bint found = self.heir() or consumer_ready(&self.lane)
-        if self.lane.crowded:
-            self.lane.crowded = 0
-            self.tell_producer()
+        self.tell_of_index_room()
         return found
 
     cdef void gave_back(self) noexcept:
@@ -87,9 +90,29 @@ cdef class Consumer:
         self.tell_producer()
 
     cdef void tell_producer(self) noexcept:
+        cdef uint32_t waits
         spw_fence()
-        if spw_load32(&self.lane.control.producer_waits) and spw_swap32(&self.lane.control.producer_waits, 0):
+        waits = spw_load32(&self.lane.control.producer_waits)
+        if waits == SPW_HURRIED or (waits == SPW_PATIENT and not self.plenty()):
+            self.tell_at_once()
+
+    cdef void tell_at_once(self) noexcept:
+        if spw_swap32(&self.lane.control.producer_waits, SPW_NOBODY):
             self.ring_producer()
+
+    cdef inline void tell_of_index_room(self) noexcept:
+        """The index was full: how many of its entries are messages still nobody knows, so even the patient are told."""
+        if self.lane.crowded:
+            self.lane.crowded = 0
+            spw_fence()
+            self.tell_at_once()
+
+    cdef bint plenty(self) noexcept:
+        """So much is left to take that a producer which is told later will not be late: it fills many places at once then.
+
+        Asked after a place was freed, never before: with a window of one nobody would ask again.
+        """
+        return spw_load(&self.lane.control.tail) - spw_load(&self.lane.control.head) > spw_load32(&self.lane.control.window) / 2
 
     cdef void ring_producer(self) noexcept:
         pass
@@ -571,7 +594,7 @@ cdef class Sender(Producer):
         """The first half of every arming; then look again."""
         if _hush_bell(self.bell):  # always: a ring may have come after the flag was taken (tests/model: HUSH_ONCE)
             self.hushed = True
-        spw_put32(&self.side.lane.control.producer_waits, 1)
+        spw_put32(&self.side.lane.control.producer_waits, SPW_HURRIED)
         spw_fence()
 
     def arm(self, uint64_t size=0, bint force=False):
@@ -594,7 +617,7 @@ cdef class Sender(Producer):
 
     def wake(self):
         """Wake everybody who waits on the bell."""
-        spw_swap32(&self.side.lane.control.producer_waits, 0)
+        spw_swap32(&self.side.lane.control.producer_waits, SPW_NOBODY)
         _ring_bell(self.bell)
 
     def close(self):
@@ -788,12 +811,16 @@ cdef class Inlet(Producer):
         return True
 
     def arm(self, uint64_t size=0):
-        """Have the receiver ring when it gives something back or announces itself. True: `size` bytes would go now."""
-        spw_put32(&self.side.lane.control.producer_waits, 1)
+        """Have the receiver ring when half of the window is free, or it announces itself. True: `size` bytes would go now.
+
+        Not for each place: with a full window every message would cost a wake-up. Nobody is held up by that, the receiver
+        has the other half to take; and where there is nothing to take any more, it rings (`nothing_left`).
+        """
+        spw_put32(&self.side.lane.control.producer_waits, SPW_PATIENT)
         spw_fence()
         if ((self.window_open() or <uint32_t>spw_load(&self.side.lane.control.demand) != 0)
                 and self.budget_open(size) and self.slot_open()):
-            spw_swap32(&self.side.lane.control.producer_waits, 0)
+            spw_swap32(&self.side.lane.control.producer_waits, SPW_NOBODY)
             return True
         return False
 

@@ -51,7 +51,7 @@ inline receive_now(me) {
 
 proctype Selector(byte me) {
   byte cursor, flag, head, tail, value;
-  bit again;
+  bit again, plenty;
   ask_for_fileno(me);
   do
   :: receive_now(me)

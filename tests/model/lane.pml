@@ -12,6 +12,8 @@
  * -DNO_FENCE_x   leave out one fence (PUBLISH, ARM_RECV, FREE, ARM_SEND), or all (NO_FENCE): each must lose a wake-up
  * -DCLEAR_LATE   clear the bell after the last look: must lose a wake-up
  * -DHUSH_ONCE    a consumer whose flag is still set does not clear the bell: a ring that comes late must keep it readable for ever
+ * -DPATIENT     a consumer rings for room only when no more than half of the window is left to take, and when it finds nothing
+ * -DHALF_BEFORE  with -DPATIENT: it judges that before it frees the place: with a window of one it never rings
  * -DNO_RELEASE   with -DPSO: publish by a plain store: the consumer must see a slot that is not written yet
  */
 #ifndef CONSUMERS
@@ -138,10 +140,25 @@ inline take(me) {
   load(me, SLOT + head % WINDOW, value);
   assert(value == head + 1);
   value = 0;
+#ifdef HALF_BEFORE
+  plenty = tail - head > WINDOW / 2;
+#endif
   head++;
   store_release(me, HEAD, head);
   fence_free(me);
+#ifdef PATIENT
+#ifndef HALF_BEFORE
+  load(me, TAIL, tail);
+  plenty = tail - head > WINDOW / 2;
+#endif
+  if
+  :: plenty
+  :: else -> wake(me, SEND_WAITS, send_bell)
+  fi;
+  plenty = 0
+#else
   wake(me, SEND_WAITS, send_bell)
+#endif
 }
 
 /* After a look that found nothing. Sets `again` when there is something after all; poll the bell when there is not. */

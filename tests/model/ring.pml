@@ -10,7 +10,7 @@
 
 proctype Consumer(byte me) {
   byte cursor, flag, head, tail, value;
-  bit again;
+  bit again, plenty;
   {
     do
     :: lock(me, LOCK);

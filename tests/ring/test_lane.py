@@ -22,6 +22,7 @@ from ring.support import (
     LaneMaker,
     Memory,
     body_of,
+    readable,
     slot_of,
 )
 from spworkers.errors import BadValueError, InternalError, TooLongError
@@ -464,6 +465,43 @@ def test_the_pop_of_a_full_indexs_front_wakes_the_producer(make_lane: LaneMaker,
         assert lane.region.collect() == [0]
     assert lane.producer.arm()
     assert lane.put(b"now")
+
+
+def test_a_sender_is_told_of_each_place(send_lane: Lane) -> None:
+    """It has nothing else to do, and a deadline perhaps."""
+    send_lane.window = 8
+    assert all(send_lane.put(b"x") for _ in range(8))
+    for _ in range(8):
+        assert not send_lane.producer.arm()
+        assert send_lane.receive() == b"x"
+        assert readable(send_lane.bell)
+        assert send_lane.put(b"x")
+
+
+@pytest.mark.parametrize(("window", "needed"), [(1, 1), (2, 1), (3, 2), (8, 4)])
+def test_an_io_process_is_told_when_half_of_the_window_is_left(recv_lane: Lane, window: int, needed: int) -> None:
+    recv_lane.window = window
+    assert all(recv_lane.put(b"x") for _ in range(window))
+    assert not recv_lane.producer.arm()
+    recv_lane.region.collect()
+    for taken in range(1, window + 1):
+        assert recv_lane.receive() == b"x"
+        assert recv_lane.region.collect() == ([0] if taken == needed else [])
+    assert recv_lane.producer.arm()
+
+
+def test_an_io_process_is_told_when_all_that_was_left_was_taken_back(recv_lane: Lane) -> None:
+    """No release follows: whoever finds the lane empty rings."""
+    recv_lane.window = 8
+    tickets = [recv_lane.put(b"x") for _ in range(8)]
+    assert not recv_lane.producer.arm()
+    recv_lane.region.collect()
+    assert recv_lane.receive() == b"x"
+    assert recv_lane.region.collect() == []
+    for ticket in tickets[1:]:
+        assert recv_lane.producer.revoke(ticket)
+    assert recv_lane.receive() is None
+    assert recv_lane.region.collect() == [0]
 
 
 # ---- users
