@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
 
 from spworkers.errors import BadOptionError
@@ -87,26 +88,50 @@ class ReadOnly(OptionAttribute[Got, NoReturn]):
     """What can only be read; an assignment raises BadOptionError."""
 
 
+class Misplaced:
+    """An option of other handles: whoever reads it here is told whose it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, handle: object | None, owner: type[Any]) -> NoReturn:
+        raise _no_such(owner, self.name)
+
+
+def _has(kind: type[Any], name: str) -> bool:
+    """Whether a handle has this attribute, and not only words for who looks for it there."""
+    return not isinstance(getattr_static(kind, name, _NOWHERE), Misplaced)
+
+
+_NOWHERE = Misplaced("")
+
+
 class Attributes:
     """What every handle has: no attribute but those that its class has, so that a misspelt option is an error.
 
-    A user's subclass may have more, by any name that is not an option's.
+    A user's subclass may have more, by any name that is not an option's. There is no `__getattr__`, which
+    would make every access to any attribute slower (a third of a `recv`): what is none at all is Python's own
+    AttributeError, which suggests the nearest.
     """
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # a type checker would take the two to mean that there is any attribute
+    if not TYPE_CHECKING:  # a type checker would take these to mean that there is any attribute
 
         def __setattr__(self, name: str, value: Any) -> None:
             kind = type(self)
-            if name[:1] != "_" and not hasattr(kind, name) and (_is_ours(kind) or option_name(name) in OPTIONS):
+            if name[:1] != "_" and not _has(kind, name) and (_is_ours(kind) or option_name(name) in OPTIONS):
                 raise _no_such(kind, name)
             object.__setattr__(self, name, value)
 
-        def __getattr__(self, name: str) -> Any:
-            if name[:1] == "_":
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            raise _no_such(type(self), name)
+        def __dir__(self) -> list[str]:
+            kind = type(self)
+            return [name for name in object.__dir__(self) if name not in _NAMES or _has(kind, name)]
+
+
+_NAMES = frozenset(option.attribute for option in OPTIONS.values())
+for _name in _NAMES:
+    setattr(Attributes, _name, Misplaced(_name))
 
 
 def _is_ours(kind: type[Any]) -> bool:
@@ -115,7 +140,9 @@ def _is_ours(kind: type[Any]) -> bool:
 
 def _no_such(kind: type[Any], name: str) -> BadOptionError:
     option = OPTIONS.get(option_name(name))
-    nearest = difflib.get_close_matches(name, [each for each in dir(kind) if each[0] != "_"], n=3, cutoff=0.6)
+    nearest = difflib.get_close_matches(
+        name, [each for each in dir(kind) if each[0] != "_" and _has(kind, each)], n=3, cutoff=0.6
+    )
     if option is not None:
         hint = f": {option.name} is an option of {places(option)}"
     else:

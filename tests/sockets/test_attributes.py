@@ -31,8 +31,12 @@ def handles() -> Iterator[dict[str, Any]]:
 def test_a_misspelt_option_is_an_error(handles: dict[str, Any], kind: str) -> None:
     with pytest.raises(sp.BadOptionError, match="'recv_dedline'; did you mean recv_deadline"):
         handles[kind].recv_dedline = 1.0
-    with pytest.raises(sp.BadOptionError, match="'recv_dedline'; did you mean recv_deadline"):
+    with pytest.raises(AttributeError, match="'recv_dedline'") as caught:
         print(handles[kind].recv_dedline)
+    assert (caught.value.name, caught.value.obj) == ("recv_dedline", handles[kind]), (
+        "what Python needs to suggest another"
+    )
+    assert "recv_deadline" in dir(handles[kind])
 
 
 @pytest.mark.parametrize("kind", ["context", "dialer", "listener", "pipe"])
@@ -55,6 +59,16 @@ def test_a_handle_has_no_attributes_of_the_users(handles: dict[str, Any], kind: 
         handle.something = 1
     assert not hasattr(handle, "something")
     assert not hasattr(handle, "_something")
+
+
+@pytest.mark.parametrize("kind", ["socket", "context", "dialer", "listener", "pipe"])
+def test_options_of_other_handles_are_not_listed(handles: dict[str, Any], kind: str) -> None:
+    handle = handles[kind]
+    listed = dir(handle)
+    assert ("ttl" in listed, "local_addr" in listed) == (kind == "socket", kind == "pipe")
+    assert [name for name in listed if not hasattr(type(handle), name) and name[0] != "_"] == []
+    assert type(handle).__getattribute__ is object.__getattribute__
+    assert not hasattr(type(handle), "__getattr__"), "it makes every access slower"
 
 
 def test_a_subclass_may_have_attributes_that_are_no_options() -> None:
