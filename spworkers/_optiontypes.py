@@ -16,8 +16,9 @@ __all__ = ["ANY_SCHEME", "SCHEMES", "Option", "Place"]
 SCHEMES = ("inproc", "ipc", "tcp", "tls+tcp", "ws", "wss")
 """The built-in transports. A registered one of another name takes the options that every transport has."""
 
-_ALIASES = {  # names of nng's for the same transports
+_ALIASES = {  # names that go by the options of another: shm, and those of nng for the same transports
     "abstract": "ipc",
+    "shm": "ipc",
     "tcp4": "tcp",
     "tcp6": "tcp",
     "tls+tcp4": "tls+tcp",

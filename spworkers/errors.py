@@ -157,7 +157,7 @@ class BadTranError(UsageError, ValueError):
     """The part of an address before `://` names no transport (schemes are case-sensitive)."""
 
     summary = "invalid or unsupported transport"
-    advice = "there are inproc, ipc, tcp, tls+tcp, ws and wss, and what register_transport() has added"
+    advice = "there are inproc, ipc, shm, tcp, tls+tcp, ws and wss, and what register_transport() has added"
 
 
 class BadOptionError(UsageError, ValueError, AttributeError):

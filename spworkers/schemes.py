@@ -17,7 +17,7 @@ TRANSPORT: Final = "TRANSPORT"
 """Among a dialer's or listener's options on the control channel: the class that serves its scheme."""
 
 OUR_OWN: Final = frozenset(
-    {"abstract", "inproc", "ipc", "tcp", "tcp4", "tcp6", "tls+tcp", "tls+tcp4", "tls+tcp6", "unix", "ws", "wss"}
+    {"abstract", "inproc", "ipc", "shm", "tcp", "tcp4", "tcp6", "tls+tcp", "tls+tcp4", "tls+tcp6", "unix", "ws", "wss"}
 )
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*\Z")

@@ -245,11 +245,17 @@ class Hub(Actions):
 
     def attend(self, pipe: PipePort) -> None:
         """Watch for what it waits for now."""
+        if pipe.bell is not None:  # which tells of room as of bytes
+            self.watch.watch(pipe.fd, READABLE if pipe.reading or pipe.congested else 0, self.ready, pipe)
+            return
         events = (READABLE if pipe.reading else 0) | (WRITABLE if pipe.congested else 0)
         self.watch.watch(pipe.fd, events, self.ready, pipe)
 
     def ready(self, pipe: PipePort, events: int) -> None:
         """The kernel takes bytes of this pipe again, or has bytes for us, or tells of the end."""
+        if pipe.bell is not None:
+            pipe.bell.hush()
+            events |= READABLE | WRITABLE
         if pipe.congested and events != READABLE:
             self.machine.now = self.clock()
             self.flush_pipe(pipe)
@@ -411,6 +417,8 @@ class Hub(Actions):
         self.feed(pipe, backlog, pipe.taken)
         if not pipe.backlog:
             self.read_on(pipe)
+            if pipe.bell is not None:  # it may have rung for us, and been heard by who waited for room
+                self.loop.call_soon(self.ready, pipe, READABLE)
 
     def arm_timer(self) -> None:
         if self.timer_handle is not None:

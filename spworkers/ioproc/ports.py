@@ -46,6 +46,7 @@ class PipePort:
         self.fd = link.sock.fileno()
         self.reader: Reader = link.reader(max_size)
         self.writer: Writer = link.writer()
+        self.bell = link.bell
         # Where bytes are plain frames, many messages can go in one call.
         self.batches: FrameWriter | None = self.writer if isinstance(self.writer, FrameWriter) else None
         self.address = address

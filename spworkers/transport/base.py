@@ -28,11 +28,18 @@ from spworkers.ring import IPC, STREAM, FrameReader, FrameWriter, Record
 if TYPE_CHECKING:
     from spworkers.transport.handshake import Handshake
 
-Framing = Literal["stream", "ipc", "ws"]
+Framing = Literal["stream", "ipc", "shm", "ws"]
 Place = Literal["dialer", "listener", "pipe"]
 Options = Mapping[str, object]
 """Option values by canonical name, as the hub keeps them: a transport reads them when it needs them, so that a
 change takes effect on the next connection. What is missing has the default of this layer."""
+
+
+class Bell(Protocol):
+    """What a link's descriptor tells, where that is only that something has changed elsewhere, in shared memory."""
+
+    def hush(self) -> None:
+        """The descriptor was readable: take note of what it tells. Reader and writer are asked then."""
 
 
 class Reader(Protocol):
@@ -116,8 +123,8 @@ class Link:
 
     Attributes:
         sock: the non-blocking socket; it belongs to the link until the hub takes it over.
-        framing: how messages are framed on it: `"stream"` (tcp and its like), `"ipc"`, or `"ws"`, whose links read and
-            write for themselves.
+        framing: how messages are framed on it: `"stream"` (tcp and its like), `"ipc"`, or `"shm"` and `"ws"`, whose
+            links read and write for themselves.
         local: our end's address as text (`LOCAL-ADDR`), such as `127.0.0.1:5555` or `/run/x.sock`; may be empty.
         remote: the other end's (`REMOTE-ADDR`).
         properties: further pipe options by name (`PEER-PID` …), complete after `shake`. Of what msgpack carries: they
@@ -160,6 +167,12 @@ class Link:
     def missing(self, handshake: Handshake) -> str:
         """What `shake` still waits for, in words that can precede "after 10 s"."""
         return f"{handshake.missing} of {len(handshake.greeting)} bytes missing"
+
+    @property
+    def bell(self) -> Bell | None:
+        """For a link whose messages do not go through its socket: what the socket tells instead. It is polled for being
+        readable then, whether we wait for messages or for room."""
+        return None
 
     def reader(self, max_size: int) -> Reader:
         """What reads this link's messages, after its handshake.

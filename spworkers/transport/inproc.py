@@ -1,8 +1,9 @@
 """`inproc://NAME`: within one program.
 
 The sockets of a program live in I/O processes of their own, so a link is a socket pair whose ends the supervisor
-hands to the two of them. It keeps the table of names; this transport asks it by way of a `Broker`. On the pair, the
-handshake and the frames are those of any stream, so that all the rest need not know.
+hands to the two of them. It keeps the table of names; this transport asks it by way of a `Broker`. On the pair they
+shake hands, and agree upon memory through which the messages go (`sharedlink.py`). Where no memory can be shared that
+way, frames go over the pair as over any stream.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from spworkers.errors import BadValueError, ClosedError, InternalError, from_os_error
 from spworkers.transport.base import Acceptor, Address, Link, Options, Transport
+from spworkers.transport.sharedlink import SHARING, SharedLink
 
 
 class Broker(typing.Protocol):
@@ -85,7 +87,7 @@ class InprocTransport(Transport):
 
     async def dial(self, address: Address, options: Options) -> Link:
         name = self.rest_of(address.url)
-        return _make_link(await self._broker.dial(name), name, f"dial {address}")
+        return _make_link(await self._broker.dial(name), name, f"dial {address}", dials=True)
 
     async def listen(self, address: Address, options: Options, inherited: int | None = None) -> Acceptor:
         if inherited is not None:
@@ -129,7 +131,7 @@ class InprocAcceptor(Acceptor):
         if self._ended.done() or self._pending is None:
             raise ClosedError(f"{self._address}: this listener is closed")
         pending, self._pending = self._pending, None
-        return _make_link(pending.result(), self._name, f"accept on {self._address}")
+        return _make_link(pending.result(), self._name, f"accept on {self._address}", dials=False)
 
     def close(self, unlink: bool = True) -> None:
         if self._ended.done():
@@ -158,11 +160,13 @@ def _give_back(broker: Broker, name: str, taking: asyncio.Future[None]) -> None:
         broker.close(name)
 
 
-def _make_link(descriptor: int, name: str, doing: str) -> Link:
+def _make_link(descriptor: int, name: str, doing: str, dials: bool) -> Link:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.close(descriptor)
         raise from_os_error(error, doing) from error
+    if SHARING:
+        return SharedLink(sock, dials=dials, local=name, remote=name)
     return Link(sock, "stream", local=name, remote=name)

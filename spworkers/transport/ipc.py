@@ -18,6 +18,7 @@ import stat
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 from spworkers.errors import (
     AddrInUseError,
@@ -95,7 +96,7 @@ class IpcTransport(Transport):
         try:
             sock.setblocking(False)
             await _connect(sock, address.sockaddr)
-            return make_link(sock)
+            return self._link(sock, True)
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError) and not isinstance(error, SPError):
@@ -130,7 +131,15 @@ class IpcTransport(Transport):
             raise
 
     def _acceptor(self, address: IpcAddress, sock: socket.socket, unlink: Callable[[], None] | None) -> Acceptor:
-        return SocketAcceptor(sock, self._bound(address, sock), make_link, unlink)
+        return SocketAcceptor(sock, self._bound(address, sock), functools.partial(self._link, dials=False), unlink)
+
+    def _link(self, sock: socket.socket, dials: bool) -> Link:
+        """A link of a connected unix socket.
+
+        Raises:
+            OSError: the connection is gone already; the socket is still the caller's.
+        """
+        return Link(sock, "ipc", **ends_of(sock))
 
     def _bound(self, address: IpcAddress, sock: socket.socket) -> str:
         if address.name != b"":
@@ -153,19 +162,25 @@ def _check_length(address: str, raw: bytes, what: str) -> None:
         )
 
 
-def make_link(sock: socket.socket) -> Link:
-    """A link of a connected unix socket.
+class Ends(TypedDict):
+    """What a unix socket tells of its two ends, as a `Link` takes it."""
+
+    local: str
+    remote: str
+    properties: dict[str, object]
+
+
+def ends_of(sock: socket.socket) -> Ends:
+    """Who is at either end of a connected unix socket.
 
     Raises:
-        OSError: the connection is gone already; the socket is still the caller's.
+        OSError: the connection is gone already.
     """
-    return Link(
-        sock,
-        "ipc",
-        local=_text_of(sock.getsockname()),
-        remote=_text_of(sock.getpeername()),
-        properties=credentials(sock),
-    )
+    return {
+        "local": _text_of(sock.getsockname()),
+        "remote": _text_of(sock.getpeername()),
+        "properties": credentials(sock),
+    }
 
 
 def _text_of(sockaddr: str | bytes) -> str:

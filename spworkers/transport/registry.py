@@ -93,6 +93,7 @@ _registry = Registry(
         "inproc": "spworkers.transport.inproc:InprocTransport",
         "ipc": "spworkers.transport.ipc:IpcTransport",
         "mock": "spworkers.testing.mocktransport:MockTransport",
+        "shm": "spworkers.transport.shm:ShmTransport",
         "tcp": "spworkers.transport.tcp:TcpTransport",
         "tcp4": "spworkers.transport.tcp:TcpTransport",
         "tcp6": "spworkers.transport.tcp:TcpTransport",

@@ -24,8 +24,14 @@ def mock_far(tmp_path: Path) -> Iterator[Far]:
         yield made
 
 
-@pytest.fixture(params=["inproc", "tcp", "ipc", "ws"])
+@pytest.fixture(params=["inproc", "tcp", "ipc", "shm", "ws"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a socket listens, for another one to dial."""
-    places = {"inproc": "inproc", "tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{tmp_path}/s", "ws": "ws://127.0.0.1:0/sp"}
+    places = {
+        "inproc": "inproc",
+        "tcp": "tcp://127.0.0.1:0",
+        "ipc": f"ipc://{tmp_path}/s",
+        "shm": f"shm://{tmp_path}/s",
+        "ws": "ws://127.0.0.1:0/sp",
+    }
     return places[str(request.param)]

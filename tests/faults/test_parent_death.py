@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +14,7 @@ from helpers import eventually
 from sockets.kit import ask, background, serve
 
 import spworkers as sp
+from spworkers.ring import CONDUIT
 
 WITHIN = 5.0
 """Seconds; one is what is promised, on a machine that does nothing else."""
@@ -37,6 +40,25 @@ def test_killing_it_leaves_nothing() -> None:
         assert len(family) == 3
         user.process.kill()
         assert gone(family, WITHIN) < WITHIN
+
+
+@pytest.mark.skipif(not CONDUIT, reason="no memory that could be shared")
+def test_killing_it_while_it_writes_into_memory_that_we_share(tmp_path: Path) -> None:
+    pushing = """
+push = sp.Push(dial=sys.argv[1])
+for number in range(1 << 30):
+    push.send(number.to_bytes(4, "big") * 10_000)
+"""
+    with sp.Pull(listen=f"shm://{tmp_path}/x") as pull, Program(pushing, pull.listeners[0].address) as user:
+        first = [pull.recv(timeout=BOUND) for _ in range(100)]
+        family = user.family()
+        user.process.kill()
+        gone(family, WITHIN)
+        eventually(lambda: not pull.pipes, BOUND)
+        with contextlib.suppress(sp.RecvTimeoutError):
+            while True:
+                first.append(pull.recv(timeout=0))
+        assert first == [number.to_bytes(4, "big") * 10_000 for number in range(len(first))]
 
 
 def test_killing_it_under_load_leaves_nothing() -> None:

@@ -172,13 +172,34 @@ class Wire(Client):
     def __init__(self, link: Link, max_size: int = 0) -> None:
         super().__init__(link.sock)
         self.link = link
-        self._decoder = Decoder(link.framing, max_size)
+        self.bell = link.bell
         self._messages: list[bytes] = []
+        if self.bell is None:
+            self._decoder = Decoder(link.framing, max_size)
+        else:
+            self.reader, self.writer = link.reader(max_size), link.writer()
+
+    async def heard(self) -> None:
+        """Wait for a bell, where the messages do not go through the socket."""
+        assert self.bell is not None
+        await readable(asyncio.get_running_loop(), self.sock.fileno())
+        self.bell.hush()
 
     async def send_message(self, payload: bytes) -> None:
-        await self.send(encode(self.link.framing, payload))
+        if self.bell is None:
+            await self.send(encode(self.link.framing, payload))
+            return
+        self.writer.push_bytes(payload)
+        while not self.writer.flush():
+            await self.heard()
 
     async def recv_message(self) -> bytes:
+        while self.bell is not None and not self._messages:
+            self._messages += self.reader.read()
+            if self.reader.error is not None:
+                raise self.reader.error
+            if not self._messages and self.reader.more == 0:
+                await self.heard()
         while not self._messages:
             data = await self.recv()
             assert data, "the end"

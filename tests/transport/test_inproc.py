@@ -38,7 +38,7 @@ async def test_every_name_is_a_name(name: str) -> None:
     assert "listening" in repr(acceptor)
     ours, theirs = await connect(transport, acceptor.address, acceptor)
     for link in (ours, theirs):
-        assert (link.local, link.remote, link.framing, link.properties) == (name, name, "stream", {})
+        assert (link.local, link.remote, link.framing, link.properties) == (name, name, "shm", {})
     ours.sock.send(b"x")
     assert theirs.sock.recv(2) == b"x"
     for each in (ours, theirs, acceptor):
