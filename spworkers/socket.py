@@ -513,8 +513,8 @@ def _addresses(given: Addresses, what: str) -> list[str]:
         return []
     if isinstance(given, str):
         return [given]
-    if not isinstance(given, Iterable):
-        raise BadValueError(f"{what} takes an address or a list of them, not {given!r}")
+    if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray, memoryview)):
+        raise BadValueError(f"{what} takes an address such as 'tcp://127.0.0.1:5555', or a list of them, not {given!r}")
     return list(given)
 
 

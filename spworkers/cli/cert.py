@@ -115,12 +115,13 @@ def renew(file: Path, new_key: bool, days: int, folder: Path | None, as_json: bo
     Listeners of spworkers take it up at the next connection. Of the authority's own certificate everybody has to be
     given the new one before the old one's time is over.
     """
-    from spworkers.certificates import Authority, read_certificate
+    from spworkers.certificates import read_certificate
 
-    folder = folder or file.parent
     with told():
-        authority = Authority.load(folder / CA_CERT, folder / CA_KEY)
-        made = authority.renew(read_certificate(file), _end(days), new_key=new_key)
+        old = read_certificate(file)
+        made = _authority(folder or file.parent, "say where it is: --dir FOLDER").renew(
+            old, _end(days), new_key=new_key
+        )
         _put(made, file, file.with_suffix(".key"), force=True, as_json=as_json)
 
 
@@ -157,11 +158,11 @@ def _issue(
         _put(made, folder / f"{stem}.pem", folder / f"{stem}.key", force=force, as_json=as_json)
 
 
-def _authority(folder: Path) -> Authority:
+def _authority(folder: Path, otherwise: str = "make one: spworkers cert ca") -> Authority:
     from spworkers.certificates import Authority
 
     if not (folder / CA_CERT).exists():
-        raise BadValueError(f"there is no authority in {str(folder)!r} ({CA_CERT}); make one: spworkers cert ca")
+        raise BadValueError(f"there is no authority in {str(folder)!r} ({CA_CERT}); {otherwise}")
     return Authority.load(folder / CA_CERT, folder / CA_KEY)
 
 

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
-from spworkers.errors import RemoteError, SPError, UsageError
+from spworkers.errors import (
+    ConnRefusedError,
+    RecvTimeoutError,
+    RemoteError,
+    SendTimeoutError,
+    SPError,
+    TLSNoCertError,
+    TLSNoConfigError,
+    UsageError,
+    WorkerDiedError,
+)
 
-__all__ = ["exit_code", "fail", "told"]
+__all__ = ["exit_code", "fail", "told", "words"]
+
+
+_ADVICE: Final[dict[type[SPError], str]] = {
+    ConnRefusedError: "start the listener first",
+    RecvTimeoutError: "nothing came within --timeout",
+    SendTimeoutError: "nobody took it within --timeout",
+    TLSNoCertError: "give --cert FILE, and --key FILE if that has no key; `spworkers cert` makes them",
+    TLSNoConfigError: "give --cacert FILE to dial, --cert FILE to listen, and --cert FILE to who asks for one",
+    WorkerDiedError: "the pool goes on with another",
+}
+"""What to do about it on the command line, where the library's advice speaks of arguments of Python's."""
+
+
+def words(error: SPError) -> str:
+    """The error's sentence, with advice that can be followed on the command line."""
+    text = str(error)
+    ours = next((advice for kind, advice in _ADVICE.items() if isinstance(error, kind)), None)
+    advice = type(error).advice
+    return text.removesuffix(advice) + ours if ours and advice and text.endswith(advice) else text
 
 
 def exit_code(error: SPError) -> int:
@@ -32,6 +61,6 @@ def told() -> Iterator[None]:
     except RemoteError as error:
         if error.traceback:
             click.echo(error.traceback.rstrip(), err=True)
-        fail(str(error))
+        fail(words(error))
     except SPError as error:
-        fail(str(error), exit_code(error))
+        fail(words(error), exit_code(error))

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import logging
 import os
 import socket
 import stat
@@ -33,6 +34,8 @@ from spworkers.transport.acceptor import BACKLOG, SocketAcceptor, adopt
 from spworkers.transport.base import Acceptor, Address, Link, Options, Transport, whole
 from spworkers.transport.peercred import credentials
 from spworkers.transport.waiting import writable
+
+_log = logging.getLogger(__name__)
 
 LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
 """Bytes of a path or abstract name: sun_path of sockaddr_un less its terminating zero."""
@@ -100,6 +103,10 @@ class IpcTransport(Transport):
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError) and not isinstance(error, SPError):
+                if error.errno == errno.ECONNREFUSED and (there := _no_socket(address)):
+                    raise ConnRefusedError(
+                        f"dial {address}: {there}; dial the socket file that a listener has made"
+                    ) from error
                 raise from_os_error(error, f"dial {address}") from error
             raise
 
@@ -231,8 +238,15 @@ async def _bind(sock: socket.socket, address: IpcAddress, mode: int | None) -> N
                 sock.bind(address.sockaddr)
             return
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or address.name is not None or not await _remove_stale(address.path):
+            if error.errno != errno.EADDRINUSE or address.name is not None:
                 raise
+            if there := _no_socket(address):
+                raise AddrInUseError(
+                    f"listen {address}: {there}; choose the path of a file that is not there"
+                ) from error
+            if not await _remove_stale(address.path):
+                raise
+            _log.info("listen %s: replaces the socket file of a listener that has died", address)
     raise AddrInUseError(f"listen {address}: others listen and leave there by turns; choose another path")
 
 
@@ -270,6 +284,19 @@ async def _remove_stale(path: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return True
+
+
+def _no_socket(address: IpcAddress) -> str:
+    """What is at its path, in words, if that can be nobody's socket."""
+    if address.name is not None:
+        return ""
+    try:
+        mode = os.lstat(address.path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISSOCK(mode) or stat.S_ISLNK(mode):
+        return ""
+    return "that is a directory" if stat.S_ISDIR(mode) else "there is a file that is no socket"
 
 
 def _refuses(path: str) -> bool:

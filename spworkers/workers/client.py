@@ -64,7 +64,7 @@ class Client(Caller):
         **options: Any,
     ) -> None:
         super().__init__(timeout)
-        self._addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        self._addresses = [addresses] if isinstance(addresses, (str, bytes)) else list(addresses)
         if not self._addresses:
             raise BadValueError("a Client needs an address: where is the App served?")
         self._limit = check_count(in_flight, "in_flight", least=1)

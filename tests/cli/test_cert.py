@@ -168,6 +168,7 @@ def test_show(folder: Path) -> None:
         (["server", "x", "--days", "0"], 2, "Invalid value for '--days'"),
         (["renew", "foreign.pem", "--dir", "certs"], 2, "is not of the authority 'spworkers CA'"),
         (["renew", "none.pem", "--dir", "certs"], 2, "'none.pem' cannot be read: No such file"),
+        (["renew", "foreign.pem", "--dir", "nowhere"], 2, "say where it is: --dir FOLDER"),
         (["show", "none.pem"], 2, "'none.pem' cannot be read: No such file"),
         (["ca", "--dir", "junk/ca.pem/x"], 2, "cannot be written: Not a directory"),
     ],

@@ -342,6 +342,8 @@ def test_nobody_there() -> None:
     done = run("call", "tcp://127.0.0.1:1", "add")
     assert done.returncode == 1
     assert done.stderr.startswith("error: dial tcp://127.0.0.1:1")
+    assert done.stderr.endswith("; start the listener first\n"), "of Python's arguments it does not speak"
+    assert "give --cacert FILE" in run("call", "tls+tcp://127.0.0.1:1", "add").stderr
     assert run("call", "nowhere", "add").returncode == 2
 
 

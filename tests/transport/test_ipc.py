@@ -272,7 +272,11 @@ async def test_a_connect_that_takes_its_time() -> None:
 async def test_a_stale_socket_is_replaced(kind: int, tmp_path: Path) -> None:
     path = tmp_path / "x"
     dead_socket(path, kind)
-    acceptor = await listen(f"ipc://{path}")
+    with pytest.MonkeyPatch.context() as patch:
+        said: list[str] = []
+        patch.setattr(ipc._log, "info", lambda text, *given: said.append(text % given))
+        acceptor = await listen(f"ipc://{path}")
+    assert said == [f"listen ipc://{path}: replaces the socket file of a listener that has died"]
     for each in (*await connect(IPC, acceptor.address, acceptor), acceptor):
         each.close()
 
@@ -302,9 +306,12 @@ async def test_other_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     dead_socket(tmp_path / "dead")
     (tmp_path / "link").symlink_to("dead")
-    for name in ("file", "directory", "link"):
-        with pytest.raises(AddrInUseError):
+    words = {"file": "a file that is no socket", "directory": "that is a directory", "link": "already in use"}
+    for name, said in words.items():
+        with pytest.raises(AddrInUseError, match=said):
             await listen(f"ipc://{tmp_path / name}")
+    with pytest.raises(ConnRefusedError, match="that is a directory"):
+        await IPC.dial(IPC.parse(f"ipc://{tmp_path / 'directory'}"), {})
     assert (tmp_path / "file").read_text() == "precious"
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "dead").exists()
