@@ -94,6 +94,8 @@ class HookRunner:
             log.exception("the pipe event hook of %r failed for %r", socket, pipe)
         if event is PipeEvent.ATTACHING:
             try:
-                socket._link.tell("verdict", event=message["event"], accept=accept and not pipe._refused)
+                socket._link.tell(
+                    "verdict", event=message["event"], accept=accept and not pipe._refused, **pipe._refusal
+                )
             except SPError:
                 return  # the socket was closed meanwhile

@@ -167,7 +167,7 @@ MESSAGES: Final[dict[str, Shape]] = {
     "close_pipe": _shape("maybe", key=COUNT),
     "pipes": _shape("always"),
     "hook": _shape("maybe", on=FLAG),
-    "verdict": _shape(event=COUNT, accept=FLAG),
+    "verdict": _shape(event=COUNT, accept=FLAG, status=_maybe(COUNT), reason=_maybe(TEXT)),
     "stats": _shape("always"),
     "close": _shape("maybe", linger=SECONDS),
     "device": _shape("maybe", (0, 3), best_effort=FLAG, fail_no_peers=FLAG),

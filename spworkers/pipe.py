@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import http
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.attributes import PipeAttributes
 from spworkers.endpoint import Dialer, Endpoint, Listener
-from spworkers.errors import BadOptionError, ClosedError
+from spworkers.errors import BadOptionError, BadValueError, ClosedError
 from spworkers.httprequest import HTTPRequest
 from spworkers.options import Place, lookup
 from spworkers.tlsstate import TLSState
@@ -23,10 +24,14 @@ _MADE: Final[dict[str, Any]] = {"HTTP-REQUEST": HTTPRequest, "TLS-STATE": TLSSta
 """What becomes of the plain data as which some options cross to here."""
 
 
+_STATUSES: Final = frozenset(int(status) for status in http.HTTPStatus if status >= 400)
+
+
 class PipeEvent(enum.Enum):
     """What a pipe event hook is told: `hook(event, pipe)`.
 
-    A hook that closes the pipe, or raises, in ATTACHING refuses it: the peer sees a closed connection.
+    A hook that closes the pipe, or raises, in ATTACHING refuses it: the peer sees a closed connection. One that calls
+    `pipe.refuse(status, reason)` tells the peer of a ws or wss listener why.
     """
 
     ATTACHING = "attaching"
@@ -40,12 +45,13 @@ class Pipe(PipeAttributes):
     Attributes: `id` (31 bits, not 0), `address` (of the dialer or listener that made it), `dialer` or `listener`.
     """
 
-    __slots__ = ("_known", "_ref", "_refused", "id")
+    __slots__ = ("_known", "_ref", "_refusal", "_refused", "id")
 
     def __init__(self, socket: Socket, number: int, info: dict[str, Any] | None = None) -> None:
         self._ref = weakref.ref(socket)  # a socket knows its pipes, and is not to be kept alive by them
         self._known = info  # None: the I/O process is asked when somebody wants to know
         self._refused = False
+        self._refusal: dict[str, Any] = {}
         self.id = number
 
     @property
@@ -121,6 +127,27 @@ class Pipe(PipeAttributes):
             self._socket._request("close_pipe", key=self.id)
         except ClosedError:
             return
+
+    def refuse(self, status: int = 403, reason: str = "") -> None:
+        """In an ATTACHING hook: refuse the pipe, and over ws and wss answer the request with a status instead of 101.
+
+        A dialer of ours raises ConnRefusedError with both (BadProtoError for 400, 403 and 404, as mangos has it). A
+        browser's page learns of neither; it does of the 1008 with which `close` refuses. Over an `ASGIApp`, over
+        other transports, and later, it is what `close` is.
+
+        Args:
+            status: of HTTP, 400 to 599 (RFC 9110, 15.5 and 15.6): 401 "who are you?", 403 "not you", 429, 503 ...
+            reason: the text of the answer, which the peer may read.
+
+        Raises:
+            BadValueError: there is no such status, or the reason is no text.
+        """
+        if not isinstance(status, int) or status not in _STATUSES:
+            raise BadValueError(f"refuse takes a status of HTTP from 400 to 599, such as 401 or 403, not {status!r}")
+        if not isinstance(reason, str):
+            raise BadValueError(f"refuse takes a reason in words, not {reason!r}")
+        self._refusal = {"status": int(status), "reason": reason}
+        self.close()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipe) and other.id == self.id and other._ref == self._ref

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -41,7 +42,7 @@ class Attaching:
         self._ids = random.SystemRandom().randrange(1, 1 << 31)
         # Not from 1: a verdict that was meant for our predecessor must not pass for one of ours.
         self._events = itertools.count(random.SystemRandom().getrandbits(48))
-        self._asked: dict[int, asyncio.Future[bool]] = {}
+        self._asked: dict[int, tuple[asyncio.Future[bool], Link]] = {}
         self._pending: dict[int, PipePort] = {}  # before the hook's verdict
         self._hooked: set[int] = set()  # pipes whose end the hook is to be told
         self._drivers: dict[int, DialerDriver | ListenerDriver] = {}  # by pipe
@@ -55,6 +56,7 @@ class Attaching:
         if self.hook and not await self._welcome(pipe):
             self._refuse(pipe)
             return False
+        await self._admit(link)
         if not self._hub.attach(pipe):
             self._refuse(pipe)
             return False
@@ -64,11 +66,15 @@ class Attaching:
             self._event("attached", pipe)
         return True
 
-    def verdict(self, event: int, accept: bool) -> None:
-        """What the user's hook said to an ATTACHING."""
-        future = self._asked.pop(event, None)
-        if future is not None and not future.done():
-            future.set_result(accept)
+    def verdict(self, event: int, accept: bool, status: int = 0, reason: str = "") -> None:
+        """What the user's hook said to an ATTACHING; if it refuses, perhaps with a status of HTTP and the reason."""
+        asked = self._asked.pop(event, None)
+        if asked is None or asked[0].done():
+            return
+        future, link = asked
+        if not accept and status:
+            link.decline(status, reason)
+        future.set_result(accept)
 
     def close_pipe(self, number: int) -> None:
         """The user closes a pipe, perhaps before it is one."""
@@ -104,19 +110,28 @@ class Attaching:
         """Ask the hook; no answer within HANDSHAKE-TIMEOUT is a refusal."""
         number = next(self._events)
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._asked[number] = future
+        self._asked[number] = future, pipe.link
         self._pending[pipe.id] = pipe
         try:
             if not self._event("attaching", pipe, number):
                 return True
-            limit = float(self._options.get("HANDSHAKE-TIMEOUT", 10.0))
-            return await asyncio.wait_for(future, limit if limit > 0 else None)
+            return await asyncio.wait_for(future, self._limit)
         except asyncio.TimeoutError:
             log.warning("pipe %d from %s refused: its hook gave no verdict in time", pipe.id, pipe.remote)
             return False
         finally:
             self._asked.pop(number, None)
             del self._pending[pipe.id]
+
+    @property
+    def _limit(self) -> float | None:
+        limit = float(self._options.get("HANDSHAKE-TIMEOUT", 10.0))
+        return limit if limit > 0 else None
+
+    async def _admit(self, link: Link) -> None:
+        """Tell the peer that it is welcome, where the transport does. One that has gone is seen when it is read."""
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(link.admit(self._loop), self._limit)
 
     def _refuse(self, pipe: PipePort) -> None:
         self._drivers.pop(pipe.id, None)

@@ -506,8 +506,8 @@ class Control:
         self.attaching.hook = on
         self.supervisor.keep("hook", {"on": on})
 
-    def do_verdict(self, event: int, accept: bool) -> None:
-        self.attaching.verdict(event, accept)
+    def do_verdict(self, event: int, accept: bool, status: int | None = None, reason: str | None = None) -> None:
+        self.attaching.verdict(event, accept, status or 0, reason or "")
 
     def do_stats(self) -> dict[str, Any]:
         region = self.hub.region

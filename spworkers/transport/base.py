@@ -190,6 +190,16 @@ class Link:
     def _framing(self) -> int:
         return IPC if self.framing == "ipc" else STREAM
 
+    async def admit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The user's hook, if there is one, has nothing against this link: say so to a peer that waits for it.
+
+        Raises:
+            OSError: the connection failed.
+        """
+
+    def decline(self, status: int, reason: str) -> None:
+        """The hook is against it, and would have the peer told why, if the transport can; `refuse` comes next."""
+
     def hang_up(self) -> None:
         """The pipe is lost, and the hub watches the descriptor no more: close the connection now or soon."""
         self.close()

@@ -5,7 +5,8 @@
 
 There is no SP handshake on top of it: the sub-protocol names the protocol of the *server's* socket. The client offers
 exactly one (nng refuses more), a server takes its own out of any list. What it refuses it answers as mangos does: 404
-for another path, 403 for a foreign Origin, 400 for another sub-protocol, or none, or another version.
+for another path, 403 for a foreign Origin, 400 for another sub-protocol, or none, or another version. The 101 waits for
+the user's ATTACHING hook, which may have another status sent instead.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import socket
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -26,7 +27,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from spworkers.errors import BadHeaderError, BadProtoError, SPError
+from spworkers.errors import BadHeaderError, BadProtoError, ConnRefusedError, SPError
 from spworkers.httprequest import HTTPRequest
 from spworkers.protocols import PROTOCOL_BY_NUMBER
 from spworkers.transport.base import Link, Reader, Writer
@@ -39,6 +40,9 @@ from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits
 
 PATIENCE = 1.0
 """Seconds that a peer has to answer our close frame when a pipe was lost; the socket's own close has LINGER."""
+
+_KEPT_OUT = frozenset({401, 402, 407, 429, 503})
+"""Statuses that speak of us, or of now, and not of what is spoken there."""
 
 _NORMAL, _GOING_AWAY, _POLICY = 1000, 1001, 1008
 
@@ -129,7 +133,7 @@ class WsLink(Link):
         self._take_leave(writer)
         with contextlib.suppress(OSError):  # seen again in a moment
             writer.flush()
-        _leave_later(self)
+        _in_background(self, self.part)
 
     def _take_leave(self, writer: WsWriter) -> None:
         """Queue the close frame, unless that was done."""
@@ -173,14 +177,14 @@ class WsLink(Link):
 _leaving: set[asyncio.Task[None]] = set()
 
 
-def _leave_later(link: WsLink) -> None:
+def _in_background(link: WsLink, how: Callable[[asyncio.AbstractEventLoop], Coroutine[object, object, None]]) -> None:
     """Part from a peer in the background, however long that takes, but not longer than PATIENCE."""
     loop = asyncio.get_running_loop()
 
     async def leave() -> None:
         try:
             with contextlib.suppress(OSError, asyncio.TimeoutError, SPError):
-                await asyncio.wait_for(link.part(loop), PATIENCE)
+                await asyncio.wait_for(how(loop), PATIENCE)
         finally:
             link.close()
 
@@ -198,7 +202,7 @@ class ServerLink(WsLink):
         max_size: MAX-RCV-SIZE in bytes; 0: any.
     """
 
-    __slots__ = ("_check_origin", "_path")
+    __slots__ = ("_check_origin", "_path", "_refusal", "_welcome")
 
     def __init__(
         self,
@@ -212,6 +216,8 @@ class ServerLink(WsLink):
         self._code = _GOING_AWAY
         self._path = path
         self._check_origin = check_origin
+        self._welcome: Response | None = None  # until it is sent
+        self._refusal: Response | None = None  # what is sent instead
 
     _missing = "no whole request for a WebSocket"
 
@@ -227,13 +233,47 @@ class ServerLink(WsLink):
             raise
         assert isinstance(request, Request)
         response = self._answer(websocket, request)
-        websocket.send_response(response)
-        await self._send(loop)
-        if response.status_code != 101:
+        if response.status_code == 101:
+            self._welcome = response
+        else:
+            websocket.send_response(response)
+            await self._send(loop)
             kind = BadProtoError if isinstance(websocket.handshake_exc, NegotiationError) else BadHeaderError
             said = websocket.handshake_exc or response.body.decode(errors="replace").strip()
             raise kind(f"{doing}: answered with {response.status_code}: {said}")
         self.properties["HTTP-REQUEST"] = _described(request)
+
+    async def admit(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._say_welcome()
+        await self._send(loop)
+
+    def _say_welcome(self) -> None:
+        welcome, self._welcome = self._welcome, None
+        if welcome is not None:
+            assert isinstance(self.websocket, ServerProtocol)
+            self.websocket.send_response(welcome)
+
+    def decline(self, status: int, reason: str) -> None:
+        assert isinstance(self.websocket, ServerProtocol)
+        self._refusal = self.websocket.reject(status, f"{reason}\n" if reason else "")
+        if status == 401:  # RFC 9110, 15.5.2: it has to name a scheme
+            self._refusal.headers["WWW-Authenticate"] = "Bearer"
+
+    def refuse(self) -> None:
+        if self._welcome is None or self._refusal is None:
+            self._say_welcome()  # who shakes hands first can be told 1008
+            super().refuse()
+            return
+        assert isinstance(self.websocket, ServerProtocol)
+        self.websocket.send_response(self._refusal)
+        _in_background(self, self._tell_why)
+
+    async def _tell_why(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer, and read until the peer has hung up: a close with unread bytes would take the answer back."""
+        await self._send(loop)
+        await self._shut(loop)
+        while await recv_some(loop, self.stream, READ_SIZE):
+            pass
 
     def _answer(self, websocket: ServerProtocol, request: Request) -> Response:
         if request.path.partition("?")[0] != self._path:
@@ -279,6 +319,12 @@ class ClientLink(WsLink):
         assert isinstance(response, Response)
         wrong = websocket.handshake_exc
         if wrong is not None:
+            if response.status_code in _KEPT_OUT:
+                words = bytes(response.body or b"")[:200].decode(errors="replace").strip()
+                raise ConnRefusedError(
+                    f"{doing}: the server keeps us out with {response.status_code} {response.reason_phrase}"
+                    f"{f': {words}' if words else ''}"
+                )
             refused = response.status_code != 101 or isinstance(wrong, NegotiationError)
             said = (bytes(response.body or b"")[:200].decode(errors="replace").strip()) or str(wrong)
             raise (BadProtoError if refused else BadHeaderError)(

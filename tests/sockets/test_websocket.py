@@ -227,6 +227,37 @@ def test_the_request_lets_a_hook_decide(rep: sp.Rep) -> None:
     assert rep.stats()["refused"] == 1
 
 
+def test_a_hook_may_answer_with_a_status(rep: sp.Rep) -> None:
+    verdicts: dict[str, tuple[object, ...]] = {"401": (401, "who are you?"), "403": (), "429": (429,), "none": (200,)}
+    wrong: list[Exception] = []
+
+    def judge(event: sp.PipeEvent, pipe: sp.Pipe) -> None:
+        verdict = pipe.http_request.query.get("as")
+        if event is sp.PipeEvent.ATTACHING and verdict is not None:
+            try:
+                pipe.refuse(*verdicts[verdict])  # type: ignore[arg-type]
+            except sp.BadValueError as error:
+                wrong.append(error)
+
+    rep.set_pipe_event_hook(judge)
+    for asked, status, body in (("401", 401, b"who are you?\n"), ("403", 403, b""), ("429", 429, b"")):
+        with WsPeer(f"{where(rep)}?as={asked}") as peer:
+            answer, headers = peer.ask("rep")
+            assert (answer, peer.file.read(int(headers["content-length"]))) == (status, body)
+            assert ("www-authenticate" in headers) == (status == 401)
+            assert peer.ended()
+    assert rep.stats()["refused"] == 3
+    with WsPeer.open(f"{where(rep)}?as=none", "rep"):
+        wait_pipes(rep)
+    [error] = wrong
+    assert "from 400 to 599" in str(error)
+    with (
+        pytest.raises(sp.ConnRefusedError, match=r"keeps us out with 401 Unauthorized: who are you\?"),
+        sp.Req() as req,
+    ):
+        req.dial(f"{where(rep)}?as=401")
+
+
 def test_a_dialer_knows_its_own_request(rep: sp.Rep) -> None:
     with sp.Req(dial=where(rep)) as req:
         asked = req.pipes[0].http_request
