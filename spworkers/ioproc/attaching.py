@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spworkers.errors import ConnTimeoutError
 from spworkers.ioproc.counters import ACCEPTED, DIALED, REFUSED
 from spworkers.ioproc.dialer import DialerDriver
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.listener import ListenerDriver
 from spworkers.ioproc.ports import PipePort
 from spworkers.transport.base import Link
+from spworkers.transport.waiting import Limit
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +131,13 @@ class Attaching:
         return limit if limit > 0 else None
 
     async def _admit(self, link: Link) -> None:
-        """Tell the peer that it is welcome, where the transport does. One that has gone is seen when it is read."""
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(link.admit(self._loop), self._limit)
+        """Tell the peer that it is welcome, where the transport does. One that has gone is seen when it is read.
+
+        Usually without a turn of the loop: who was told finds its pipe with us.
+        """
+        with contextlib.suppress(OSError):
+            async with Limit(self._loop, self._limit or 0, ConnTimeoutError):
+                await link.admit(self._loop)
 
     def _refuse(self, pipe: PipePort) -> None:
         self._drivers.pop(pipe.id, None)
