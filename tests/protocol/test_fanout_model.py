@@ -1,4 +1,4 @@
-"""PUB, BUS and STAR against a simple model, whatever happens in whatever order."""
+"""PUB, BUS, STAR and raw SURVEYOR against a simple model, whatever happens in whatever order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
+from wire import ID
 from world import SETTINGS, World, pick, picks
 
 from spworkers.protocol.bus import Bus
@@ -15,6 +16,7 @@ from spworkers.protocol.pub import Pub
 from spworkers.protocol.star import Star
 from spworkers.protocol.xbus import XBus
 from spworkers.protocol.xstar import XStar
+from spworkers.protocol.xsurveyor import XSurveyor
 from spworkers.testing import FakePipe, Harness
 
 HEAD = b"\0\0\0"
@@ -214,6 +216,52 @@ class XStarWorld(StarWorld):
             assert header == HEAD + b"\2"
 
 
+class XSurveyorWorld(BusWorld):
+    """Raw SURVEYOR: the header is the program's, an answer's id is shown to it; without one it is dropped."""
+
+    machine = XSurveyor
+    without_id = 0
+    junk = 0
+
+    def header(self) -> bytes:
+        return ID
+
+    def frame(self, body: bytes) -> bytes:
+        return ID + body
+
+    def digits(self, frame: bytes) -> int:
+        return len(frame) - 4
+
+    @rule(header=st.binary(max_size=3))
+    def send_without_id(self, header: bytes) -> None:
+        self.without_id += 1
+        message = self.harness.send(0, b"%d" % self.number(), header=header)
+        assert message.state == "freed"
+        self.settle()
+
+    @precondition(lambda self: self.pipes)
+    @rule(which=picks, payload=st.binary(max_size=3))
+    def feed_without_id(self, which: int, payload: bytes) -> None:
+        self.junk += 1
+        self.harness.feed(pick(self.pipes, which), payload)
+        self.settle()
+
+    def received(self) -> None:
+        harness = self.harness
+        assert all(frame[:4] == ID for _, frame in harness.did("transmit"))
+        assert all(header == ID for _, _, header, _, _, _ in harness.did("deliver"))
+        assert harness.counts["bad_header"] == self.without_id
+        unread = [each for pipe in self.everybody for each in (*pipe.unread, *pipe.never_read)]
+        assert harness.counts["garbled"] == self.junk - sum(len(each) < 4 for each in unread)
+        assert not any(pipe.closed_for for pipe in self.everybody), "junk is dropped, as in mangos"
+        for pipe, bodies in self.fed.items():
+            known = [body for _, number, _, body, _, ticket in harness.did("deliver") if number == pipe.id and ticket]
+            known += [frame[4:] for frame in pipe.unread if len(frame) >= 4]
+            assert known == list(bodies) if pipe.attached else known == list(bodies)[: len(known)]
+
+
+TestXSurveyor = XSurveyorWorld.TestCase
+TestXSurveyor.settings = SETTINGS
 TestXBus = XBusWorld.TestCase
 TestXBus.settings = SETTINGS
 TestXStar = XStarWorld.TestCase

@@ -1,4 +1,4 @@
-"""SUB against a simple model, whatever happens in whatever order."""
+"""SUB, cooked and raw, against a simple model, whatever happens in whatever order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from hypothesis.stateful import precondition, rule
 from world import SETTINGS, World, pick, picks
 
 from spworkers.protocol.sub import Sub
+from spworkers.protocol.xsub import XSub
 from spworkers.testing import FakeLane, Harness
 
 topics = st.sampled_from([b"", b"a", b"b", b"ab", b"abc"])
@@ -123,5 +124,59 @@ class SubWorld(World):
         assert counts["unsubscribed"] <= self.copies
 
 
+class XSubWorld(World):
+    """Raw SUB: everything, whatever its beginning; a full queue loses the newest, and holds up nobody."""
+
+    def make(self, prompt: bool) -> Harness:
+        self.expected: list[tuple[int, bytes]] = []  # what lies in the lane
+        self.lost: dict[int, int] = {}  # by pipe
+        harness = Harness(XSub, prompt=prompt)
+        harness.configure("READQ-LEN", 2)
+        harness.open()
+        return harness
+
+    @property
+    def lane(self) -> FakeLane:
+        return self.harness.lanes[0]
+
+    @precondition(lambda self: self.pipes)
+    @rule(which=picks, topic=topics, count=st.sampled_from([1, 1, 2, 4]))
+    def feed(self, which: int, topic: bytes, count: int) -> None:
+        pipe = pick(self.pipes, which)
+        for _ in range(count):
+            body = topic + b"-%d" % self.number()
+            if self.lane.open:
+                self.expected.append((pipe.id, body))
+            else:
+                self.lost[pipe.id] = self.lost.get(pipe.id, 0) + 1
+            self.harness.feed(pipe, body)
+            self.settle()
+
+    @rule()
+    def recv(self) -> None:
+        delivery = self.harness.recv()
+        assert (delivery is None) == (not self.expected)
+        if delivery is not None:
+            assert (delivery.pipe, delivery.body) == self.expected.pop(0)
+            assert delivery.header == b""
+        self.settle()
+
+    @rule(length=st.integers(0, 4))
+    def resize(self, length: int) -> None:
+        self.harness.configure("READQ-LEN", length)
+        self.settle()
+
+    def calm(self) -> None:
+        harness = self.harness
+        assert not any(pipe.unread for pipe in self.pipes), "a peer is held up"
+        assert [(each.pipe, each.body) for each in self.lane.waiting] == self.expected
+        for number, lost in self.lost.items():
+            assert harness.pipe_counts[number, "congested"] == lost
+        assert harness.counts["congested"] == sum(self.lost.values())
+        assert not harness.did("transmit")
+
+
+TestXSub = XSubWorld.TestCase
+TestXSub.settings = SETTINGS
 TestSub = SubWorld.TestCase
 TestSub.settings = SETTINGS

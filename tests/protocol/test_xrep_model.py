@@ -1,19 +1,23 @@
-"""Raw REP against a simple model, whatever happens in whatever order."""
+"""Raw REP, and raw RESPONDENT, which is the same, against a simple model, whatever happens in whatever order."""
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from wire import ID, word
 from world import SETTINGS, World, pick, picks
 
 from spworkers.protocol.xrep import XRep
+from spworkers.protocol.xrespondent import XRespondent
 from spworkers.testing import FakeMessage, FakePipe, Harness
 
 
 class XRepWorld(World):
+    machine: type[XRep] = XRep
+
     def make(self, prompt: bool) -> Harness:
-        harness = Harness(XRep, prompt=prompt, hold=True)
+        harness = Harness(self.machine, prompt=prompt, hold=True)
         harness.configure("READQ-LEN", 2)
         harness.configure("TTL", 3)
         harness.open()
@@ -103,5 +107,11 @@ class XRepWorld(World):
             assert not any(pipe.unread for pipe in self.pipes)
 
 
+class XRespondentWorld(XRepWorld):
+    machine = XRespondent
+
+
+TestXRespondent = XRespondentWorld.TestCase
+TestXRespondent.settings = settings(SETTINGS, max_examples=SETTINGS.max_examples // 3)
 TestXRep = XRepWorld.TestCase
 TestXRep.settings = SETTINGS
