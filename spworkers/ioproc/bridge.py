@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from spworkers.channel import close_fds
 from spworkers.errors import TooLongError
@@ -44,8 +44,8 @@ class Deliveries(Protocol):
     ) -> int:
         """Deliver a message, whose header is `prefix ‖ payload[:header_length]`; 0: neither room nor demand."""
 
-    def offer_all(self, payloads: list[bytes], begin: int, pipe: int) -> int:
-        """Deliver messages without headers, from `begin` on, as long as there is room; where it ended."""
+    def offer_all(self, payloads: list[Any], begin: int, pipe: int) -> int:
+        """Deliver messages (bytes, landings) without headers, from `begin` on, while there is room; where it ended."""
 
     def arm(self, size: int = ...) -> bool:
         """Ask to be told when there is. True: there is already."""
@@ -109,12 +109,14 @@ class Bridge:
             body = memoryview(payload)[header_length:]
         return TAKEN if self._pass(prefix, body) else 0
 
-    def offer_all(self, payloads: list[bytes], begin: int, pipe: int) -> int:
+    def offer_all(self, payloads: list[Any], begin: int, pipe: int) -> int:
         """See `Deliveries`."""
-        taken = begin
-        while taken < len(payloads) and self.offer(b"", payloads[taken], 0, pipe, 0):
-            taken += 1
-        return taken
+        for taken in range(begin, len(payloads)):
+            if type(payloads[taken]) is not bytes:  # it was on its way to the user when the device began
+                payloads[taken] = payloads[taken].take_back()
+            if not self.offer(b"", payloads[taken], 0, pipe, 0):
+                return taken
+        return len(payloads)
 
     def catch_up(self) -> bool:
         """Forward what came before the device. False: some of it still waits."""

@@ -14,13 +14,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.protocol.machine import Actions, Machine, Outgoing
-from spworkers.ring import ERROR, Outlet, Region
+from spworkers.ring import ERROR, Inlet, Outlet, Region
+
+if TYPE_CHECKING:
+    from spworkers.ioproc.bridge import Deliveries
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,8 @@ class Hub(Actions):
         self.dirty: list[PipePort] = []
         self.hot = False
         self.resumed: list[PipePort] = []
+        self.stranded: list[PipePort] = []
+        """Pipes whose next message is in its block of the lane, and waits for room in the window."""
         self.closing: list[tuple[PipePort, str]] = []
         self.settling = False
         self.batching = True
@@ -200,6 +205,9 @@ class Hub(Actions):
             machine.context_message(index, record)
             if self.hot:
                 self.flush()
+        if self.stranded:
+            self.resumed += self.stranded
+            self.stranded = []
         machine.context_wants(index)
 
     def drain_to(self, number: int, outlet: Outlet, prefix: bytes) -> bool:
@@ -280,7 +288,7 @@ class Hub(Actions):
         """Read once. False: there is nothing more."""
         reader = pipe.reader
         try:
-            payloads = reader.read()
+            payloads: list[Any] = reader.read()
         except OSError as error:
             self.lose(pipe, "connection_lost", str(error))
             return False
@@ -304,22 +312,49 @@ class Hub(Actions):
         log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote, wrong)
         self.lose(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
 
-    def feed(self, pipe: PipePort, payloads: list[bytes], begin: int = 0) -> None:
+    def feed(self, pipe: PipePort, payloads: list[Any], begin: int = 0) -> None:
         """Give payloads to the machine, from `begin` on; what it does not take waits, and so does the pipe."""
         machine = self.machine
         number = pipe.id
         if self.batching and machine.takes_all(number):
             port = self.context(0)
             if port is not None:
-                begin = port.inlet.offer_all(payloads, begin, number)
+                inlet = port.inlet
+                if pipe.lands is not inlet:
+                    self.lead(pipe, inlet)
+                begin = inlet.offer_all(payloads, begin, number)
+                if begin < len(payloads) and not isinstance(payloads[begin], bytes):
+                    self.strand(pipe, payloads, begin, inlet)
+                    return
         for at in range(begin, len(payloads)):
             if pipe.closed:
                 return
-            if not machine.pipe_message(number, payloads[at]):
-                pipe.backlog = payloads
-                pipe.taken = at
-                self.read_no_more(pipe)
+            payload = payloads[at]
+            if not isinstance(payload, bytes):  # it is the machine's to decide about now
+                payload = payloads[at] = payload.take_back()
+            if not machine.pipe_message(number, payload):
+                self.hold(pipe, payloads, at)
                 return
+
+    def hold(self, pipe: PipePort, payloads: list[Any], taken: int) -> None:
+        """There is no room for what is left of these, and so none for more."""
+        pipe.backlog = payloads
+        pipe.taken = taken
+        self.read_no_more(pipe)
+
+    def lead(self, pipe: PipePort, inlet: Deliveries) -> None:
+        """Large bodies of this pipe may be read into this lane from now on."""
+        pipe.lands = inlet
+        if pipe.direct is not None:
+            pipe.direct.into = inlet if isinstance(inlet, Inlet) else None
+
+    def strand(self, pipe: PipePort, payloads: list[Any], begin: int, inlet: Deliveries) -> None:
+        """There is no room in the window for a message that is in the lane already."""
+        self.hold(pipe, payloads, begin)
+        if inlet.arm(len(payloads[begin])):
+            self.resumed.append(pipe)
+        else:
+            self.stranded.append(pipe)
 
     def flush(self) -> None:
         """Write what was queued since the last time."""

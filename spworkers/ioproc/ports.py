@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spworkers.ring import FrameWriter, Inlet, Outlet, Segment, ring_bell
+from spworkers.ring import FrameReader, FrameWriter, Inlet, Outlet, Segment, ring_bell
 from spworkers.transport.base import Link, Reader, Writer
 
 if TYPE_CHECKING:
@@ -49,13 +49,16 @@ class PipePort:
         self.bell = link.bell
         # Where bytes are plain frames, many messages can go in one call.
         self.batches: FrameWriter | None = self.writer if isinstance(self.writer, FrameWriter) else None
+        # Where they come from a plain socket, large ones can be read into the lane that they are for.
+        self.direct: FrameReader | None = self.reader if isinstance(self.reader, FrameReader) else None
+        self.lands: object = None  # that lane's end
         self.address = address
         self.local = link.local
         self.remote = link.remote
         self.dialer = dialer  # its key, or -1
         self.listener = listener  # likewise
         self.properties = properties
-        self.backlog: list[bytes] = []  # payloads that the machine did not take yet,
+        self.backlog: list[Any] = []  # payloads (bytes, or landings) that the machine did not take yet,
         self.taken = 0  # but for so many at its beginning
         self.attached = False  # the machine knows it
         self.reading = False

@@ -18,7 +18,8 @@ IPC = 1
 
 cdef enum:
     SCRATCH = 256 * 1024     # what one read of a socket may bring; shared by all readers of the process
-    WHOLE = 32 * 1024        # bodies from here on are read straight into their own bytes
+    WHOLE = 32 * 1024        # bodies from here on are read straight into their own bytes, or where they are delivered
+    HEADS = 4 * 1024         # what is read after such a one: the next is as large, perhaps, and need not pass the scratch
     STAGED = 16 * 1024       # payloads up to here are copied together into one write
     VECTORS = 128
 
@@ -58,8 +59,11 @@ cdef class FrameReader:
     cdef int head           # bytes of a frame's head
     cdef char *rest         # the beginning of a frame that is not complete
     cdef size_t rest_length
-    cdef object whole       # a large body on its way
+    cdef public Inlet into  # the lane that large bodies go to as they stand, and may be read into; or None
+    cdef object whole       # a large body on its way: bytes, or a Landing
+    cdef char *whole_at
     cdef size_t whole_filled, whole_length
+    cdef bint large         # the last one was
 
     def __cinit__(self, int fd, int framing, uint64_t max_size=0):
         global _scratch
@@ -77,6 +81,8 @@ cdef class FrameReader:
     def read(self):
         """What has arrived, as a list of complete payloads; `eof` is set when the peer has closed.
 
+        Payloads are bytes; with `into`, large ones may be Landings of that lane.
+
         Bytes that break the format set `error` (TooLongError before any allocation, GarbledError) beside the messages
         before them, which are returned: close the pipe, nothing is read any more. Raises OSError as the system says.
         """
@@ -89,8 +95,10 @@ cdef class FrameReader:
             return found
         if self.whole is not None:
             room = self.whole_length - self.whole_filled
-            got = recv(self.fd, PyBytes_AS_STRING(self.whole) + self.whole_filled, room, MSG_DONTWAIT)
+            got = recv(self.fd, self.whole_at + self.whole_filled, room, MSG_DONTWAIT)
         else:
+            if self.large:
+                room = HEADS
             self.recall()
             got = recv(self.fd, _scratch + self.rest_length, room, MSG_DONTWAIT)
         if got < 0:
@@ -132,7 +140,7 @@ cdef class FrameReader:
             while at < <size_t>view.len and self.error is None:
                 if self.whole is not None:
                     part = min(self.whole_length - self.whole_filled, <size_t>view.len - at)
-                    memcpy(PyBytes_AS_STRING(self.whole) + self.whole_filled, <char *>view.buf + at, part)
+                    memcpy(self.whole_at + self.whole_filled, <char *>view.buf + at, part)
                     self.grown(part, found)
                 else:
                     part = min(<size_t>SCRATCH, <size_t>view.len - at)
@@ -154,6 +162,7 @@ cdef class FrameReader:
         self.whole_filled += got
         if self.whole_filled == self.whole_length:
             whole, self.whole = self.whole, None
+            self.large = True
             self.frames += 1
             found.append(whole)
         return 0
@@ -169,19 +178,25 @@ cdef class FrameReader:
     cdef int split(self, char *data, size_t length, list found) except -1:
         cdef uint64_t size
         cdef size_t at = 0
+        self.large = False
         while length - at >= <size_t>self.head:
             self.check_start(data + at, length - at)
             size = _be64(<uint8_t *>data + at + self.framing)
             self.check(size)
-            if length - at - self.head >= size:
-                found.append(PyBytes_FromStringAndSize(data + at + self.head, size))
-                at += self.head + size
-                self.frames += 1
-            elif size >= WHOLE:
+            if length - at - self.head < size:
+                if size < WHOLE:
+                    break
                 self.begin_whole(size, data + at + self.head, length - at - self.head)
                 at = length
-            else:
                 break
+            if size < WHOLE or self.into is None:
+                found.append(PyBytes_FromStringAndSize(data + at + self.head, size))
+            else:
+                self.begin_whole(size, data + at + self.head, size)
+                whole, self.whole = self.whole, None
+                found.append(whole)
+            at += self.head + size
+            self.frames += 1
         self.check_start(data + at, length - at)
         self.keep(data + at, length - at)
         return 0
@@ -202,12 +217,17 @@ cdef class FrameReader:
         return 0
 
     cdef int begin_whole(self, uint64_t size, char *part, size_t length) except -1:
-        try:
-            self.whole = PyBytes_FromStringAndSize(NULL, size)
-        except MemoryError:
-            raise TooLongError(f"no memory for a message of {size} bytes") from None
+        cdef Landing landing = self.into.landing_for(size) if self.into is not None else None
+        if landing is not None:
+            self.whole, self.whole_at = landing, landing.at
+        else:
+            try:
+                self.whole = PyBytes_FromStringAndSize(NULL, size)
+            except MemoryError:
+                raise TooLongError(f"no memory for a message of {size} bytes") from None
+            self.whole_at = PyBytes_AS_STRING(self.whole)
         self.whole_length, self.whole_filled = size, length
-        memcpy(PyBytes_AS_STRING(self.whole), part, length)
+        memcpy(self.whole_at, part, length)
         return 0
 
     cdef int keep(self, char *part, size_t length) except -1:

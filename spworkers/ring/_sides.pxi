@@ -709,10 +709,76 @@ cdef class Reservation:
             munmap(self.extent, self.extent_size)
 
 
+cdef class Inlet
+
+
+@cython.no_gc  # making one must run no finalizer: a reader's scratch is full then
+cdef class Landing:
+    """A body that is read from the network straight into its block of a receive lane.
+
+    It stands where its bytes would in a list of payloads: `Inlet.offer_all` publishes it.
+    """
+
+    cdef Inlet inlet  # None: it is over
+    cdef uint32_t slot
+    cdef readonly size_t size
+    cdef char *at
+
+    def __init__(self):
+        raise TypeError("a Landing comes from Inlet.land()")
+
+    def __len__(self):
+        return self.size
+
+    def take_back(self):
+        """The body in bytes, for who has to look at it; the block is free again."""
+        cdef bytes body
+        if self.inlet is None:
+            raise InternalError("this body was delivered, or taken back, already")
+        body = PyBytes_FromStringAndSize(self.at, self.size)
+        self.end()
+        return body
+
+    cdef bint settle(self, uint32_t pipe) except -1:
+        """Publish it. False: there is no room for it, or demand."""
+        cdef Inlet inlet = self.inlet
+        cdef spw_producer *p
+        cdef uint32_t flags = 0
+        if inlet is None:
+            raise InternalError("this body was delivered, or taken back, already")
+        p = &inlet.side
+        if not inlet.budget_open(self.size):
+            return False
+        if not inlet.window_open():
+            if not producer_take_demand(p):
+                return False
+            flags = SPW_BY_DEMAND
+        if not producer_index_room(p):
+            inlet.demand_again(flags)
+            return False
+        inlet.take_off(self.slot)
+        p.holding[self.slot].counted = 1
+        p.live += 1
+        inlet.finish(self.slot, self.size, 0, pipe, 0, 0, flags)
+        self.inlet = None
+        return True
+
+    cdef void end(self) noexcept:
+        cdef Inlet inlet = self.inlet
+        self.inlet = None
+        inlet.take_off(self.slot)
+        inlet.abandon(self.slot)
+
+    def __dealloc__(self):
+        if self.inlet is not None and self.inlet.segment.region.pid == getpid():
+            self.end()
+
+
 cdef class Inlet(Producer):
     """The I/O process's end of lane 1 (I/O process → user). `bell`: the context's receive bell."""
 
     cdef readonly int bell
+    cdef uint64_t landing  # bytes of the arena in blocks that bodies are read into; not in `bytes`
 
     def __cinit__(self, Segment segment not None, int bell):
         self.open(segment, 1)
@@ -759,9 +825,11 @@ cdef class Inlet(Producer):
     def offer_all(self, list payloads not None, Py_ssize_t begin, uint32_t pipe):
         """Deliver messages without headers, from `begin` on, as long as there is room. Returns where that ended.
 
-        It does, in one call, what `offer(b"", payload, 0, pipe, 0)` does for each until one is not taken.
+        It does, in one call, what `offer(b"", payload, 0, pipe, 0)` does for each until one is not taken. A payload may
+        be a Landing of ours, which is where it belongs already.
         """
         cdef Py_ssize_t taken = max(begin, 0), count = PyList_GET_SIZE(payloads)
+        cdef object item
         cdef bytes payload
         cdef spw_slot *s
         cdef size_t length
@@ -770,7 +838,13 @@ cdef class Inlet(Producer):
             self.sweep()  # all at once, rather than one for each message
         try:
             while taken < count:
-                payload = <bytes>PyList_GET_ITEM(payloads, taken)
+                item = <object>PyList_GET_ITEM(payloads, taken)
+                if not PyBytes_CheckExact(item):
+                    if not (<Landing>item).settle(pipe):
+                        break
+                    taken += 1
+                    continue
+                payload = <bytes>item
                 length = PyBytes_GET_SIZE(payload)
                 if length <= SPW_INLINE and self.window_open():
                     slot = self.begin(length)
@@ -788,6 +862,42 @@ cdef class Inlet(Producer):
             if taken > begin:
                 self.tell_consumer()
         return taken
+
+    def land(self, size_t size):
+        """See `landing_for`."""
+        return self.landing_for(size)
+
+    cdef Landing landing_for(self, size_t size):
+        """A block that a body which is on its way can be read into; None: have it in bytes.
+
+        It takes no place in the window and nothing of the budget until it is offered, so a peer that never finishes holds
+        nobody up; that there is room for others all the same, no more than half a budget of the arena is given away so.
+        """
+        cdef spw_producer *p = &self.side
+        cdef int64_t slot
+        cdef Landing made
+        if size <= SPW_INLINE or self.landing + size > p.budget / 2:
+            return None
+        made = Landing.__new__(Landing)
+        slot = self.begin(size)
+        if slot < 0:
+            return None
+        if p.holding[slot].klass == SPW_EXTENT:  # the arena is in pieces
+            self.abandon(slot)
+            return None
+        p.holding[slot].counted = 0
+        p.live -= 1
+        p.bytes -= p.holding[slot].block
+        self.landing += p.holding[slot].block
+        made.inlet, made.slot, made.size = self, slot, size
+        made.at = self.segment.address(p.holding[slot].offset)
+        return made
+
+    cdef void take_off(self, uint32_t slot) noexcept:
+        """A landing's block becomes one like the others."""
+        cdef uint64_t block = self.side.holding[slot].block
+        self.landing -= block
+        self.side.bytes += block
 
     cdef void demand_again(self, uint32_t flags) noexcept:
         """If a record with these flags took a demand, it did not meet it: it counts again."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ring.support import FREE, RECV, SEND, Lane, body_of, readable
 from ring.test_frames import read_all, socketpair
-from spworkers.ring import IPC, STREAM, FrameWriter
+from spworkers.ring import IPC, STREAM, FrameReader, FrameWriter
 
 INLINE = 192  # bytes that lie in a slot
 sizes = st.one_of(st.integers(0, 2 * INLINE), st.sampled_from([INLINE, INLINE + 1, 16384, 16385, 40000]))
@@ -132,18 +132,20 @@ def offered_one_by_one(lane: Lane, payloads: list[bytes], begin: int) -> int:
 
 
 class Incoming:
-    """A lane, and payloads that come and wait for room."""
+    """A lane, and payloads that come and wait for room; those that `land` wait in the lane's memory."""
 
-    def __init__(self, batch: bool) -> None:
+    def __init__(self, batch: bool, land: bool = False) -> None:
         self.batch = batch
         self.lane = Lane(RECV, window=2)
-        self.waiting: list[bytes] = []
+        self.reader = FrameReader(-1, STREAM)
+        self.reader.into = self.lane.producer if land else None
+        self.waiting: list[Any] = []
         self.number = 0
 
     def do(self, move: str, what: Any) -> list[Any]:
         if move == "arrive":
             for size in what:
-                self.waiting.append(body_of(self.number, size))
+                self.waiting += self.reader.feed(frame(body_of(self.number, size)))
                 self.number += 1
             begin = min(1, len(self.waiting) // 2)  # as if the machine had dealt with the first itself
             if self.batch:
@@ -172,9 +174,19 @@ class Incoming:
 @example([("window", 0), ("wait", None), ("wait", None), ("arrive", [10, 300, 10]), ("receive", 5)])
 @example([("window", 5), ("arrive", [0, 1, 192, 193, 40000, 7, 8]), ("receive", 8), ("arrive", []), ("receive", 8)])
 def test_delivering_many_at_a_time_gives_the_same(script: list[Any]) -> None:
-    both = [Incoming(False), Incoming(True)]
-    with both[0].lane, both[1].lane:
+    all_three = [Incoming(False), Incoming(True), Incoming(True, land=True)]
+    with all_three[0].lane, all_three[1].lane, all_three[2].lane:
         for step in [*script, ("receive", 200)]:
-            first, second = (side.do(*step) for side in both)
-            assert first == second, step
-        assert both[0].waiting == both[1].waiting
+            first, second, third = (side.do(*step) for side in all_three)
+            assert first == second == third, step
+        left = [[bytes_of(payload) for payload in side.waiting] for side in all_three]
+        assert left[0] == left[1] == left[2]
+        assert all(side.lane.producer.bytes == 0 for side in all_three)
+
+
+def frame(body: bytes) -> bytes:
+    return len(body).to_bytes(8, "big") + body
+
+
+def bytes_of(payload: Any) -> bytes:
+    return payload if isinstance(payload, bytes) else bytes(payload.take_back())
