@@ -89,6 +89,9 @@ class Worker(Node):
         self.leaving = False  # it takes no more
         self.pinned: Final[Fifo[Job]] = Fifo()  # that only it can run: the next parts of streams
         self.own_prefetch = False
+        self.auto = False  # `prefetch` follows from how fast it answers
+        self.pace: float = NEVER  # seconds a request, of late
+        self.began: float = 0.0  # when its oldest request became that
         self.jobs: Final[Fifo[Job]] = Fifo()  # handed to it and not answered, oldest first
         self.held: Final[Fifo[Held]] = Fifo()
         self.full = False  # its lane refused a request: not before it wants one

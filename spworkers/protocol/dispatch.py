@@ -9,8 +9,8 @@
                         └── worker died ─────┴─ too often: error
 ```
 Every context is a worker. A request is kept until its answer is sent; it goes to the available worker with the fewest
-requests (PREFETCH: how many one may have at once, 0 is as many as it waits for; CONCURRENT: how many that run beside
-each other). A worker's answer names the request by its serial. What happens when
+requests (PREFETCH: how many one may have at once, 0 is as many as it waits for, AUTO as many as it answers in 2 ms;
+CONCURRENT: how many that run beside each other). A worker's answer names the request by its serial. What happens when
 
 * **a worker dies**: what it had not taken is handed out again; what it had taken may have run, which counts as a death
   of that request. More than RETRIES deaths, and it is answered with an error.
@@ -51,7 +51,7 @@ from spworkers.protocol.machine import (
     Actions,
 )
 from spworkers.protocol.peers import Peer
-from spworkers.protocol.staffing import Staffing
+from spworkers.protocol.staffing import AUTO, Staffing
 
 __all__ = ["Dispatcher", "ErrorFormat"]
 
@@ -269,11 +269,16 @@ class Dispatcher(Staffing):
                     self._watch(worker)
 
     def _set_prefetch(self, context: int | None, requests: int) -> None:
+        auto = requests == AUTO
         if context is None:
             self._prefetch = requests
+            self._auto = auto
         for worker in self._crews[EXCLUSIVE].workers.values():
             if worker.id == context or (context is None and not worker.own_prefetch):
-                worker.prefetch = requests
+                if worker.auto != auto and worker.jobs.length > 1:
+                    self._ahead += worker.jobs.length - 1 if auto else 1 - worker.jobs.length
+                worker.auto = auto
+                worker.prefetch = 1 if auto else requests
                 worker.own_prefetch = context is not None
                 worker.full = False
                 self.out.set_window(worker.id, self._window(requests))

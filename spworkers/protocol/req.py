@@ -17,6 +17,10 @@ A request that names a pipe is **pinned**: it is sent by that pipe once, and fai
 A `CANCEL` with a body has that sent, under the request's id, by the pipe that has the request: what the peer makes of
 it is a matter of the format above. If it names a pipe, the body goes there, and has no answer.
 
+With IN-FLIGHT above 0 the socket's own context, number 0, is no conversation but a counter for many: each message is a
+request of its own, named by its serial in the answer, in `CANCEL` and to its successor. So who has many calls on their
+way at once needs one pair of lanes for them, and one wake-up for all that has come.
+
 A queued request is unclaimed, so that its sender can take it back; a sent one stays claimed until it is answered, so
 that it can be sent again without a copy, by this process or its successor. Only the first reply counts, from whatever
 pipe.
@@ -52,6 +56,9 @@ _RETRY: Final = 60.0
 # Retries of one request are at least this far apart, in seconds: a RETRY-TIME of 1 ns must not occupy the process.
 _RETRY_FLOOR: Final = 0.001
 
+# The least serial of one request among many: contexts' numbers are below it.
+_MANY: Final = 1 << 32
+
 # What a context's receive lane takes: a reply, and an older one that was not fetched before a new request was sent. A
 # third one waits here.
 _WINDOW: Final = 2
@@ -74,10 +81,11 @@ class _Request(Node):
 
 
 class _Asker:
-    """A context, with the one request that it may have."""
+    """Who asks: a context, with the one request that it may have; or one request of the context that has many."""
 
     def __init__(self, context: int, retry: float, fail_no_peers: bool) -> None:
         self.id: Final = context
+        self.key: int = context  # what it is known by: the context, or its request's serial
         self.retry = retry
         self.fail_no_peers = fail_no_peers
         self.own_retry = False  # the option is its own, not the socket's
@@ -101,6 +109,9 @@ class Req(Sharing):
         self._retry: float = _RETRY
         self._fail_no_peers = False
         self._askers: dict[int, _Asker] = {}
+        self._in_flight = 0
+        self._spare: list[_Asker] = []  # of requests that are over; with their alarms, whose entries are in the heap
+        self._late: dict[int, _Asker] = {}  # those of many whose replies found no room yet
         self._requests: dict[bytes, _Request] = {}  # queued and sent ones, by the id as it is on the wire
         self._queue: Fifo[_Request] = Fifo()
         self._sent: dict[int, Fifo[_Request]] = {}  # by pipe
@@ -111,23 +122,51 @@ class Req(Sharing):
 
     def context_opened(self, context: int) -> None:
         self._askers[context] = _Asker(context, self._retry, self._fail_no_peers)
-        self.out.set_window(context, _WINDOW)
+        self.out.set_window(context, max(self._in_flight, _WINDOW) if context == 0 else _WINDOW)
 
     def context_closed(self, context: int) -> None:
         asker = self._askers.pop(context, None)
         if asker is not None:
             self._cancel(asker)
+        if self._in_flight > 0 and context == 0:
+            for each in list(self._askers.values()):
+                if each.key >= _MANY:
+                    self._cancel(each)
+
+    def _one_of_many(self, message: Outgoing) -> _Asker | None:
+        """Who stands for a message of the context that has many requests."""
+        key = message.serial
+        if message.kind != DATA or key < _MANY:
+            return self._askers.get(key) if key >= _MANY else None
+        if len(self._spare) > 0:
+            asker = self._spare.pop()
+            asker.retry = self._retry
+            asker.fail_no_peers = self._fail_no_peers
+        else:
+            asker = _Asker(0, self._retry, self._fail_no_peers)
+        asker.key = asker.alarm.owner = key
+        self._askers[key] = asker
+        return asker
+
+    def _over(self, asker: _Asker) -> None:
+        """It has no request any more; one of many then is done with."""
+        if asker.key >= _MANY and self._askers.pop(asker.key, None) is not None:
+            asker.key = asker.alarm.owner = 0
+            self._spare.append(asker)
 
     def context_message(self, context: int, message: Outgoing) -> None:
-        asker = self._askers.get(context)
+        many = self._in_flight > 0 and context == 0
+        asker = self._one_of_many(message) if many else self._askers.get(context)
         if asker is None or message.kind != DATA:
             self._control(asker, message)
             return
-        self._cancel(asker)
+        if asker.request is not None or asker.answered is not None:
+            self._cancel(asker)
         if asker.fail_no_peers and len(self.peers) == 0:
             self.out.fail(context, message.serial, "NoPeersError")
             if message.claim():
                 message.release()
+            self._over(asker)
             return
         request = _Request(asker, message, self._new_key())
         asker.request = request
@@ -162,9 +201,14 @@ class Req(Sharing):
             if request.claimed or request.message.claim():
                 self._transmit(request, peer)
             else:
-                request.asker.request = None
-                del self._requests[request.key]
+                self._taken_back(request)
         self._unpin(peer.id, waiting)
+
+    def _taken_back(self, request: _Request) -> None:
+        """Its sender did so, before any pipe had it."""
+        request.asker.request = None
+        del self._requests[request.key]
+        self._over(request.asker)
 
     def _unpin(self, pipe: int, waiting: Fifo[_Request]) -> None:
         if waiting.length == 0:
@@ -172,11 +216,14 @@ class Req(Sharing):
 
     def _control(self, asker: _Asker | None, message: Outgoing) -> None:
         """Deal with what is no request."""
-        if asker is None or message.kind != CANCEL:
+        if message.kind != CANCEL or (asker is None and self._in_flight == 0):
             self.discard(message, UNEXPECTED, 0)
         elif message.claim():
             if message.pipe:
                 self._send_once(message)
+            if asker is None:
+                message.release()
+                return
             current = asker.request if asker.answered is None else asker.answered
             if current is not None and current.serial == message.serial:
                 self._say_farewell(current, message)
@@ -208,6 +255,7 @@ class Req(Sharing):
         answered = asker.answered
         if answered is not None:
             asker.answered = None
+            self._late.pop(asker.key, None)
             self.out.count(CANCELED, answered.pipe)
             answered.message.release()
         request = asker.request
@@ -217,6 +265,7 @@ class Req(Sharing):
                 request.message.release()
             else:
                 self.discard(request.message, CANCELED, 0)
+        self._over(asker)
 
     def _fail(self, request: _Request, error: str) -> None:
         """End a request with an error."""
@@ -224,6 +273,7 @@ class Req(Sharing):
         self.out.fail(request.asker.id, request.serial, error)
         if request.claimed or request.message.claim():
             request.message.release()
+        self._over(request.asker)
 
     def _forget(self, request: _Request) -> None:
         """Take a request out of all tables; its message remains to be dealt with."""
@@ -255,9 +305,8 @@ class Req(Sharing):
                 return
             if request.claimed or request.message.claim():
                 self._send(request, peer)
-            else:  # its sender took it back
-                request.asker.request = None
-                del self._requests[request.key]
+            else:
+                self._taken_back(request)
 
     def _send(self, request: _Request, peer: Peer) -> None:
         """Send a claimed request by this pipe, or by the next ready one if this is where it was sent before."""
@@ -322,7 +371,7 @@ class Req(Sharing):
 
     def _nobody_left(self) -> None:
         """Fail what may not wait for a peer."""
-        for asker in self._askers.values():
+        for asker in list(self._askers.values()):
             if asker.fail_no_peers and asker.request is not None:
                 self._fail(asker.request, "NoPeersError")
 
@@ -348,10 +397,21 @@ class Req(Sharing):
         if self.out.deliver(asker.id, request.pipe, request.reply, 4, request.serial, b"") != 0:
             asker.answered = None
             request.message.release()
+            self._over(asker)
         else:
             asker.answered = request
+            if asker.key >= _MANY:
+                self._late[asker.key] = asker
 
     def context_wants(self, context: int) -> None:
+        if context == 0 and len(self._late) > 0:
+            for key, each in list(self._late.items()):
+                if each.answered is not None:
+                    self._deliver_reply(each.answered)
+                if each.answered is not None:
+                    return
+                self._late.pop(key, None)
+            return
         asker = self._askers.get(context)
         if asker is not None and asker.answered is not None:
             self._deliver_reply(asker.answered)
@@ -363,6 +423,10 @@ class Req(Sharing):
             self._set_retry(context, float(value))
         elif name == "FAIL-NO-PEERS":
             self._set_fail_no_peers(context, bool(value))
+        elif name == "IN-FLIGHT":
+            self._in_flight = int(value)
+            if 0 in self._askers:
+                self.out.set_window(0, max(self._in_flight, _WINDOW))
 
     def _set_retry(self, context: int | None, seconds: float) -> None:
         if context is None:

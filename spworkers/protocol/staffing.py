@@ -13,7 +13,7 @@ Who was told and has not confirmed within GRACE seconds is killed.
 from __future__ import annotations
 
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from spworkers.protocol.alarms import Alarm, Alarms
 from spworkers.protocol.answers import Answering
@@ -39,7 +39,19 @@ from spworkers.protocol.machine import (
 from spworkers.protocol.peers import Peer
 from spworkers.protocol.quarantine import Quarantine
 
-__all__ = ["Staffing"]
+__all__ = ["AUTO", "Staffing"]
+
+# PREFETCH: how many requests a worker has ahead is up to the dispatcher.
+AUTO: Final = -1
+
+# With AUTO a worker has as many requests as it answers in this time, in seconds, and no more than so many: enough to do
+# while its answers are on their way to us, and no more than another worker can take over.
+_AHEAD_TIME: Final = 0.002
+_AHEAD: Final = 8
+
+# Whose request runs longer than this, in seconds, has not what stands behind that any more. The same every time
+# between two looks for such workers.
+_STALE: Final = 0.005
 
 # Defaults of PREFETCH, CONCURRENT, BACKLOG and RETRIES.
 _PREFETCH: Final = 1
@@ -78,11 +90,14 @@ class Staffing(Answering):
         self._timeout = 0.0
         self._stream_timeout: float = _STREAM_TIMEOUT
         self._stream_alarm: Final = Alarm(-1)
+        self._auto = False  # PREFETCH is AUTO
+        self._ahead = 0  # requests that workers have ahead because of it
+        self._next_look = 0.0
 
     @property
     def waiting(self) -> int:
-        """Requests that no worker has yet."""
-        return self._backlogs[EXCLUSIVE].length + self._backlogs[CONCURRENT].length
+        """Requests that no worker has yet, or has ahead of time."""
+        return self._backlogs[EXCLUSIVE].length + self._backlogs[CONCURRENT].length + self._ahead
 
     @property
     def streams(self) -> int:
@@ -99,7 +114,11 @@ class Staffing(Answering):
         """Give requests to workers as long as there are both; then let in who waits, if there is room."""
         if len(self._summoned) > 0:
             self._hand_out_pinned()
+        if self._ahead > 0 and self.now >= self._next_look:
+            self._take_back_stale()
         self._deal(EXCLUSIVE)
+        if self._ahead > 0:
+            self._spread()
         if self._concurrent > 0:
             self._deal(CONCURRENT)
         if len(self.turnstile) > 0 and (
@@ -118,9 +137,70 @@ class Staffing(Answering):
                 self._expire(job)
                 continue
             worker = crew.least_loaded()
-            if worker is None:
+            if worker is None or (worker.auto and worker.jobs.length > 0 and self._ahead >= self._backlog_limit):
                 return
             self._give(worker, job)
+
+    # --- ahead of time (AUTO)
+
+    def _take_back_stale(self) -> None:
+        """Whoever is busy with one request for long gives back what stands behind it: that is the next to be dealt."""
+        self._next_look = self.now + _STALE
+        again: list[Job] = []
+        for worker in self._crews[EXCLUSIVE].workers.values():
+            if worker.auto and worker.jobs.length > 1 and worker.began + _STALE <= self.now:
+                self._set_pace(worker, self.now - worker.began)
+                job = worker.jobs.tail
+                while job is not None and job is not worker.jobs.head:
+                    before = cast("Job | None", job.before)
+                    self._take_back(worker, job, again)
+                    job = before
+        again.sort(key=_serial_of)
+        while again:
+            self._backlog.appendleft(again.pop())
+
+    def _spread(self) -> None:
+        """Who has nothing to do gets what others have ahead, if nothing else is to be done."""
+        crew = self._crews[EXCLUSIVE]
+        while self._backlog.length == 0:
+            idle = crew.least_loaded()
+            if idle is None or not idle.auto or idle.jobs.length > 0:
+                return
+            job = self._spare()
+            if job is None:
+                return
+            self._backlog.append(job)
+            self._give(idle, job)
+
+    def _spare(self) -> Job | None:
+        """A request that no worker has begun, taken back from who has most of them; the oldest one of those."""
+        victim: Worker | None = None
+        for worker in self._crews[EXCLUSIVE].workers.values():
+            if worker.auto and worker.jobs.length > 1 and (victim is None or worker.jobs.length > victim.jobs.length):
+                victim = worker
+        found: list[Job] = []
+        if victim is not None:
+            head = victim.jobs.head
+            job = None if head is None else victim.jobs.following(head)
+            while job is not None and not found:
+                following = victim.jobs.following(job)
+                self._take_back(victim, job, found)
+                job = following
+        return found[0] if found else None
+
+    def _take_back(self, worker: Worker, job: Job, again: list[Job]) -> None:
+        """Take from a worker what it has not begun; `again` gets it."""
+        if job.stream is None and job.wanted and self.out.revoke(worker.id, job.ticket):
+            self._take_from(worker, job)
+            if len(job.call) > 0:
+                self._calls[job.call] = job
+            again.append(job)
+
+    def _set_pace(self, worker: Worker, seconds: float) -> None:
+        """It has needed that long for a request. Long times are believed at once."""
+        pace = worker.pace
+        worker.pace = pace = seconds if seconds >= _AHEAD_TIME or pace == NEVER else pace + (seconds - pace) * 0.125
+        worker.prefetch = max(min(_AHEAD, int(_AHEAD_TIME / pace)) if pace > 0.0 else _AHEAD, 1)
 
     def _hand_out_pinned(self) -> None:
         for worker in list(self._summoned):
@@ -149,7 +229,10 @@ class Staffing(Answering):
             self._running[serial] = job
             worker.jobs.append(job)
             if worker.crew == CONCURRENT or worker.jobs.length == 1:
+                worker.began = self.now
                 self._begin(worker, job)
+            elif worker.auto:
+                self._ahead += 1
         self._crews[worker.crew].place(worker)
 
     def _leave_queue(self, job: Job) -> None:
@@ -165,6 +248,8 @@ class Staffing(Answering):
     def _take_from(self, worker: Worker, job: Job) -> None:
         """A worker does not have this request any more."""
         oldest = worker.jobs.head is job
+        if worker.auto and worker.jobs.length > 1:
+            self._ahead -= 1
         worker.jobs.remove(job)
         del self._running[job.serial]
         job.worker = None
@@ -175,6 +260,9 @@ class Staffing(Answering):
                 worker.alarm.cancel()
         elif oldest:
             worker.alarm.cancel()
+            if worker.auto:
+                self._set_pace(worker, self.now - worker.began)
+                worker.began = self.now
             if head is not None:
                 self._begin(worker, head)
         self._crews[worker.crew].place(worker)
@@ -315,12 +403,17 @@ class Staffing(Answering):
 
     def context_opened(self, context: int) -> None:
         self.out.set_window(context, self._window(self._prefetch))
-        self._crews[EXCLUSIVE].add(Worker(context, self._prefetch))
+        worker = Worker(context, 1 if self._auto else self._prefetch)
+        worker.auto = self._auto
+        self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
         self._hand_out()
 
     def _window(self, prefetch: int) -> int:
+        """The places in a worker's lane."""
+        if prefetch == AUTO:
+            prefetch = _AHEAD
         return prefetch if prefetch == 0 else prefetch + self._concurrent
 
     def context_wants(self, context: int) -> None:
@@ -361,6 +454,8 @@ class Staffing(Answering):
         """
         worker.alarm.cancel()
         self._summoned.pop(worker, None)
+        if worker.auto and worker.jobs.length > 1:
+            self._ahead -= worker.jobs.length - 1
         job = worker.jobs.popleft()
         while job is not None:
             del self._running[job.serial]
@@ -564,3 +659,8 @@ class Staffing(Answering):
         for stream in list(self._streams.pop(peer.id, {}).values()):
             self._close_stream(stream)
         self._hand_out()
+
+
+def _serial_of(job: Job) -> int:
+    """The order in which requests were handed out."""
+    return job.serial

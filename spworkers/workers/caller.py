@@ -31,6 +31,8 @@ def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
     Raises:
         BadValueError: it is no time.
     """
+    if timeout is None and default == math.inf:
+        return default
     try:
         patience = default if timeout is None else seconds(timeout)
     except ValueError as error:
@@ -40,6 +42,8 @@ def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
 
 def left_until(deadline: float) -> float:
     """Seconds until then, not below 0."""
+    if deadline == math.inf:
+        return deadline
     return max(deadline - time.monotonic(), 0.0)
 
 

@@ -245,7 +245,7 @@ def decode_call(body: bytes | memoryview) -> Call:
     if not is_call(body):
         raise GarbledError(f"{bytes(body[:16])!r} does not begin as a call; the call format is in docs/call-format.md")
     _, call_id, patience = _CALL.unpack_from(body)
-    content = codec.decode(body[CALL_HEAD:])
+    content = codec.decode(memoryview(body)[CALL_HEAD:])
     if type(content) is not list or not 2 <= len(content) <= 3:
         raise GarbledError(
             "a call is an array of a name, an array of arguments and, if there are any, a map of keywords"
@@ -255,7 +255,7 @@ def decode_call(body: bytes | memoryview) -> Call:
         raise GarbledError(f"a handler's name is text of 1 to {_MAX_NAME} characters, not {name!r:.80}")
     if type(args) is not list:
         raise GarbledError(f"the arguments of a call are an array, not a {type(args).__name__}")
-    if type(kwargs) is not dict or not all(type(key) is str for key in kwargs):
+    if type(kwargs) is not dict or (kwargs and not all(type(key) is str for key in kwargs)):
         raise GarbledError("the keywords of a call are a map whose keys are text")
     return Call(call_id, name, args, kwargs, patience / 1000 if patience else math.inf)
 

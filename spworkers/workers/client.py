@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-from anyio import Semaphore
+from anyio import Semaphore, WouldBlock
 from anyio.lowlevel import RunVar
 
 from spworkers._coerce import Seconds
-from spworkers.context import Context
 from spworkers.errors import BadValueError, ClosedError, RecvTimeoutError, SendTimeoutError, SPError
-from spworkers.ring import CANCEL
-from spworkers.socket import Req
 from spworkers.workers import callformat
 from spworkers.workers.caller import Caller, Reply, left_until
+from spworkers.workers.callline import CallLine, CallSocket
 from spworkers.workers.handler import check_count
-from spworkers.workers.inflight import InFlight, Pending, give_up
 
 __all__ = ["Client"]
 
@@ -72,109 +69,87 @@ class Client(Caller):
         self._task_slots: RunVar[Semaphore] = RunVar(
             "spworkers-client-slots"
         )  # an event loop cannot wait in a thread's
-        self._idle: list[Context] = []
         self._closed = False
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
-        self._req = Req(dial=self._addresses, name=name, **options)
-        self._in_flight = InFlight()
+        self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
+        self._line = CallLine(self._req, self._slots.release)
 
-    # --- contexts: one a call, used again and again
-
-    def _take(self, what: str) -> Context:
-        if self._closed:
-            raise ClosedError(f"{what}(): {self!r} is closed")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._req.open_context()
-
-    def _give_back(self, context: Context) -> None:
-        self._idle.append(context)
-
-    def _give_back_slot(self, context: Context) -> None:
-        self._give_back(context)
-        self._slots.release()
+    # --- sending and receiving
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
+        if self._slots.acquire(blocking=False):
+            return
         left = left_until(deadline)
         if not self._slots.acquire(timeout=None if left == math.inf else left):
             raise RecvTimeoutError(
                 f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
             )
 
-    # --- sending and receiving
-
     def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
+        self._check_open(what)
         self._wait_for_slot(deadline, what)
         try:
-            context = self._take(what)
-            try:
-                _aim(context, call_id, pipe)
-                context.send(payload, left_until(deadline))
-                record = context._receive(left_until(deadline))
-                return Reply(record.take_body(), record.pipe)
-            except BaseException as error:
-                give_up(context)
-                self._raise(error, what)
-            finally:
-                self._give_back(context)
+            return self._line.call(payload, deadline, _farewell(call_id), pipe)
+        except SPError as error:
+            self._raise(error, what)
         finally:
             self._slots.release()
 
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
+        self._check_open(what)
         slots = self._task_slots.get(None)
         if slots is None:
             slots = Semaphore(self._limit)
             self._task_slots.set(slots)
-        async with slots:
-            context = self._take(what)
-            try:
-                _aim(context, call_id, pipe)
-                await context.asend(payload, left_until(deadline))
-                record = await context._areceive(left_until(deadline))
-                return Reply(record.take_body(), record.pipe)
-            except BaseException as error:
-                give_up(context)
-                self._raise(error, what)
-            finally:
-                self._give_back(context)
+        try:
+            slots.acquire_nowait()
+        except WouldBlock:
+            await slots.acquire()
+        try:
+            return await self._line.acall(payload, deadline, _farewell(call_id), pipe)
+        except SPError as error:
+            self._raise(error, what)
+        finally:
+            slots.release()
 
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
     ) -> Future[Any]:
+        self._check_open(what)
         self._wait_for_slot(deadline, what)
         try:
-            context = self._take(what)
-        except BaseException:
-            self._slots.release()
-            raise
-        try:
-            _aim(context, call_id, 0)
-            context.send(payload, left_until(deadline))
-            future: Future[Any] = Future()
-            self._in_flight.add(Pending(future, context, read, deadline, what, self._give_back_slot))
-            return future
+            return self._line.submit(
+                payload, deadline, _farewell(call_id), read, lambda error: self._explained(error, what)
+            )
         except BaseException as error:
-            give_up(context)
-            self._give_back_slot(context)
+            self._slots.release()
             self._raise(error, what)
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
         if not self._closed:
-            half: Any = self._req._half
-            half.tx.publish(callformat.encode_cancel(call_id), b"", pipe, 0, CANCEL, True)
+            self._line.give_up_stream(_farewell(call_id), pipe)
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise ClosedError(f"{what}(): {self!r} is closed")
 
     def _raise(self, error: BaseException, what: str) -> NoReturn:
-        """Raise an error in a caller's words: not which socket, but which call and which server."""
+        raise self._explained(error, what)
+
+    def _explained(self, error: BaseException, what: str) -> BaseException:
+        """An error in a caller's words: not which socket, but which call and which server."""
         where = ", ".join(self._addresses)
         if isinstance(error, SendTimeoutError):
-            raise RecvTimeoutError(f"{what}(): no server at {where} took the call within its timeout") from error
-        if isinstance(error, RecvTimeoutError):
-            raise RecvTimeoutError(f"{what}(): no answer from {where} within its timeout") from error
-        if isinstance(error, ClosedError):
-            raise ClosedError(f"{what}(): {self!r} was closed") from error
-        raise error
+            told: SPError = RecvTimeoutError(f"{what}(): no server at {where} took the call within its timeout")
+        elif isinstance(error, RecvTimeoutError):
+            told = RecvTimeoutError(f"{what}(): no answer from {where} within its timeout")
+        elif isinstance(error, ClosedError):
+            told = ClosedError(f"{what}(): {self!r} was closed")
+        else:
+            return error
+        told.__cause__ = error
+        return told
 
     # --- life
 
@@ -183,7 +158,7 @@ class Client(Caller):
         if self._closed:
             return
         self._closed = True
-        self._in_flight.close()
+        self._line.close()
         try:
             self._req.close(linger=0)  # whoever wants an answer has waited for it
         except SPError:
@@ -192,11 +167,9 @@ class Client(Caller):
     def __repr__(self) -> str:
         if self._closed:
             return f"<Client of {', '.join(self._addresses)}: closed>"
-        return f"<Client of {', '.join(self._addresses)}: {len(self._in_flight)} submitted calls in flight>"
+        return f"<Client of {', '.join(self._addresses)}: {len(self._line.collector)} submitted calls in flight>"
 
 
-def _aim(context: Context, call_id: int, pipe: int) -> None:
-    """Say where a context's next request goes (0: anywhere), and what call it is that is given up with it."""
-    half: Any = context._half
-    half.exchange.pipe = pipe
-    half.farewell = callformat.encode_cancel(call_id) if call_id else b""
+def _farewell(call_id: int) -> bytes:
+    """What the server is told when the call is given up; empty: nothing."""
+    return callformat.encode_cancel(call_id) if call_id else b""

@@ -93,7 +93,17 @@ def encode(value: object) -> bytes:
     Raises:
         SerializationError: there is something in it that cannot be carried; the message names it.
     """
-    return _Encoder().pack(value)
+    try:
+        packer = _packers.pop()  # nobody else has it now: what packs may run a finalizer, which packs too
+    except IndexError:
+        packer = msgpack.Packer(strict_types=True)
+    try:
+        packed: bytes = packer.pack(value)
+    except Exception:  # something that msgpack does not know, or cannot carry; and the packer is in the midst of it
+        return _Encoder().pack(value)
+    if len(packed) <= _KEPT_BUFFER:
+        _packers.append(packer)
+    return packed
 
 
 def decode(data: bytes | memoryview) -> Any:
@@ -114,6 +124,12 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError | msgpack.exceptions.StackError):
         return "it is nested too deeply"
     return str(error) or type(error).__name__
+
+
+_packers: Final[list[msgpack.Packer]] = []
+"""Those that nobody uses: making one costs more than packing something small."""
+
+_KEPT_BUFFER: Final = 1 << 16  # bytes; a packer's buffer is as large as the largest value was
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------

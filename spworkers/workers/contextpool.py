@@ -32,6 +32,7 @@ __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 DRAIN: Final = 10.0
 """Seconds that `close` gives the requests at hand, by default."""
 
+_AUTO: Final = -1  # of PREFETCH: it is up to the dispatcher, who goes by how fast each worker answers
 _LOOK: Final = 0.01  # seconds between two looks whether all requests are answered
 _ERRORS: Final = "spworkers.workers.callformat:CALL_ERRORS"
 
@@ -225,6 +226,7 @@ def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str
     options: dict[str, Any] = {
         "BACKLOG": settings.backlog,
         "QUARANTINE": settings.quarantine,
+        "PREFETCH": _AUTO,
         "CONCURRENT": settings.max_async_tasks if any(handler.concurrent for handler in handlers) else 0,
     }
     for middleware in (TimeLimit(settings.timeout, settings.retries), *app.middleware):

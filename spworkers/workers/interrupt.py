@@ -61,20 +61,28 @@ class Interrupter:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
         self._watched.append(fd)
 
+    def begin(self, serial: int) -> None:
+        """A request begins; from here to `end`, which has to follow whatever happens, `Stopped` may be raised."""
+        if self._early and self._early.pop(serial, self) is None:
+            raise Stopped
+        self._current = serial
+        if self._missed and self._look is not None:
+            self._missed = False
+            self._look()
+            self._raise_if_meant()
+
+    def end(self) -> None:
+        """It is over."""
+        self._current = self._target = 0
+
     @contextlib.contextmanager
     def running(self, serial: int) -> Iterator[None]:
-        """Around a request: here `Stopped` may be raised."""
-        if self._early.pop(serial, self) is None:
-            raise Stopped
+        """Around a request: `begin` and `end`."""
         try:
-            self._current = serial
-            if self._missed and self._look is not None:
-                self._missed = False
-                self._look()
-                self._raise_if_meant()
+            self.begin(serial)
             yield
         finally:
-            self._current = self._target = 0
+            self.end()
 
     def stop(self, serial: int) -> bool:
         """Stop this request, now or, if it has not begun, as soon as it does. False: it is not the one that runs.

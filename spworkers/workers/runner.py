@@ -43,6 +43,10 @@ _ENDS: Final = (Exception, SystemExit, KeyboardInterrupt)
 """What a handler may raise without harm to anybody else. (The two last ones are its own: signals do not raise here.)"""
 
 
+_PLAIN: Final = frozenset({bool, bytes, dict, float, int, list, str, tuple, type(None)})
+"""Types of results that need no closer look: nothing to wait for, no generator."""
+
+
 class State(types.SimpleNamespace):
     """What `on_start` keeps for the handlers of one worker: an object to put attributes on."""
 
@@ -82,7 +86,7 @@ class _HandlerJob(Job):
             while True:
                 try:
                     result = self._call()
-                    if inspect.isawaitable(result):
+                    if type(result) not in _PLAIN and inspect.isawaitable(result):
                         result = self._runner.portal.run(result)
                     answer = self._done(result)
                     hooks.after(request, None)
@@ -127,14 +131,15 @@ class _HandlerJob(Job):
             _current.reset(token)
 
     def _call(self) -> Any:
-        request = self._request
-        state = {"state": self._runner.state} if self._handler.parameters.takes_state else {}
-        return self._handler.function(*request.args, **request.kwargs, **state)
+        request, handler = self._request, self._handler
+        if handler.parameters.takes_state:
+            return handler.function(*request.args, **request.kwargs, state=self._runner.state)
+        return handler.function(*request.args, **request.kwargs)
 
     def _done(self, value: Any) -> Answer:
         if self._handler.raw:
             return self._raw(value)
-        if inspect.isgenerator(value):
+        if type(value) not in _PLAIN and inspect.isgenerator(value):
             return self._runner.begin(SyncStream(self._request.id, self._serial, self._failed, value), self._pipe)
         return self._value(value)
 

@@ -64,14 +64,16 @@ class Row:
 
     def stage(self, stage: Stage) -> None:
         """The worker now does this."""
-        self._words[_STAGE] = stage
-        self._words[_SINCE] = time.monotonic_ns()
+        words = self._words
+        words[_STAGE] = stage
+        words[_SINCE] = time.monotonic_ns()
 
     def answered(self, ok: bool) -> None:
         """One more request is answered; not `ok`: with an error."""
-        self._words[_ANSWERED] += 1
+        words = self._words
+        words[_ANSWERED] += 1
         if not ok:
-            self._words[_FAILED] += 1
+            words[_FAILED] += 1
 
     @property
     def counts(self) -> Counts:

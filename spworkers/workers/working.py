@@ -37,6 +37,11 @@ __all__ = ["Working", "WorkingBeside", "work"]
 
 _LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
 
+_forked: Final[list[int]] = []
+"""Not empty in a process that a handler has forked."""
+
+os.register_at_fork(after_in_child=lambda: _forked.append(os.getpid()))
+
 _log = logging.getLogger("spworkers.workers")
 
 
@@ -61,8 +66,8 @@ class Working:
         self._runner = runner
         self._row = row
         self._stop = stop
-        self._pid = os.getpid()
         self._leaving = False
+        _forked.clear()  # that we were is the supervisor's doing
         self.name = name
         self.retired = ""
 
@@ -83,31 +88,35 @@ class Working:
         self._row.stage(Stage.STOPPED)
 
     def _work(self) -> None:
-        port, stop, row = self._port, self._stop, self._row
+        port, stop = self._port, self._stop
+        take, arm, answer, clock = port.take, port.arm, self._answer, time.monotonic
+        told, signalled = stop.filenos()
+        control = port.control()
         poll = select.poll()
-        for fd in (port.fileno(), port.control(), *stop.filenos()):
+        for fd in (port.fileno(), control, told, signalled):
             poll.register(fd, select.POLLIN)
-        row.stage(Stage.IDLE)
+        self._row.stage(Stage.IDLE)
         looked = 0.0
         while True:
             # A look is a system call; in between it is enough to know that a signal came.
-            if stop.by_signal or self.retired or time.monotonic() - looked > _LOOK:
+            if stop.by_signal or self.retired or clock() - looked > _LOOK:
                 if (stop.look() or self.retired) and self._ends():
                     return
-                looked = time.monotonic()
-            request = port.take()
+                looked = clock()
+            request = take()
             if request is not None:
-                self._answer(request)
-                continue
-            looked = 0.0
-            if not port.arm():
-                ready = [fd for fd, _ in poll.poll()]
-                if stop.filenos()[1] in ready:
-                    stop.drain()
-                if stop.told and stop.filenos()[0] in ready:
-                    poll.unregister(stop.filenos()[0])  # whatever it says now, or that it is gone, is no news
-                if port.control() in ready and not self._attend():
-                    return
+                answer(request)
+            elif not arm():
+                for fd, _ in poll.poll():
+                    if fd == signalled:
+                        stop.drain()
+                        looked = 0.0
+                    elif fd == told:
+                        looked = 0.0
+                        if stop.told:
+                            poll.unregister(told)  # whatever it says now, or that it is gone, is no news
+                    elif fd == control and not self._attend():
+                        return
 
     def _ends(self) -> bool:
         """Whether this is the end, now that no more requests are to come."""
@@ -145,11 +154,13 @@ class Working:
         self._row.answered(answer.ok)
 
     def _run(self, request: Request, job: Job) -> Answer:
+        interrupter = self._interrupter
         try:
-            with self._interrupter.running(request.serial):
-                return job.run()
+            interrupter.begin(request.serial)
+            return job.run()
         finally:
-            if os.getpid() != self._pid:
+            interrupter.end()
+            if _forked:
                 _end_fork()
 
 
@@ -242,7 +253,7 @@ class WorkingBeside(Working):
             if self._over:
                 raise
         finally:
-            if os.getpid() != self._pid:
+            if _forked:
                 _end_fork()
             del self._tasks[request.serial]
             self._finish(request, answer)

@@ -136,7 +136,7 @@ class DispatchWorld(World):
         self.harness.killed.clear()
         self.settle()
 
-    @rule(prefetch=st.integers(0, 3), writeq=st.sampled_from([2, 3, 128]), draining=st.sampled_from([0, 0, 0, 1]))
+    @rule(prefetch=st.integers(-1, 3), writeq=st.sampled_from([2, 3, 128]), draining=st.sampled_from([0, 0, 0, 1]))
     def configure(self, prefetch: int, writeq: int, draining: int) -> None:
         self.harness.configure("PREFETCH", prefetch)
         self.harness.configure("WRITEQ-LEN", writeq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -156,8 +157,9 @@ def killer(server: Server, stop: threading.Event, killed: list[int]) -> None:
     while not stop.wait(0.05):
         worker = random.choice(server.workers)
         if worker.pid and worker.state != "starting":
-            killed.append(worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it is dead already, and its successor has not begun
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.append(worker.pid)
 
 
 @pytest.mark.slow

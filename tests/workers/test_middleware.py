@@ -229,6 +229,7 @@ def test_limits_reach_the_dispatcher() -> None:
         "RETRIES": 0,
         "BACKLOG": 7,
         "QUARANTINE": 3,
+        "PREFETCH": -1,
         "CONCURRENT": 5,
         "LIMITS": {"aadd": [2.0, 0, True], "slow": [9.0, 3, False]},
     }

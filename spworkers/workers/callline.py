@@ -1,0 +1,320 @@
+"""All calls of a client, on one pair of lanes: whoever reads takes what has come, for all who wait.
+
+    call()     the thread reads itself ─┐
+    acall()    its event loop reads ────┼──▶ drain ──▶ each answer goes to who waits for it, by its serial
+    submit()   the collector reads ─────┘
+
+Of the threads one reads at a time: it has the *role*, and sleeps on the lane's bell; the others sleep on bells of their
+own. Who leaves the role has somebody else look, so there is always a reader while somebody waits. An event loop reads
+beside them, when the bell tells it to. That two may sleep on one bell is no harm: whoever is woken takes everything
+there is, and tells those whose it is; and who goes without sleeping again arms the bell for the loops that do.
+
+Futures are completed in the collector's thread alone, so that callbacks neither hold up a reader nor an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, from_name
+from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
+from spworkers.socket import Req
+from spworkers.waiting import Deadline, doze, run
+from spworkers.workers.caller import Reply, left_until
+from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, TrioWaiting, Waiting
+from spworkers.workers.collector import Collector
+from spworkers.workers.loopreader import LoopReader
+
+if TYPE_CHECKING:
+    from spworkers.port import Port
+
+__all__ = ["CallLine", "CallSocket"]
+
+_FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
+
+
+class CallSocket(Req):
+    """A REQ socket whose own context has many requests at once.
+
+    Args:
+        in_flight: how many.
+    """
+
+    def __init__(self, in_flight: int, **arguments: Any) -> None:
+        self._many = in_flight
+        super().__init__(**arguments)
+
+    def _spec(self) -> dict[str, Any]:
+        spec = super()._spec()
+        return {**spec, "options": {**spec["options"], "IN-FLIGHT": self._many}}
+
+
+class CallLine:
+    """The calls of one client.
+
+    Args:
+        socket: by which they go.
+        ended: called when a submitted call is over, whatever its end.
+    """
+
+    def __init__(self, socket: CallSocket, ended: Callable[[], None]) -> None:
+        self.port: Port = socket._port
+        self.ended = ended
+        self.collector = Collector(self)
+        self._half: Any = socket._half
+        self._tx, self._rx = self.port.tx, self.port.rx
+        self._serials = itertools.count(_FIRST)
+        self._waiting: dict[int, Waiting] = {}
+        self._role = threading.Lock()
+        self._guests: dict[ThreadWaiting, None] = {}  # threads that wait; one of them reads, or will
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReader] = WeakKeyDictionary()
+        self._reading_loops = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Calls on their way."""
+        return len(self._waiting)
+
+    # --- three ways to wait
+
+    def call(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
+        """Send a request and wait in this thread.
+
+        Raises:
+            SendTimeoutError: no server took it in time; RecvTimeoutError: none answered in time.
+            CanceledError, NoPeersError, ClosedError: as of REQ.
+        """
+        waiting = ThreadWaiting(farewell, self.port.sleepers.mine())
+        try:
+            self._send(waiting, payload, pipe, deadline)
+            self._guests[waiting] = None
+            try:
+                self._read(waiting, deadline)
+            finally:
+                del self._guests[waiting]
+                self.hand_on()
+        except BaseException:
+            self.give_up(waiting)
+            raise
+        return waiting.result()
+
+    async def acall(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
+        """The same in a task of asyncio or trio."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return await self._trio_call(payload, deadline, farewell, pipe)
+        reader = self._loops.get(loop)
+        if reader is None:
+            reader = self._loops[loop] = LoopReader(self, loop)
+        waiting = TaskWaiting(farewell, reader)
+        timer = None if deadline == math.inf else loop.call_later(left_until(deadline), waiting.wake)
+        reader.begin()
+        try:
+            if not self._publish(waiting, payload, pipe):
+                await self._apublish(waiting, payload, pipe, deadline)
+            await waiting.future
+            if not waiting.over:
+                self.too_late(waiting)
+        except BaseException:
+            self.give_up(waiting)
+            raise
+        finally:
+            reader.waiting -= 1
+            if timer is not None:
+                timer.cancel()
+        return waiting.result()
+
+    async def _trio_call(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
+        import trio
+
+        waiting = TrioWaiting(farewell)
+        with self.collector.serving():
+            try:
+                if not self._publish(waiting, payload, pipe):
+                    await self._apublish(waiting, payload, pipe, deadline)
+                with trio.CancelScope(deadline=trio.current_time() + left_until(deadline)):
+                    await waiting.event.wait()
+                if not waiting.over:
+                    self.too_late(waiting)
+            except BaseException:
+                self.give_up(waiting)
+                raise
+        return waiting.result()
+
+    def submit(
+        self,
+        payload: bytes,
+        deadline: float,
+        farewell: bytes,
+        read: Callable[[Reply], Any],
+        explain: Callable[[BaseException], BaseException],
+    ) -> Future[Any]:
+        """The same with a future, whose result `read` makes of the answer, and whose errors `explain` puts into words.
+
+        Raises:
+            SendTimeoutError: there was no room for so many bytes in time.
+            ClosedError, NoPeersError: as of REQ.
+        """
+        collector = self.collector
+        waiting = FutureWaiting(farewell, collector.completed, read, explain, deadline)
+        collector.begin(future=True)
+        try:
+            self._send(waiting, payload, 0, deadline)
+        except BaseException:
+            self.give_up(waiting)
+            collector.end(future=True)
+            raise
+        waiting.future.add_done_callback(lambda future: self._done(waiting))
+        collector.watch(waiting)
+        return waiting.future
+
+    def _done(self, waiting: FutureWaiting) -> None:
+        if waiting.future.cancelled():
+            self.give_up(waiting)
+        self.collector.end(future=True)
+        self.ended()
+
+    # --- sending, giving up
+
+    def _publish(self, waiting: Waiting, payload: bytes, pipe: int) -> bool:
+        """False: there is no room for so many bytes now."""
+        if self.port.closed or self._half.fail_no_peers:
+            self.port.check_open()
+            self._half.check_peers()
+        if self._closed:
+            raise ClosedError("the client was closed")
+        serial = next(self._serials)
+        waiting.serial = serial
+        self._waiting[serial] = waiting
+        waiting.ticket = self._tx.publish(payload, b"", pipe, serial, DATA, True)
+        if waiting.ticket:
+            return True
+        del self._waiting[serial]
+        return False
+
+    def _send(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
+        while not self._publish(waiting, payload, pipe):
+            run(self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True), self.port.sleepers)
+
+    async def _apublish(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
+        from spworkers.tasks import arun
+
+        while not self._publish(waiting, payload, pipe):
+            room = self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True)
+            await arun(room, self.port.sleepers)
+
+    def give_up(self, waiting: Waiting) -> Exception | None:
+        """Nobody waits for this answer any more.
+
+        Returns:
+            What to say if that is because its time is over; None: the answer has come in this moment.
+        """
+        if self._waiting.pop(waiting.serial, None) is None:
+            return None
+        if not self.port.closed:
+            if self._tx.revoke(waiting.ticket):
+                return SendTimeoutError("no server took the call in time")
+            self._tx.publish(waiting.farewell, b"", 0, waiting.serial, CANCEL, True)
+        return RecvTimeoutError("no answer came in time")
+
+    def give_up_stream(self, farewell: bytes, pipe: int) -> None:
+        """Tell a server, by this pipe, of a stream that nobody wants more of."""
+        self._tx.publish(farewell, b"", pipe, 0, CANCEL, True)
+
+    def too_late(self, waiting: Waiting) -> None:
+        """Its time is over: end it with an error, unless its answer has come in this moment."""
+        error = self.give_up(waiting)
+        if error is not None:
+            waiting.end(None, error)
+
+    # --- reading
+
+    def drain(self) -> None:
+        """Give everything that has come to those who wait for it."""
+        take, waiting_of = self._rx.take, self._waiting
+        while (record := take()) is not None:
+            waiting = waiting_of.pop(record.serial, None)
+            if waiting is None:
+                record.release()
+                self.port.drop("canceled")
+            elif record.kind == ERROR:
+                name = record.take_body().decode("ascii", "replace")
+                waiting.end(None, from_name(name, [f"the call failed: {name}"]))
+            else:
+                waiting.end(Reply(record.take_body(), record.pipe), None)
+
+    def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
+        """Until its answer is there, by reading or by another's reading."""
+        while not waiting.over:
+            if self._role.acquire(False):
+                try:
+                    self.drain()
+                    while not waiting.over and (left := left_until(deadline)) > 0:
+                        doze(self.port, left)
+                        self.drain()
+                finally:
+                    self._role.release()
+            elif (left := left_until(deadline)) > 0:
+                sleeper = waiting.sleeper
+                if wait_readable(sleeper.own, left):
+                    hush_bell(sleeper.own)
+            if not waiting.over and left_until(deadline) <= 0:
+                self.too_late(waiting)  # or another thread is about to tell us
+
+    @contextmanager
+    def reading(self) -> Iterator[bool]:
+        """The role, if nobody has it."""
+        mine = self._role.acquire(False)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._role.release()
+                self.hand_on()
+
+    @property
+    def is_read(self) -> bool:
+        """A thread has the role."""
+        return self._role.locked()
+
+    def hand_on(self) -> None:
+        """Have somebody else read, who waits; a reader calls it when it has left the role."""
+        if self._reading_loops and not self.port.closed:
+            self._rx.arm()  # it is rung for them again; or at once, if there is something
+        if self._role.locked():
+            return
+        for guest in list(self._guests):
+            if not guest.over:
+                guest.sleeper.ring()
+                return
+        self.collector.wake()
+
+    def loop_reads(self, on: bool) -> None:
+        """One more loop has the bell in its selector, or one fewer."""
+        self._reading_loops += 1 if on else -1
+
+    # --- its end
+
+    def close(self) -> None:
+        """All calls on their way fail with ClosedError."""
+        self._closed = True
+        self.abandon()
+        for reader in list(self._loops.values()):
+            reader.close()
+        self.collector.close()
+
+    def abandon(self) -> None:
+        """End all calls that are on their way."""
+        for serial in list(self._waiting):
+            waiting = self._waiting.pop(serial, None)
+            if waiting is not None:
+                waiting.end(None, ClosedError("the client was closed before the answer came"))

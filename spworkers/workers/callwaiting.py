@@ -1,0 +1,158 @@
+"""Who waits for the answers of a client: threads, tasks of asyncio and trio, futures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from spworkers.workers.caller import Reply
+
+if TYPE_CHECKING:
+    import trio
+
+    from spworkers.waiting import ThreadSleeper
+    from spworkers.workers.loopreader import LoopReader
+
+__all__ = ["FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting"]
+
+
+class Waiting:
+    """Somebody who waits for an answer.
+
+    Attributes:
+        reply: the answer.
+        error: what came instead.
+        over: one of the two is here.
+    """
+
+    __slots__ = ("error", "farewell", "over", "reply", "serial", "ticket")
+
+    def __init__(self, farewell: bytes) -> None:
+        self.farewell = farewell  # what the server is told, should the call be given up
+        self.serial = 0
+        self.ticket = 0
+        self.reply: Reply | None = None
+        self.error: Exception | None = None
+        self.over = False
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        """It has come: any thread may say so."""
+        self.reply = reply
+        self.error = error
+        self.over = True
+
+    def result(self) -> Reply:
+        """The answer, or raise what came instead."""
+        if self.reply is None:
+            assert self.error is not None
+            raise self.error
+        return self.reply
+
+
+class ThreadWaiting(Waiting):
+    """A thread inside `CallLine.call`."""
+
+    __slots__ = ("sleeper", "thread")
+
+    def __init__(self, farewell: bytes, sleeper: ThreadSleeper) -> None:
+        super().__init__(farewell)
+        self.sleeper = sleeper
+        self.thread = get_ident()
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        super().end(reply, error)
+        if get_ident() != self.thread:
+            self.sleeper.ring()
+
+
+class TaskWaiting(Waiting):
+    """A task of asyncio."""
+
+    __slots__ = ("future", "reader")
+
+    def __init__(self, farewell: bytes, reader: LoopReader) -> None:
+        super().__init__(farewell)
+        self.reader = reader
+        self.future: asyncio.Future[None] = reader.loop.create_future()
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        super().end(reply, error)
+        if get_ident() == self.reader.thread:
+            self.wake()
+        else:
+            self.reader.call(self.wake)
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class TrioWaiting(Waiting):
+    """A task of trio; the collector reads for it."""
+
+    __slots__ = ("event", "token")
+
+    def __init__(self, farewell: bytes) -> None:
+        super().__init__(farewell)
+        import trio
+
+        self.event = trio.Event()
+        self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        super().end(reply, error)
+        import trio
+
+        try:
+            self.token.run_sync_soon(self.event.set)
+        except trio.RunFinishedError:
+            return
+
+
+class FutureWaiting(Waiting):
+    """A submitted call.
+
+    Args:
+        completed: called when the answer is here, in whatever thread; `complete` is then due.
+        read: makes the result of the answer, or raises.
+        explain: gives an error the words of the call.
+        deadline: when to give it up, of `time.monotonic`.
+    """
+
+    __slots__ = ("completed", "deadline", "explain", "future", "read")
+
+    def __init__(
+        self,
+        farewell: bytes,
+        completed: Callable[[FutureWaiting], None],
+        read: Callable[[Reply], Any],
+        explain: Callable[[BaseException], BaseException],
+        deadline: float,
+    ) -> None:
+        super().__init__(farewell)
+        self.completed = completed
+        self.read = read
+        self.explain = explain
+        self.deadline = deadline
+        self.future: Future[Any] = Future()
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        super().end(reply, error)
+        self.completed(self)
+
+    def complete(self) -> None:
+        """Resolve the future; its callbacks run here."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.explain(self.error))
+            return
+        try:
+            result = self.read(self.result())
+        except Exception as error:  # what the server answered, RemoteError for instance
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)

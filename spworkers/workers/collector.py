@@ -1,0 +1,164 @@
+"""The thread of a client that reads where nobody else does, and completes the futures of submitted calls."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from spworkers.errors import ClosedError
+from spworkers.ring import hush_bell, wait_readable
+from spworkers.waiting import doze
+
+if TYPE_CHECKING:
+    from spworkers.waiting import ThreadSleeper
+    from spworkers.workers.callline import CallLine
+    from spworkers.workers.callwaiting import FutureWaiting
+
+__all__ = ["Collector"]
+
+_LONGEST: Final = 3600.0  # seconds of one sleep
+
+
+class Collector:
+    """Reads for futures, and for tasks of trio; the thread starts with the first of them.
+
+    It says that it sleeps before it looks a last time; who has something for it looks at that after it has put it down.
+    """
+
+    def __init__(self, line: CallLine) -> None:
+        self._line = line
+        self._lock = threading.Lock()
+        self._served = 0  # those who need it
+        self._futures = 0  # those of them that are futures
+        self._ready: deque[FutureWaiting] = deque()
+        self._deadlines: list[tuple[float, int, FutureWaiting]] = []
+        self._order = itertools.count()
+        self._until = math.inf  # when it will look by itself
+        self._asleep = False
+        self._reads = False  # it sleeps on the lane's bell
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._sleeper: ThreadSleeper | None = None
+
+    def __len__(self) -> int:
+        """Futures that are not done."""
+        return self._futures
+
+    def begin(self, *, future: bool = False) -> None:
+        """Somebody needs it from now on."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the client was closed")
+            self._served += 1
+            self._futures += future
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="spworkers-client", daemon=True)
+                self._thread.start()
+        if not self._reads:
+            self.wake()
+
+    def end(self, *, future: bool = False) -> None:
+        """That is over."""
+        with self._lock:
+            self._served -= 1
+            self._futures -= future
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """For the length of the block somebody needs it."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def watch(self, waiting: FutureWaiting) -> None:
+        """A submitted call is on its way, and has a deadline perhaps."""
+        if waiting.deadline == math.inf:
+            return
+        with self._lock:
+            heapq.heappush(self._deadlines, (waiting.deadline, next(self._order), waiting))
+        if waiting.deadline < self._until:
+            self.wake()
+
+    def completed(self, waiting: FutureWaiting) -> None:
+        """The answer of a submitted call is here."""
+        self._ready.append(waiting)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have it look around, if it sleeps and there may be something for it."""
+        if self._asleep and (self._served or self._ready or self._closed) and self._sleeper is not None:
+            self._asleep = False
+            self._sleeper.ring()
+
+    def close(self) -> None:
+        """End the thread, after it has completed what can be completed."""
+        with self._lock:
+            self._closed = True
+        if self._thread is None:
+            return
+        self.wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        self._sleeper = self._line.port.sleepers.mine()
+        try:
+            while not self._closed:
+                self._complete()
+                self._look(self._expire())
+        finally:
+            self._closed = True
+            self._line.abandon()  # whatever ended it: nobody is to wait for ever
+            self._complete()
+
+    def _complete(self) -> None:
+        while self._ready:
+            self._ready.popleft().complete()
+
+    def _expire(self) -> float:
+        """Give up those whose time is over. Returns the seconds until the next one's."""
+        while self._deadlines:
+            with self._lock:
+                due, _, waiting = self._deadlines[0]
+                if not waiting.over and not waiting.future.done() and due > time.monotonic():
+                    self._until = due
+                    return min(due - time.monotonic(), _LONGEST)
+                heapq.heappop(self._deadlines)
+            if not waiting.over and not waiting.future.done():
+                self._line.too_late(waiting)
+        self._until = math.inf
+        return _LONGEST
+
+    def _look(self, patience: float) -> None:
+        """Read, if that is ours to do; else sleep until it may be."""
+        line = self._line
+        if self._served:
+            with line.reading() as mine:
+                if mine:
+                    line.drain()
+                    self._asleep = self._reads = True
+                    if self._served and not self._ready and not self._closed and not line.port.closed:
+                        doze(line.port, patience)
+                    self._asleep = self._reads = False
+                    line.drain()
+                    return
+        self._sleep(patience)
+
+    def _sleep(self, patience: float) -> None:
+        assert self._sleeper is not None
+        self._asleep = True
+        work = self._ready or self._closed or (self._served and not self._line.is_read)
+        if not work and wait_readable(self._sleeper.own, max(patience, 0.0)):
+            hush_bell(self._sleeper.own)
+        self._asleep = False
