@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 
-from spworkers.errors import BadValueError
-from spworkers.workers.handler import Handler, HandlerOptions, check_name, check_text
+from spworkers.errors import BadOptionError, BadValueError
+from spworkers.options import Place, keywords
+from spworkers.workers.handler import Handler, HandlerOptions, check_count, check_name, check_text
 from spworkers.workers.middleware.base import Middleware
+from spworkers.workers.shapes import closest
 
 if TYPE_CHECKING:
     from spworkers._coerce import Seconds
@@ -255,6 +257,7 @@ class App:
     def _part(self, kind: str, function: Any, options: dict[str, Any]) -> Any:
         def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
             name = check_name(options.get("name") or getattr(function, "__name__", None))
+            _check_part(kind, name, options)
             return self.add_part(kind, function, name, options)
 
         return decorate if function is None else decorate(function)
@@ -365,6 +368,34 @@ class App:
         parts += ["raw"] if self._raw is not None else []
         parts += [f"{part.handler.kind} {name}" for name, part in self._parts.items()]
         return f"<App {self.name}: {', '.join(parts)}>"
+
+
+_PART_PROTOCOLS: Final = {"respondent": "respondent", "consumer": "pull", "subscriber": "sub"}
+
+
+def _check_part(kind: str, name: str, options: dict[str, Any]) -> None:
+    """Raise what is wrong with a part's options, its socket's and its addresses included, where they are written."""
+    who = f"{kind} {name}"
+    addresses = []
+    for side in ("listen", "dial"):
+        given = options.get(side, ())
+        addresses += [given] if isinstance(given, str) else list(given)
+    if not addresses:
+        raise BadValueError(f"{who} would receive nothing: give it listen= or dial=, an address")
+    for address in addresses:
+        check_text(address, f"{who}: an address")
+    if options.get("workers") is not None:
+        check_count(options["workers"], f"{who}: workers", least=1)
+    ours = {"name", "listen", "dial", "workers", "timeout", "retries", "retry_on"}
+    place = Place.socket(_PART_PROTOCOLS[kind], raw=False)
+    try:
+        keywords({key: value for key, value in options.items() if key not in ours}, place)
+    except BadOptionError as error:
+        nearest = error.nearest or closest(error.option, [*ours])
+        hint = "" if error.nearest or not nearest else f"; did you mean {nearest[0]!r}?"
+        raise BadOptionError(f"{who}: {error}{hint}", error.option, nearest) from None
+    except BadValueError as error:
+        raise BadValueError(f"{who}: {error}") from None
 
 
 def _check_raw(handler: Handler[..., Any]) -> None:

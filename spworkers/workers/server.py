@@ -63,6 +63,11 @@ class Server(Closing):
     ) -> None:
         if not app.handlers and app.raw_handler is None and not app.parts:
             raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
+        listening, dialling = ([each] if isinstance(each, str) else list(each) for each in (listen, dial))
+        if not (listening or dialling) and (app.handlers or app.raw_handler is not None):
+            raise BadValueError(
+                f"{app!r} would be served nowhere: give serve() an address, such as 'tcp://127.0.0.1:5555', or dial="
+            )
         self.app = app
         self._ended = End()
         self._reloads = 0
@@ -79,9 +84,9 @@ class Server(Closing):
                 for name, part in app.parts.items():
                     self._parts.append(_start_part(app, name, part, workers, settings))
                 # Last of all: who can connect is answered.
-                for address in [listen] if isinstance(listen, str) else listen:
+                for address in listening:
                     self._rep.listen(address)
-                for address in [dial] if isinstance(dial, str) else dial:
+                for address in dialling:
                     self._rep.dial(address)
             except BaseException:
                 self._pool.close(0)

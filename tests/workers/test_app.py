@@ -226,3 +226,12 @@ def test_a_handler_of_nowhere_goes_by_value(app: App) -> None:
     assert copy is not local
     assert copy(1) == 2
     assert copy.name == "local"
+
+
+def test_an_app_is_not_served_nowhere() -> None:
+    app = App("calc")
+    app.handler(name="add")(lambda: None)
+    with pytest.raises(BadValueError, match="served nowhere: give serve"):
+        app.serve(block=False)
+    with pytest.raises(BadValueError, match="served nowhere"):
+        app.serve([], block=False)

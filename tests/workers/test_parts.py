@@ -133,11 +133,11 @@ def test_sockets_and_functions_that_do_not_fit() -> None:
     with Sub() as sub, pytest.raises(errors.BadValueError, match="one function"):
         ContextPool(sub, App("app"))
     app = App("app")
-    app.consumer(name="one")(lambda body: None)
+    app.consumer(name="one", listen=ANYWHERE)(lambda body: None)
     with pytest.raises(errors.BadValueError, match="already"):
-        app.respondent(name="one")(lambda body: None)
+        app.respondent(name="one", listen=ANYWHERE)(lambda body: None)
     with pytest.raises(errors.BadValueError, match="consumer two"):
-        app.consumer(name="two")(lambda: None)
+        app.consumer(name="two", listen=ANYWHERE)(lambda: None)
 
 
 def test_workers_dial_in_to_a_broker() -> None:
@@ -161,3 +161,22 @@ def test_workers_dial_in_to_a_broker() -> None:
             eventually(lambda: len(back.pipes) == 2, WAIT)
             pids = {client.pid() for _ in range(20)}
             assert pids == {one.workers[0].pid, other.workers[0].pid}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({}, errors.BadValueError, "consumer eat would receive nothing"),
+        ({"listen": []}, errors.BadValueError, "listen= or dial="),
+        ({"dial": [5]}, errors.BadValueError, "consumer eat: an address"),
+        ({"dial": "tcp://127.0.0.1:1", "workers": 0}, errors.BadValueError, "workers"),
+        ({"dial": "tcp://127.0.0.1:1", "readq_len": "long"}, errors.BadValueError, "consumer eat"),
+        ({"dial": "tcp://127.0.0.1:1", "readq_length": 3}, errors.BadOptionError, "readq_len"),
+        ({"dial": "tcp://127.0.0.1:1", "retrys": 3}, errors.BadOptionError, "did you mean 'retries'"),
+    ],
+)
+def test_mistakes_in_a_parts_options_are_told_where_they_are(
+    options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        App("x").consumer(name="eat", **options)(lambda body: None)
