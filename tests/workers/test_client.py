@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
+import psutil
 import pytest
 import trio
 from helpers import aeventually, eventually
@@ -344,3 +345,103 @@ def test_ctrl_c_ends_a_call(server: Answerer, calc: Client) -> None:
     assert time.monotonic() - begin < WAIT / 2
     server.gate.set()
     assert calc.add(3, 4) == 7
+
+
+# --- deaths on our side
+
+
+def io_process(client: Client) -> int:
+    return int(client._req.stats()["pid"])
+
+
+def test_calls_survive_the_clients_io_process(server: Answerer) -> None:
+    server.gate.clear()
+    with Client(server.address, timeout=WAIT, reconnect_time=0.01) as client:
+        futures = [client.submit("add", number, 0) for number in range(5)]
+        eventually(lambda: server.asked, WAIT)
+        former = io_process(client)
+        os.kill(former, signal.SIGKILL)
+        eventually(lambda: io_process(client) != former, WAIT)
+        server.gate.set()
+        assert [future.result(WAIT) for future in futures] == list(range(5))
+        assert client.add(1, 2) == 3
+
+
+def test_calls_survive_the_clients_supervisor(server: Answerer) -> None:
+    server.gate.clear()
+    with Client(server.address, timeout=WAIT, reconnect_time=0.01) as client:
+        futures = [client.submit("add", number, 0) for number in range(5)]
+        eventually(lambda: server.asked, WAIT)
+        supervisor = psutil.Process(io_process(client)).ppid()
+        os.kill(supervisor, signal.SIGKILL)
+        eventually(lambda: psutil.Process(io_process(client)).ppid() != supervisor, WAIT)
+        server.gate.set()
+        assert [future.result(WAIT) for future in futures] == list(range(5))
+        assert client.add(1, 2) == 3
+
+
+# --- who reads
+
+
+def test_threads_tasks_and_futures_at_once(calc: Client) -> None:
+    """Whoever reads tells the others: nobody waits for an answer that another one has taken."""
+    wrong: list[Any] = []
+
+    def call(begin: int) -> None:
+        wrong.extend(number for number in range(begin, begin + 40) if calc.add(number, 1) != number + 1)
+
+    async def main(begin: int) -> None:
+        answers = await asyncio.gather(*(calc.acall("add", begin + number, 1) for number in range(40)))
+        wrong.extend(answer for number, answer in enumerate(answers) if answer != begin + number + 1)
+
+    threads = [threading.Thread(target=call, args=(100 * n,)) for n in range(3)]
+    threads += [threading.Thread(target=lambda n=n: asyncio.run(main(1000 * n))) for n in range(1, 3)]
+    for thread in threads:
+        thread.start()
+    futures = [calc.submit("add", number, 5000) for number in range(40)]
+    assert [future.result(WAIT) for future in futures] == list(range(5000, 5040))
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert wrong == []
+    assert len(calc._line) == 0
+
+
+def test_callbacks_may_call(calc: Client) -> None:
+    second: Future[Any] = Future()
+    calc.submit("add", 1, 2).add_done_callback(lambda first: second.set_result(calc.add(first.result(), 10)))
+    assert second.result(WAIT) == 13
+
+
+def test_a_task_and_a_call_of_its_own_thread(calc: Client) -> None:
+    async def main() -> list[Any]:
+        tasks = [asyncio.create_task(calc.acall("add", number, 0)) for number in range(5)]
+        await asyncio.sleep(0)
+        return [calc.add(7, 1), *[await task for task in tasks]]  # it holds up the loop, and takes its answers
+
+    assert asyncio.run(main()) == [8, 0, 1, 2, 3, 4]
+
+
+def test_a_loop_that_ends_leaves_nothing(server: Answerer) -> None:
+    client = Client(server.address, timeout=WAIT)
+    for _ in range(3):
+        assert asyncio.run(client.acall("add", 1, 2)) == 3
+    assert client.add(1, 2) == 3
+    bells = client._req._port.bells
+    client.close()
+    for bell in bells:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(bell)
+
+
+def test_a_body_that_finds_no_room_waits(server: Answerer) -> None:
+    server.gate.clear()
+    with Client(server.address, timeout=WAIT, byte_budget=1 << 20) as client:
+        first = [client.submit("add", "x" * (700 << 10), 0) for _ in range(1)]
+        late: list[Future[Any]] = []
+        thread = threading.Thread(target=lambda: late.append(client.submit("add", "y" * (700 << 10), 0)))
+        thread.start()
+        server.gate.set()
+        thread.join(WAIT)
+        for future in [*first, *late]:
+            assert isinstance(future.exception(WAIT), errors.BadArgumentsError)
