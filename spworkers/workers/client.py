@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn
@@ -17,6 +15,7 @@ from spworkers.workers import callformat
 from spworkers.workers.caller import Caller, Reply, left_until
 from spworkers.workers.callline import CallLine, CallSocket
 from spworkers.workers.handler import check_count
+from spworkers.workers.slots import Slots
 
 __all__ = ["Client"]
 
@@ -65,7 +64,7 @@ class Client(Caller):
         if not self._addresses:
             raise BadValueError("a Client needs an address: where is the App served?")
         self._limit = check_count(in_flight, "in_flight", least=1)
-        self._slots = threading.BoundedSemaphore(self._limit)
+        self._slots = Slots(self._limit)
         self._task_slots: RunVar[Semaphore] = RunVar(
             "spworkers-client-slots"
         )  # an event loop cannot wait in a thread's
@@ -73,15 +72,12 @@ class Client(Caller):
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
         self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
-        self._line = CallLine(self._req, self._slots.release)
+        self._line = CallLine(self._req, self._slots.give)
 
     # --- sending and receiving
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
-        if self._slots.acquire(blocking=False):
-            return
-        left = left_until(deadline)
-        if not self._slots.acquire(timeout=None if left == math.inf else left):
+        if not self._slots.take() and not self._slots.wait(left_until(deadline)):
             raise RecvTimeoutError(
                 f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
             )
@@ -94,7 +90,7 @@ class Client(Caller):
         except SPError as error:
             self._raise(error, what)
         finally:
-            self._slots.release()
+            self._slots.give()
 
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         self._check_open(what)
@@ -123,7 +119,7 @@ class Client(Caller):
                 payload, deadline, _farewell(call_id), read, lambda error: self._explained(error, what)
             )
         except BaseException as error:
-            self._slots.release()
+            self._slots.give()
             self._raise(error, what)
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:

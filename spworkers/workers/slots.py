@@ -1,0 +1,47 @@
+"""A semaphore whose usual way, when there is room, takes no lock."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+__all__ = ["Slots"]
+
+
+class Slots:
+    """So many may be inside at once.
+
+    A place is an item of a list: taking and giving one back are single steps of the interpreter. Who finds none says
+    that he waits before he looks again; who gives one back looks afterwards whether somebody does.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = [None] * places
+        self._waiting = 0
+        self._changed = threading.Condition(threading.Lock())
+
+    def take(self) -> bool:
+        """A place, if there is one."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """A place, or False after that time; math.inf: for ever."""
+        if self.take():
+            return True
+        with self._changed:
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(self.take, None if seconds == math.inf else seconds)
+            finally:
+                self._waiting -= 1
+
+    def give(self) -> None:
+        """A place is free again."""
+        self._free.append(None)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()

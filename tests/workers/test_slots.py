@@ -1,0 +1,60 @@
+"""Slots: a semaphore that is quick when there is room."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from helpers import eventually
+
+from spworkers.workers.slots import Slots
+
+WAIT = 20.0
+
+
+def test_no_more_than_there_are() -> None:
+    slots = Slots(2)
+    assert [slots.take() for _ in range(3)] == [True, True, False]
+    assert not slots.wait(0.01)
+    slots.give()
+    assert slots.wait(0.0)
+    assert not slots.take()
+
+
+def test_who_waits_gets_what_is_given_back() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    got: list[bool] = []
+    threads = [threading.Thread(target=lambda: got.append(slots.wait(math.inf))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: slots._waiting == 3, WAIT)
+    for _ in threads:
+        slots.give()
+    for thread in threads:
+        thread.join(WAIT)
+    assert got == [True] * 3
+    assert not slots.take()
+
+
+def test_many_in_and_out() -> None:
+    slots, inside, most = Slots(2), [0], [0]
+    lock = threading.Lock()
+
+    def work() -> None:
+        for _ in range(300):
+            assert slots.wait(WAIT)
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            with lock:
+                inside[0] -= 1
+            slots.give()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert most[0] <= 2
+    assert [slots.take() for _ in range(3)] == [True, True, False]
