@@ -18,11 +18,20 @@ GRACE = 10.0
 
 SHM = Path("/dev/shm")
 
-# What these test lies on the wire, in shared memory or in the protocols, none of which knows which Python it runs on.
-ALIKE = ("cli/test_bench.py", "cli/test_macat.py", "cli/test_top.py")
-ALIKE += ("conformance", "interop", "ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
-ALIKE += ("faults/test_hostile_network.py", "faults/test_death_of_a_device.py", "sockets/test_devices.py")
-ALIKE += ("docs", "sockets/test_asgi.py", "sockets/test_webserver.py", "sockets/test_wss.py")
+# Where a file's tests need not run everywhere; tox.ini says which marks run where. What these test lies on the wire, in
+# shared memory or in a browser, and whether the protocols are compiled is tested by others through the same paths.
+ONCE = ("interop", "docs", "cli/test_bench.py", "cli/test_macat.py", "cli/test_top.py")
+ONCE += ("sockets/test_asgi.py", "sockets/test_webserver.py", "sockets/test_wss.py")
+ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py")
+
+# These know nothing of the Python they run on, but each of them may find what compiling has changed.
+ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
+ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py")
+
+# Nothing of what these test is compiled by mypyc (the list is in setup.py).
+PLAIN = ("supervisor", "transport", "ring", "test_channel.py", "test_options.py", "test_option_matrix.py")
+PLAIN += ("test_errors.py", "test_exports.py", "test_imports.py", "test_tlsconfig.py", "testing/test_certificates.py")
+PLAIN += ("cli/test_cert.py", "cli/test_tls_options.py", "workers/test_codec.py", "workers/test_arguments.py")
 
 # By this, which every descendant inherits, an orphan is found that is nobody's child any more.
 MARK = "SPWORKERS_TEST_SESSION"
@@ -32,11 +41,13 @@ LASTING = ("spworkers-supervisor", "multiprocessing.resource_tracker", "multipro
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs only one Python."""
+    """Mark what need not run everywhere."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(ALIKE):
-            item.add_marker(pytest.mark.alike)
+        file = item.path.relative_to(here).as_posix()
+        for mark, files in (("once", ONCE), ("alike", ALIKE), ("plain", PLAIN)):
+            if file.startswith(files):
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)

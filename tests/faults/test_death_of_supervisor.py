@@ -72,6 +72,7 @@ def test_calls_that_wait_go_on_waiting() -> None:
         assert receiving.result(BOUND) == b"x"
 
 
+@pytest.mark.slow
 def test_requests_under_load_are_delayed_and_not_lost() -> None:
     with rep_and_req("tcp://127.0.0.1:0", req={"reconnect_time": 0.01}) as (rep, req):
 
@@ -195,6 +196,7 @@ def test_a_survey_is_asked_again() -> None:
             assert context.recv(timeout=BOUND) == b"re what?"
 
 
+@pytest.mark.slow
 def test_a_survey_ends_in_time_nevertheless() -> None:
     """SURVEY-TIME counts anew from then on."""
     with sp.Surveyor(survey_time=2) as surveyor:
@@ -207,6 +209,7 @@ def test_a_survey_ends_in_time_nevertheless() -> None:
             surveyor.recv(timeout=BOUND)
 
 
+@pytest.mark.slow
 def test_calls_at_the_moment_of_its_death_are_answered_by_its_successor() -> None:
     with sp.Rep(listen=inproc()) as rep, sp.Req() as req:
         kill_supervisor()
@@ -242,6 +245,7 @@ def test_none_of_its_children_is_left() -> None:
             successor(sock, each)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_stopped_meanwhile_recovers_when_it_goes_on() -> None:
     program = """
 rep = sp.Rep(listen="tcp://127.0.0.1:0")

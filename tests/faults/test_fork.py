@@ -99,6 +99,7 @@ say(done=True)
         assert user.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_fork_while_other_threads_use_sockets_harms_neither() -> None:
     program = """
 rep = sp.Rep(listen="tcp://127.0.0.1:0")

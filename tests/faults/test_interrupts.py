@@ -36,6 +36,7 @@ WAITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_it_interrupts_a_blocked_call_at_once(wait: str) -> None:
     program = f"""{BLOCKED}

@@ -335,6 +335,7 @@ def test_closing_a_socket_whose_process_is_dead_works() -> None:
         gone([process])
 
 
+@pytest.mark.slow
 def test_closing_a_socket_whose_process_is_stopped_kills_it_in_the_end() -> None:
     rep = sp.Rep(listen=inproc())
     process = psutil.Process(rep.stats()["pid"])

@@ -157,6 +157,7 @@ def test_killing_the_whole_process_group_leaves_nothing() -> None:
         gone(family, WITHIN)
 
 
+@pytest.mark.slow
 def test_killing_it_while_it_opens_sockets_leaves_nothing() -> None:
     opening = """
 say(ready=True)
@@ -172,6 +173,7 @@ while True:
             gone(family, WITHIN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
     [

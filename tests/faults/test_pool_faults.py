@@ -366,6 +366,7 @@ def test_a_worker_that_uses_too_much_memory(tmp_path: Path) -> None:
         assert pool.submit(tasks.double, 1).result(WAIT) == 2
 
 
+@pytest.mark.slow
 def test_shared_memory_that_is_full(tmp_path: Path) -> None:
     """/dev/shm of a few pages, as in small containers: nothing of a pool lies there."""
     script = 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"'
@@ -406,6 +407,7 @@ def test_a_forked_child_of_the_parent_has_no_pool(pool: sp.Pool) -> None:
     waiting.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["working", "mapping", "nested", "forked", "spawned"])
 def test_nobody_outlives_the_parent(program: str, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, str(HERE / "poolprogram.py"), program, str(tmp_path)])

@@ -197,6 +197,7 @@ def test_what_it_asked_to_be_kept_its_successor_finds(sup: Supervisor) -> None:
     assert open_fds(child("os.getpid()")) == {0, 1, 2, *fds}
 
 
+@pytest.mark.slow
 def test_what_it_kept_in_its_last_moment_is_kept(sup: Supervisor) -> None:
     child = Remote(sup)
     with pytest.raises(Exception, match="no answer"):

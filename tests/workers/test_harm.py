@@ -91,6 +91,7 @@ def client(server: Server) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_each_harm_is_its_own(client: Client) -> None:
     stop, sums = threading.Event(), []
 

@@ -345,6 +345,7 @@ def test_nobody_waits_so_nothing_runs(server: Server, tmp_path: Path, name: str,
         assert {other.pid() for _ in range(20)} == before  # nobody had to be killed
 
 
+@pytest.mark.slow
 def test_who_does_not_listen_is_killed(tmp_path: Path) -> None:
     with app.serve(ANYWHERE, workers=2, block=False) as server, Client(server.address, timeout=WAIT) as client:
         with pytest.raises(errors.RecvTimeoutError):
