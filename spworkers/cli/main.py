@@ -12,6 +12,7 @@ import spworkers
 from spworkers.cli.bench import bench
 from spworkers.cli.call import call
 from spworkers.cli.cert import cert
+from spworkers.cli.demo import demo
 from spworkers.cli.info import info
 from spworkers.cli.serve import serve
 from spworkers.cli.stubs import stubs
@@ -26,6 +27,7 @@ def main() -> None:
     """Workers and sockets of the Scalability Protocols (nng, nanomsg, mangos)."""
 
 
+main.add_command(demo)
 main.add_command(serve)
 main.add_command(call)
 main.add_command(info)
