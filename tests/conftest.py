@@ -26,12 +26,21 @@ ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py"
 
 # These know nothing of the Python they run on, but each of them may find what compiling has changed.
 ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
-ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py")
+ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py", "examples/test_originals.py")
+ALIKE += tuple(
+    f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "wordcount_example")
+)
 
 # Nothing of what these test is compiled by mypyc (the list is in setup.py).
 PLAIN = ("supervisor", "transport", "ring", "test_channel.py", "test_options.py", "test_option_matrix.py")
 PLAIN += ("test_errors.py", "test_exports.py", "test_imports.py", "test_tlsconfig.py", "testing/test_certificates.py")
-PLAIN += ("cli/test_cert.py", "cli/test_tls_options.py", "workers/test_codec.py", "workers/test_arguments.py")
+PLAIN += (
+    "cli/test_cli.py",
+    "cli/test_cert.py",
+    "cli/test_tls_options.py",
+    "workers/test_codec.py",
+    "workers/test_arguments.py",
+)
 
 # By this, which every descendant inherits, an orphan is found that is nobody's child any more.
 MARK = "SPWORKERS_TEST_SESSION"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from helpers import eventually
 
 import spworkers
+from spworkers.cli.main import main
 from spworkers.workers.client import Client
 
 WAIT = 30.0
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 COMMAND = [sys.executable, "-m", "spworkers.cli"]
+Asked = Callable[..., subprocess.CompletedProcess[str]]
 # Runs a command on a terminal of its own, whose keys come from stdin.
 TERMINAL = [sys.executable, "-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"]
 
@@ -134,6 +136,29 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(
         [*COMMAND, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=WAIT, check=False
     )
+
+
+@pytest.fixture
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This process is where the modules are, and knows none of them afterwards."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield folder
+    for name in ("calc", "broken", "lame"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def asked(capfd: pytest.CaptureFixture[str]) -> Asked:
+    """`run`, but in this process: as the command would, without the half second that its start takes."""
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments, prog_name="spworkers")
+        shown = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), shown.out, shown.err)
+
+    return ask
 
 
 # --- serve
@@ -259,8 +284,9 @@ def outcome(client: Client) -> str:
         (["lame:app"], 1, "could not start: no model"),
     ],
 )
-def test_mistakes_of_serve(folder: Path, arguments: list[str], code: int, words: str) -> None:
-    done = run("serve", "--listen", "tcp://127.0.0.1:0", "--workers", "1", *arguments, cwd=folder)
+def test_mistakes_of_serve(in_folder: Path, asked: Asked, arguments: list[str], code: int, words: str) -> None:
+    command = ["serve", "--listen", "tcp://127.0.0.1:0", "--workers", "1", *arguments]
+    done = asked(*command) if code == 2 else run(*command, cwd=in_folder)
     assert done.returncode == code
     assert words in done.stderr
     assert done.stdout == ""
@@ -268,8 +294,8 @@ def test_mistakes_of_serve(folder: Path, arguments: list[str], code: int, words:
     assert "spworkers/" not in done.stderr.replace(str(ROOT / "tests"), "")  # a traceback shows the user's frames only
 
 
-def test_serve_needs_an_address(folder: Path) -> None:
-    done = run("serve", "calc:app", cwd=folder)
+def test_serve_needs_an_address(in_folder: Path, asked: Asked) -> None:
+    done = asked("serve", "calc:app")
     assert done.returncode == 2
     assert "--listen" in done.stderr
 
@@ -299,17 +325,22 @@ def test_an_address_in_use(shared: Served, folder: Path) -> None:
         (["same", "grüße"], "grüße"),
     ],
 )
-def test_call(shared: Served, arguments: list[str], shown: str) -> None:
-    done = run("call", shared.address, *arguments)
+def test_call(shared: Served, asked: Asked, arguments: list[str], shown: str) -> None:
+    done = asked("call", shared.address, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, shown + "\n", "")
 
 
-def test_call_without_a_name_shows_what_is_served(shared: Served) -> None:
-    done = run("call", shared.address)
+def test_call_as_a_process(shared: Served) -> None:
+    done = run("call", shared.address, "add", "2", "3")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
+
+
+def test_call_without_a_name_shows_what_is_served(shared: Served, asked: Asked) -> None:
+    done = asked("call", shared.address)
     assert done.stdout.startswith(
         "add(a: int, b: int, *, scale: int = 1) -> int\n    Adds two numbers.\npid() -> int\n"
     )
-    names = [each["name"] for each in json.loads(run("call", shared.address, "--json").stdout)["value"]]
+    names = [each["name"] for each in json.loads(asked("call", shared.address, "--json").stdout)["value"]]
     assert names == ["add", "pid", "same", "fail", "hold"]
 
 
@@ -323,48 +354,48 @@ def test_call_without_a_name_shows_what_is_served(shared: Served) -> None:
         (["--timeout", "0", "pid"], 2, "--timeout"),
     ],
 )
-def test_mistakes_of_call(shared: Served, arguments: list[str], code: int, words: str) -> None:
-    done = run("call", shared.address, *arguments)
+def test_mistakes_of_call(shared: Served, asked: Asked, arguments: list[str], code: int, words: str) -> None:
+    done = asked("call", shared.address, *arguments)
     assert done.returncode == code
     assert words in done.stderr
     assert done.stdout == ""
     assert ("Traceback" in done.stderr) == (arguments == ["fail"])  # the worker's
 
 
-def test_errors_as_json(shared: Served) -> None:
-    done = run("call", shared.address, "fail", "--json")
+def test_errors_as_json(shared: Served, asked: Asked) -> None:
+    done = asked("call", shared.address, "fail", "--json")
     error = json.loads(done.stdout)["error"]
     assert (error["name"], error["type"], error["message"]) == ("RemoteError", "ValueError", "no such luck")
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_nobody_there() -> None:
-    done = run("call", "tcp://127.0.0.1:1", "add")
+def test_nobody_there(asked: Asked) -> None:
+    done = asked("call", "tcp://127.0.0.1:1", "add")
     assert done.returncode == 1
     assert done.stderr.startswith("error: dial tcp://127.0.0.1:1")
     assert done.stderr.endswith("; start the listener first\n"), "of Python's arguments it does not speak"
-    assert "give --cacert FILE" in run("call", "tls+tcp://127.0.0.1:1", "add").stderr
-    assert run("call", "nowhere", "add").returncode == 2
+    assert "give --cacert FILE" in asked("call", "tls+tcp://127.0.0.1:1", "add").stderr
+    assert asked("call", "nowhere", "add").returncode == 2
 
 
 # --- the rest
 
 
-def test_info() -> None:
-    done = run("info")
+def test_info(asked: Asked) -> None:
+    done = asked("info")
     assert done.returncode == 0
     assert done.stdout.startswith("spworkers ")
-    facts = json.loads(run("info", "--json").stdout)
+    facts = json.loads(asked("info", "--json").stdout)
     assert facts["dependencies"]["msgpack"]
     assert set(facts["features"]) >= {"event loop", "protocols compiled", "shared memory"}
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["call"], ["info"]])
-def test_help(command: list[str]) -> None:
-    done = run(*command, "--help")
+def test_help(asked: Asked, command: list[str]) -> None:
+    done = asked(*command, "--help")
     assert done.returncode == 0
     assert "Usage: spworkers" in done.stdout
 
 
-def test_version() -> None:
-    assert run("--version").stdout.startswith("spworkers, version ")
+def test_version(asked: Asked) -> None:
+    assert asked("--version").stdout.startswith("spworkers, version ")
