@@ -7,6 +7,7 @@ import gc
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -61,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Thousands of tests, and all that they import, are there to the end: no search for litter need look at them."""
+    import_module("hypothesis")  # which looks for who refers to trio's random numbers: while that can be seen
     gc.collect()
     gc.freeze()
 
