@@ -123,7 +123,10 @@ class IOLink:
     # ---- ending it
 
     def end(self, linger: float) -> None:
-        """Let the I/O process drain what was sent (at most `linger` seconds) and end."""
+        """Let the I/O process drain what was sent (at most `linger` seconds) and end.
+
+        Ctrl-C ends the wait; it drains on then for as long as the program runs, and no longer.
+        """
         if self.closed:
             return
         # Noted first: its end may be told before the answer has woken us.
@@ -135,6 +138,10 @@ class IOLink:
                 self.supervisor.end(self.key, timeout=PATIENCE)
         except SPError:  # it cannot be started any more: there is nobody who could drain anything
             pass
+        except KeyboardInterrupt:  # nobody waits for it any more, the program's end neither
+            if self.key in _finishing:
+                _finishing[self.key] = (self.supervisor, time.monotonic())
+            raise
         finally:
             self.close()
 

@@ -412,6 +412,7 @@ class Socket(Messaging, SocketAttributes):
 
         Raises:
             ClosedError: it was closed before.
+            KeyboardInterrupt: at once; what is not drained yet has until the program's end, which waits no longer.
         """
         self._usable()
         limit = timeout_seconds(linger, self._options.get("LINGER"), "linger")

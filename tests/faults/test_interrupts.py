@@ -57,6 +57,26 @@ except KeyboardInterrupt:
             assert user.hear()["interrupted"] - before < 2
 
 
+@pytest.mark.parametrize("then", ["raise", "say(interrupted=True)"])
+def test_after_an_interrupted_close_the_programs_end_does_not_wait_either(then: str) -> None:
+    program = f"""{BLOCKED}
+say(ready=True)
+try:
+    raw.close(linger=60)
+except KeyboardInterrupt:
+    {then}
+"""
+    with Program(program) as user:
+        user.hear()
+        eventually(lambda: _sleeps(user.pid))
+        family = user.family()
+        before = time.monotonic()
+        user.signal(signal.SIGINT, group=True)
+        user.wait()
+        gone(family)
+        assert time.monotonic() - before < 20
+
+
 def _sleeps(pid: int) -> bool:
     """Whether the main thread sleeps in poll or on a lock, and not in the midst of its way there."""
     with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
