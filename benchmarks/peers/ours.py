@@ -195,7 +195,10 @@ FORMS = {
     ),
     "inflight16_threads": Form("16 contexts, a thread for each; the server one Rep", serve_rep, threads),
     "inflight16_asyncio": Form("16 contexts, asend and arecv in a task for each; the server one Rep", serve_rep, tasks),
-    **{f"oneway_{name}": Form("Push.send to Pull.recv, queues of 1000", pushing(size), pulling) for name, size in SIZES.items()},
+    **{
+        f"oneway_{name}": Form("Push.send to Pull.recv, queues of 1000", pushing(size), pulling)
+        for name, size in SIZES.items()
+    },
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
     "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
     "handlers_inflight16": Form("one Client, 16 asyncio tasks that acall", handling.serve, handling.inflight),
