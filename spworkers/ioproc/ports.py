@@ -49,8 +49,9 @@ class PipePort:
         self.bell = link.bell
         # Where bytes are plain frames, many messages can go in one call.
         self.batches: FrameWriter | None = self.writer if isinstance(self.writer, FrameWriter) else None
-        # Where they come from a plain socket, large ones can be read into the lane that they are for.
-        self.direct: FrameReader | None = self.reader if isinstance(self.reader, FrameReader) else None
+        # And large ones can be read into the lane that they are for.
+        direct = self.reader if isinstance(self.reader, FrameReader) else getattr(self.reader, "direct", None)
+        self.direct: FrameReader | None = direct
         self.lands: object = None  # that lane's end
         self.address = address
         self.local = link.local

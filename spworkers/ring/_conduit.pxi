@@ -215,7 +215,7 @@ cdef class ConduitReader(FrameReader):
                 there = min(there, self.whole_length - self.whole_filled, <uint64_t>AT_A_TIME)
                 if there == 0:
                     return 0
-                memcpy(PyBytes_AS_STRING(self.whole) + self.whole_filled, data, there)
+                memcpy(self.whole_at + self.whole_filled, data, there)
                 self.head += there
                 self.grown(there, found)
             else:
@@ -225,13 +225,13 @@ cdef class ConduitReader(FrameReader):
                 size = _be64(head)
                 self.check_start(<char *>head, 8)
                 self.check(size)
-                if there - 8 >= size:
+                if size >= WHOLE:
+                    self.begin_whole(size, data + 8, 0)
+                    self.head += 8
+                elif there - 8 >= size:
                     found.append(PyBytes_FromStringAndSize(data + 8, size))
                     self.head += 8 + size
                     self.frames += 1
-                elif size >= WHOLE:
-                    self.begin_whole(size, data + 8, 0)
-                    self.head += 8
                 else:
                     return 0
             if self.head - kept >= AT_A_TIME:

@@ -153,6 +153,26 @@ cdef class FrameReader:
             PyBuffer_Release(&view)
         return found
 
+    def room(self):
+        """Where the rest of a large message goes, for who reads straight into it and then says `filled`; else None.
+
+        The view owns nothing: it is to be used, and released, before this reader is called again.
+        """
+        if self.whole is None:
+            return None
+        return PyMemoryView_FromMemory(
+            self.whole_at + self.whole_filled, self.whole_length - self.whole_filled, PyBUF_WRITE
+        )
+
+    def filled(self, size_t length):
+        """So many bytes were put into the `room`: returns the payload if it is complete now."""
+        cdef list found = []
+        if self.whole is None or length > self.whole_length - self.whole_filled:
+            raise InternalError(f"{length} bytes for a room that is smaller")
+        self.received += length
+        self.grown(length, found)
+        return found
+
     cdef void recall(self) noexcept:
         """The beginning of a frame that is not complete goes before what comes."""
         if self.rest_length:
@@ -458,6 +478,31 @@ cdef class FrameWriter:
             memcpy(PyBytes_AS_STRING(found) + at, vectors[i].iov_base, part)
             at += part
         return found
+
+    def view(self, size_t limit, size_t grain):
+        """As `peek`, but what lies together is not copied: whole grains of a large payload are a view of it.
+
+        It is valid until those bytes are `taken`, or the queue discarded.
+        """
+        cdef iovec_t[VECTORS] vectors
+        cdef int n = self.gather(vectors)
+        cdef size_t before = 0
+        cdef int i
+        if n and vectors[0].iov_len >= grain and not self.is_staged(<char *>vectors[0].iov_base):
+            return PyMemoryView_FromMemory(
+                <char *>vectors[0].iov_base, min(vectors[0].iov_len, limit) // grain * grain, PyBUF_READ
+            )
+        for i in range(n):
+            if vectors[i].iov_len >= grain and before:
+                limit = min(limit, grain)  # the rest will do without a copy
+            before += vectors[i].iov_len
+            if before >= grain:
+                break
+        return self.peek(limit)
+
+    cdef bint is_staged(self, char *at) noexcept:
+        """Whether it may move."""
+        return self.staging != NULL and self.staging <= at < self.staging + self.staged_room
 
     def taken(self, size_t length):
         """The kernel has accepted the next bytes, so many."""

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferingStream", "Stream", "StreamReader", "StreamWriter"]
 
-READ_SIZE = 1 << 20
-"""Bytes asked for in one read of a stream: more than it ever has, for what it kept to itself no poll would tell of."""
+READ_SIZE = 256 * 1024
+"""Bytes taken from a stream in a row, before others get their turn: more than one read of the kernel brings."""
+
+_scratches: list[memoryview] = []
+"""Buffers of that size, which are lent: one a thread, at most. Fresh ones would cost more than the reading."""
+
+GRAIN = 16 * 1024
+"""Plain bytes of a full record: large payloads are offered as they lie, in multiples of that, from where they lie."""
 
 WRITE_SIZE = 64 * 1024
-"""Bytes offered in one write: four records of TLS (RFC 8446, 5.1), and a copy, so not everything that waits."""
+"""Bytes offered in one write: four records of TLS (RFC 8446, 5.1), and they may be a copy, so not everything."""
 
 
 class Stream(Protocol):
@@ -48,6 +54,9 @@ class Stream(Protocol):
 class BufferingStream(Stream, Protocol):
     """A stream that may know more than the kernel: that something was wrong, or the end, behind the last bytes."""
 
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Put bytes into a buffer; how many, 0 at the end. If it is not full then, no bytes were kept back."""
+
     @property
     def pending(self) -> bool:
         """Whether `recv` would say at once what no poll tells of."""
@@ -71,6 +80,11 @@ class StreamReader:
         self.error: Exception | None = None
 
     @property
+    def direct(self) -> FrameReader:
+        """What takes the frames apart; it may be told where large bodies go (`into`)."""
+        return self._frames
+
+    @property
     def frames(self) -> int:
         return self._frames.frames
 
@@ -89,19 +103,41 @@ class StreamReader:
         self.got = 0
         if self.error is not None:
             return []
+        payloads: list[bytes] = []
+        scratch = _scratches.pop() if _scratches else memoryview(bytearray(READ_SIZE))
         try:
-            data = self._stream.recv(READ_SIZE)
+            while self.error is None and self.got < READ_SIZE:
+                if not self._read_once(scratch, payloads):
+                    break
+            else:
+                self._full = True
         except BlockingIOError:
-            return []
+            pass
         except SPError as error:  # what came is no TLS, say
             self.error = error
-            return []
-        self.got = len(data)
-        self._eof = not data
-        self._full = self.got == READ_SIZE or self._stream.pending
-        payloads = self._frames.feed(data)
-        self.error = self._frames.error
+        finally:
+            _scratches.append(scratch)
+        self._full = self._full or self._stream.pending
         return payloads
+
+    def _read_once(self, scratch: memoryview, payloads: list[bytes]) -> bool:
+        """Read, straight into a large message where one is under way. False: the stream has no more now."""
+        frames = self._frames
+        room = frames.room()
+        if room is None:
+            length = self._stream.recv_into(scratch)
+            full = length == len(scratch)
+            payloads += frames.feed(scratch[:length])
+        else:
+            with room:
+                length, full = self._stream.recv_into(room), False
+                full = length == len(room)
+            if length:
+                payloads += frames.filled(length)
+        self.got += length
+        self._eof = not length
+        self.error = frames.error
+        return full
 
 
 class StreamWriter:
@@ -110,7 +146,7 @@ class StreamWriter:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._frames = FrameWriter(-1, STREAM)
-        self._offer = b""  # what the stream was offered and has not taken
+        self._offer: bytes | memoryview = b""  # what the stream was offered and has not taken
         self.push_record = self._frames.push_record  # straight into the compiled queue
         self.push_bytes = self._frames.push_bytes
 
@@ -129,7 +165,7 @@ class StreamWriter:
     def flush(self) -> bool:
         frames = self._frames
         while frames.pending:
-            offer = self._offer or frames.peek(WRITE_SIZE)
+            offer = self._offer or frames.view(WRITE_SIZE, GRAIN)
             try:
                 taken = self._stream.send(offer)
             except BlockingIOError:

@@ -14,7 +14,8 @@ import contextlib
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from spworkers.errors import ConnResetError, TLSError
 from spworkers.transport.handshake import doing_with, recv_some
@@ -165,6 +166,17 @@ class TLSStream:
             self._fetch()
         raise BlockingIOError
 
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """As `recv`, into a buffer; how many bytes. It is filled before anything is kept back."""
+        for _ in range(READS):
+            length = self._decrypt_into(buffer)
+            if length or self._ended:
+                return length
+            if self._failure is not None:
+                raise self._failure
+            self._fetch()
+        raise BlockingIOError
+
     def _fetch(self) -> None:
         """Take cipher bytes from the kernel. BlockingIOError: there are none."""
         scratch = _scratches.pop() if _scratches else memoryview(bytearray(READ_SIZE))
@@ -185,9 +197,20 @@ class TLSStream:
     def _decrypted(self, size: int) -> bytes:
         """What OpenSSL can make of the bytes that it has."""
         parts = []
-        while size > 0 and not self._ended and self._failure is None:
+        with memoryview(bytearray(RECORD)) as scratch:
+            while size > 0 and (length := self._decrypt_into(scratch[: min(size, RECORD)])):
+                parts.append(bytes(scratch[:length]))
+                size -= length
+        return b"".join(parts)
+
+    def _decrypt_into(self, buffer: memoryview) -> int:
+        """The same, into a buffer; how many bytes."""
+        done, size = 0, len(buffer)
+        read = cast("Callable[[int, memoryview], int]", self._ssl.read)  # which typeshed knows without a buffer only
+        while done < size and not self._ended and self._failure is None:
             try:
-                part = self._ssl.read(min(size, RECORD))
+                with buffer[done:] as rest:
+                    length = read(len(rest), rest)
             except ssl.SSLWantReadError:
                 break
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -196,12 +219,11 @@ class TLSStream:
                 self._failure = explained(error, self._remote)
                 self._failure.__cause__ = error
             else:
-                self._ended = not part
-                parts.append(part)
-                size -= len(part)
+                self._ended = not length
+                done += length
         if self._outgoing.pending:
             self._answer()
-        return b"".join(parts)
+        return done
 
     def send(self, data: Buffer, /) -> int:
         """How many of these bytes the kernel has accepted, enciphered; see `Stream.send`.

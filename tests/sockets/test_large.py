@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sockets.kit import BOUND, background, drops, wait_pipes
 
 import spworkers as sp
+from spworkers.ring import CONDUIT
 
 LARGE = 100_000
 PEERS = 3
@@ -34,10 +36,17 @@ def pushing(pull: sp.Pull) -> socket.socket:
     return sock
 
 
+@pytest.fixture(params=["tcp", "shm"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "shm" and not CONDUIT:
+        pytest.skip("no memory that could be shared")
+    return "tcp://127.0.0.1:0" if request.param == "tcp" else f"shm://{tmp_path}/s"
+
+
 @pytest.mark.parametrize("window", [0, 1, 2, 128])
-def test_from_several_peers(window: int) -> None:
+def test_from_several_peers(window: int, address: str) -> None:
     count = 40
-    with sp.Pull(listen="tcp://127.0.0.1:0", readq_len=window) as pull:
+    with sp.Pull(listen=address, readq_len=window) as pull:
         pushes = [background(push, pull.listeners[0].address, peer, count, sp.Push) for peer in range(PEERS)]
         got: dict[int, list[bytes]] = {peer: [] for peer in range(PEERS)}
         for _ in range(PEERS * count):
@@ -49,8 +58,8 @@ def test_from_several_peers(window: int) -> None:
         assert not any(drops(pull).values())
 
 
-def test_a_budget_that_holds_few_of_them() -> None:
-    with sp.Pull(listen="tcp://127.0.0.1:0", byte_budget=5 * LARGE // 2) as pull:
+def test_a_budget_that_holds_few_of_them(address: str) -> None:
+    with sp.Pull(listen=address, byte_budget=5 * LARGE // 2) as pull:
         pushed = background(push, pull.listeners[0].address, 0, 60, sp.Push)
         assert [pull.recv(timeout=BOUND) for _ in range(60)] == [body_of(0, number) for number in range(60)]
         pushed.result(BOUND)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from spworkers.errors import GarbledError, TLSError, TooLongError
 from spworkers.transport.frames import encode
-from spworkers.transport.stream import READ_SIZE, WRITE_SIZE, StreamReader, StreamWriter
+from spworkers.transport.stream import GRAIN, READ_SIZE, WRITE_SIZE, StreamReader, StreamWriter
 
 
 class Scripted:
@@ -31,6 +33,11 @@ class Scripted:
         if len(first) > size:
             self.incoming.insert(0, first[size:])
         return first[:size]
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes, /) -> int:  # type: ignore[override]
         self.offers.append(bytes(data))
@@ -123,12 +130,38 @@ def test_what_was_not_taken_is_offered_again_first() -> None:
     assert stream.offers[2] == second
 
 
-def test_much_goes_in_pieces() -> None:
-    stream = Scripted(takes=(1 << 20,) * 10)
+def test_much_goes_in_pieces_of_whole_records() -> None:
+    stream = Scripted(takes=(1 << 20,) * 20)
     writer = StreamWriter(stream)
-    writer.push_bytes(bytes(3 * WRITE_SIZE))
+    body = os.urandom(3 * WRITE_SIZE)
+    writer.push_bytes(body)
+    writer.push_bytes(b"small")
+    writer.push_bytes(body)
     assert writer.flush()
-    assert [len(offer) for offer in stream.offers] == [WRITE_SIZE] * 3 + [8]
+    assert stream.sent == encode("stream", body) + encode("stream", b"small") + encode("stream", body)
+    sizes = [len(offer) for offer in stream.offers]
+    assert sizes == [GRAIN, WRITE_SIZE, WRITE_SIZE, WRITE_SIZE - GRAIN] * 2 + [29], "the head with a record's worth"
+
+
+def test_a_large_message_that_was_not_taken_whole_is_offered_on() -> None:
+    body = os.urandom(200_000)
+    stream = Scripted(takes=(5, GRAIN, 1, GRAIN + 7))
+    writer = StreamWriter(stream)
+    writer.push_bytes(body)
+    assert not writer.flush()
+    while not writer.flush():
+        stream.takes.append(30_000)
+    assert stream.sent == encode("stream", body)
+    assert (writer.sent, writer.frames, writer.queued) == (200_008, 1, 0)
+
+
+def test_a_large_message_is_read_where_it_belongs() -> None:
+    body = os.urandom(100_000)
+    words = encode("stream", body) + encode("stream", b"next")
+    reader = StreamReader(Scripted(words[:20], words[20:50_000], words[50_000:]))
+    assert reader.read() == reader.read() == []
+    assert reader.read() == [body, b"next"]
+    assert (reader.frames, reader.received) == (2, len(words))
 
 
 def test_what_was_not_sent_is_given_back() -> None:
