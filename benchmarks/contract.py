@@ -93,6 +93,16 @@ CASES = {
             without={"pynng": "it has no such form", "sockets": "it has no such form"},
         ),
         Case(
+            "oneway_64k_ipc",
+            "PUSH to PULL over ipc, 64 KiB: to compare with the next",
+            without=dict.fromkeys(("pyzmq", "pynng", "sockets"), "it has nothing to compare it with"),
+        ),
+        Case(
+            "oneway_64k_shm",
+            "the same over shm",
+            without=dict.fromkeys(("pyzmq", "pynng", "sockets"), "it has no transport through shared memory"),
+        ),
+        Case(
             "pub4",
             "PUB to 4 subscribers in a process over tcp, 16 bytes, 64 at a time, so that none is lost",
             without={"sockets": "it has no such form"},

@@ -113,11 +113,11 @@ def tasks(address: str) -> Iterator[Step]:
         yield step
 
 
-def pushing(size: int) -> Callable[[Announce], None]:
+def pushing(size: int, listen: str = "tcp://127.0.0.1:0") -> Callable[[Announce], None]:
     body = bytes(size)
 
     def serve(announce: Announce) -> None:
-        with sp.Push(listen="tcp://127.0.0.1:0", writeq_len=QUEUE) as socket:
+        with sp.Push(listen=listen, writeq_len=QUEUE) as socket:
             announce(socket.listeners[0].address)
             while True:
                 socket.send(body)
@@ -198,6 +198,10 @@ FORMS = {
     **{
         f"oneway_{name}": Form("Push.send to Pull.recv, queues of 1000", pushing(size), pulling)
         for name, size in SIZES.items()
+    },
+    **{
+        f"oneway_64k_{scheme}": Form("Push.send to Pull.recv", pushing(1 << 16, f"{scheme}://@"), pulling)
+        for scheme in ("ipc", "shm")  # the system chooses a name
     },
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
     "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
