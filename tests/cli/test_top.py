@@ -249,7 +249,11 @@ def test_on_a_terminal_it_is_live_until_q() -> None:
 
 def test_nobody_there() -> None:
     done = run("--once", "1")
-    assert (done.exit_code, done.output) == (0, "no program of yours uses spworkers at present\n")
+    assert done.exit_code == 1
+    assert done.output.startswith("error: 1: no program of yours that uses spworkers")
+    done = run("--once", "4194305")  # more than any kernel gives
+    assert done.exit_code == 1
+    assert done.output.startswith("error: there is no process 4194305; ")
     assert json.loads(run("--once", "--json", "1").output)["programs"] == []
 
 

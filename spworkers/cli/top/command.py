@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import click
+import psutil
 
 from spworkers.cli.failures import fail
 from spworkers.cli.top.sampling import Sampler
@@ -47,7 +48,8 @@ def top(pids: tuple[int, ...], interval: float, once: bool, as_json: bool) -> No
         fail("top needs Linux: there a program can be asked without leaving anything in a file system")
     sampler = Sampler(frozenset(pids))
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        sampler.look()
+        if not sampler.look() and pids and not as_json:
+            fail(_nothing(pids))
         if not as_json and not once and sys.stdout.isatty():
             _live(sampler, interval)
             return
@@ -57,6 +59,15 @@ def top(pids: tuple[int, ...], interval: float, once: bool, as_json: bool) -> No
             if once or not as_json:
                 return
             time.sleep(interval)
+
+
+def _nothing(pids: tuple[int, ...]) -> str:
+    """Why none of these processes can be shown."""
+    missing = [str(pid) for pid in pids if not psutil.pid_exists(pid)]
+    if missing:
+        return f"there is no process {', '.join(missing)}; without a PID all of your programs are shown"
+    shown = ", ".join(map(str, pids))
+    return f"{shown}: no program of yours that uses spworkers at present; without a PID all that do are shown"
 
 
 def _print(programs: list[dict[str, Any]], as_json: bool) -> None:
