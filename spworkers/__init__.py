@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from spworkers.workers.client import Client as Client
     from spworkers.workers.contextpool import ContextPool as ContextPool
     from spworkers.workers.middleware.base import Middleware as Middleware
+    from spworkers.workers.pipeline.pipeline import Pipeline as Pipeline
     from spworkers.workers.pool.backoff import Backoff as Backoff
     from spworkers.workers.pool.executor import Pool as Pool
     from spworkers.workers.pool.inside import this_worker as this_worker
@@ -77,6 +78,7 @@ _HOMES: Final = {
     "Pair1": "socket",
     "Pipe": "pipe",
     "PipeEvent": "pipe",
+    "Pipeline": "workers.pipeline.pipeline",
     "Pool": "workers.pool.executor",
     "Pub": "socket",
     "Pull": "socket",

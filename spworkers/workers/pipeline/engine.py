@@ -1,0 +1,274 @@
+"""A pipeline while it runs: one loop in the caller's thread, over an Executor's `submit` and `wait`.
+
+Everything that was read and is not through yet descends from a `Root`, an item of the source; at most `window` roots
+are open. A root is closed when nothing that descends from it is under way: it was dropped, failed, or reached the end.
+An ordered stage gives in the order in which it took; a `Batch` waits for its size or for the end of all before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from spworkers.errors import TaskTimeoutError, WorkerDiedError
+from spworkers.workers.pipeline.report import Failure, Report, StageCount
+from spworkers.workers.pipeline.stages import Batch, Work, call
+
+# These are the task's misfortune and not its answer: `retries` is for them, `retry_on` adds to them.
+ACCIDENTS = (WorkerDiedError, TaskTimeoutError)
+
+
+@dataclass(slots=True, eq=False)
+class Root:
+    """An item as it was read, and how many of its descendants are under way."""
+
+    position: int
+    key: Any
+    value: Any
+    open: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A value on its way, and what it descends from."""
+
+    value: Any
+    roots: tuple[Root, ...]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An item in a stage: its turn among those that the stage took, and how often it was tried."""
+
+    item: Item
+    turn: int
+    number: int = 1
+
+
+class Stage:
+    """What the loop knows of a stage: what waits, what runs, what is done before its turn."""
+
+    __slots__ = ("count", "done", "next_turn", "turns", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.count = StageCount(name)
+        self.waiting: deque[Item] = deque()
+        self.done: dict[int, list[Item]] = {}
+        self.turns = itertools.count()
+        self.next_turn = 0
+
+
+class WorkStage(Stage):
+    """A stage whose items are with the executor."""
+
+    __slots__ = ("again", "again_order", "executor", "limit", "running", "task", "work")
+
+    def __init__(self, work: Work, executor: Executor, limit: int) -> None:
+        super().__init__(work.name)
+        self.work = work
+        self.executor = executor
+        self.limit = limit
+        self.task = partial(call, work.kind, work.function)
+        self.running: dict[Future[list[Any]], Attempt] = {}
+        self.again: list[tuple[float, int, Attempt]] = []
+        self.again_order = itertools.count()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in it."""
+        return not (self.waiting or self.running or self.again or self.done)
+
+    @property
+    def room(self) -> int:
+        """How many items it may take."""
+        return self.limit - len(self.running)
+
+    def start(self, now: float) -> None:
+        """Hand out what is due and what waits."""
+        while self.again and self.again[0][0] <= now and self.room > 0:
+            self.submit(heapq.heappop(self.again)[2])
+        while self.waiting and self.room > 0:
+            self.count.taken += 1
+            self.submit(Attempt(self.waiting.popleft(), next(self.turns)))
+
+    def submit(self, attempt: Attempt) -> None:
+        """Hand one out."""
+        self.running[self.executor.submit(self.task, attempt.item.value)] = attempt
+
+    def retry(self, attempt: Attempt, error: BaseException, now: float) -> bool:
+        """Whether the item is tried again, after a pause."""
+        work = self.work
+        if attempt.number > work.retries or not isinstance(error, (*ACCIDENTS, *work.retry_on)):
+            return False
+        self.count.retried += 1
+        due = now + work.backoff.pause(attempt.number)
+        attempt.number += 1
+        heapq.heappush(self.again, (due, next(self.again_order), attempt))
+        return True
+
+
+class BatchStage(Stage):
+    """A stage that collects items into lists."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch.name)
+        self.size = batch.size
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in it."""
+        return not self.waiting
+
+    def lists(self, *, last: bool) -> Iterator[Item]:
+        """The lists that are full, and with `last` the one that is not."""
+        while len(self.waiting) >= self.size or (last and self.waiting):
+            parts = [self.waiting.popleft() for _ in range(min(self.size, len(self.waiting)))]
+            self.count.taken += len(parts)
+            yield Item([part.value for part in parts], merged(parts))
+
+
+def merged(parts: list[Item]) -> tuple[Root, ...]:
+    """The roots of several items that become one, each once."""
+    roots: dict[Root, None] = {}
+    for root in (root for part in parts for root in part.roots):
+        if root in roots:
+            root.open -= 1
+        else:
+            roots[root] = None
+    return tuple(roots)
+
+
+@dataclass(slots=True)
+class Engine:
+    """One run. `end` is given each value that came through."""
+
+    stages: list[WorkStage | BatchStage]
+    source: Iterator[Any]
+    key: Callable[[Any], Any] | None
+    window: int
+    end: Callable[[Any], None]
+    report: Report
+    open: int = 0
+    exhausted: bool = False
+
+    def run(self) -> None:
+        """Until the source is exhausted and everything is through.
+
+        Raises:
+            BaseException: what the source, `key` or `end` raised; what was under way is cancelled.
+        """
+        try:
+            while self.step():
+                pass
+        except BaseException:
+            for stage in self.works():
+                for future in stage.running:
+                    future.cancel()
+            raise
+
+    def works(self) -> list[WorkStage]:
+        """The stages that have tasks."""
+        return [stage for stage in self.stages if isinstance(stage, WorkStage)]
+
+    def step(self) -> bool:
+        """Read what there is room for, hand out, wait for something, pass it on; false when all is done."""
+        self.read()
+        self.flush()
+        now = time.monotonic()
+        works = self.works()
+        for each in works:
+            each.start(now)
+        running = [future for stage in works for future in stage.running]
+        due = min((stage.again[0][0] for stage in works if stage.again), default=None)
+        if not running and due is None:
+            return not (self.exhausted and self.open == 0)
+        if running:
+            pause = None if due is None else max(due - now, 0)
+            wait(running, timeout=pause, return_when=FIRST_COMPLETED)
+        elif due is not None:
+            time.sleep(max(due - now, 0))
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, WorkStage):
+                for future in [future for future in stage.running if future.done()]:
+                    self.settle(index, stage, stage.running.pop(future), future)
+        return True
+
+    def read(self) -> None:
+        """Open roots up to the window."""
+        while not self.exhausted and self.open < self.window:
+            try:
+                value = next(self.source)
+            except StopIteration:
+                self.exhausted = True
+                return
+            position = self.report.read
+            self.report.read += 1
+            self.open += 1
+            root = Root(position, position if self.key is None else self.key(value), value)
+            self.give(-1, [Item(value, (root,))])
+
+    def flush(self) -> None:
+        """Let batches go that will not become full any more."""
+        for index, stage in enumerate(self.stages):
+            before = self.stages[:index]
+            if isinstance(stage, BatchStage):
+                last = self.exhausted and all(each.idle for each in before)
+                for item in stage.lists(last=last):
+                    stage.count.given += 1
+                    self.give(index, [item])
+
+    def settle(self, index: int, stage: WorkStage, attempt: Attempt, future: Future[list[Any]]) -> None:
+        """What became of a task."""
+        item = attempt.item
+        error = future.exception()
+        if error is not None:
+            if stage.retry(attempt, error, time.monotonic()):
+                return
+            stage.count.failed += 1
+            keys = tuple(root.key for root in item.roots)
+            sources = tuple(root.value for root in item.roots)
+            failure = Failure(stage.work.name, item.value, keys, sources, error, attempt.number)
+            self.report.failures.add(failure, {root.position: root.value for root in item.roots})
+            results = []
+        else:
+            results = [Item(value, item.roots) for value in future.result()]
+        stage.count.given += len(results)
+        for root in item.roots:
+            root.open += len(results)
+        self.pass_on(index, stage, attempt.turn, results)
+        self.leave(item)
+
+    def pass_on(self, index: int, stage: WorkStage, turn: int, results: list[Item]) -> None:
+        """Give results to the next stage, in their turn if the stage is ordered."""
+        if not stage.work.ordered:
+            self.give(index, results)
+            return
+        stage.done[turn] = results
+        while stage.next_turn in stage.done:
+            self.give(index, stage.done.pop(stage.next_turn))
+            stage.next_turn += 1
+
+    def give(self, index: int, items: list[Item]) -> None:
+        """Give items to the stage after `index`, or to the end."""
+        if index + 1 < len(self.stages):
+            self.stages[index + 1].waiting.extend(items)
+            return
+        for item in items:
+            self.end(item.value)
+            self.leave(item)
+
+    def leave(self, item: Item) -> None:
+        """An item is no more under way."""
+        for root in item.roots:
+            root.open -= 1
+            if root.open == 0:
+                self.open -= 1

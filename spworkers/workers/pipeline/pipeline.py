@@ -1,0 +1,211 @@
+"""`Pipeline`: the description of a job, and how it is run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from typing import Any, Final, NamedTuple
+
+from spworkers._coerce import seconds
+from spworkers.errors import BadValueError, UnsupportedOptionError
+from spworkers.workers.pipeline.engine import BatchStage, Engine, WorkStage
+from spworkers.workers.pipeline.report import Report
+from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
+from spworkers.workers.pool.backoff import Backoff, as_backoff
+from spworkers.workers.pool.executor import Pool, PoolView
+
+__all__ = ["Pipeline"]
+
+# Items read and not through, for each worker: enough that none waits while a slow item holds up the order.
+WINDOW_PER_WORKER: Final = 16
+# An executor that does not say how many workers it has is given as many tasks of a stage at once.
+UNKNOWN_WORKERS: Final = 16
+
+
+class End(NamedTuple):
+    """What becomes of what comes through: `start()` gives a function for each value and one for the result."""
+
+    name: str
+    start: Callable[[], tuple[Callable[[Any], None], Callable[[], Any]]]
+
+
+class Pipeline:
+    """A batch job: a source, stages, an end. Each method gives a new pipeline; nothing happens before `run`.
+
+        job = sp.Pipeline("squares").read(range(10)).map(square, workers=2).collect()
+        report = job.run()
+
+    Args:
+        name: for reports.
+        window: how many items may be read and not through, from end to end; None: 16 for each worker, and more if
+            batches need them.
+    """
+
+    def __init__(self, name: str = "pipeline", *, window: int | None = None) -> None:
+        if window is not None and window < 1:
+            raise BadValueError(f"window={window!r}: at least 1, or None")
+        self.name = name
+        self._window = window
+        self._source: Iterable[Any] | None = None
+        self._key: Callable[[Any], Any] | None = None
+        self._stages: tuple[Stage, ...] = ()
+        self._end: End | None = None
+
+    def __repr__(self) -> str:
+        parts = [stage.name for stage in self._stages] + ([self._end.name] if self._end else [])
+        return f"<Pipeline {self.name}: {' → '.join(['read', *parts])}>"
+
+    # --- Description
+
+    def read(self, source: Iterable[Any], *, key: Callable[[Any], Any] | None = None) -> Pipeline:
+        """Where items come from: any iterable, read as there is room. `key(item)` names an item in reports."""
+        if not isinstance(source, Iterable):
+            raise BadValueError(f"read: {source!r} is not an iterable")
+        return self._with(_source=source, _key=key)
+
+    def map(self, function: Function, **options: Any) -> Pipeline:
+        """Call `function(item)` in the workers; its result goes on.
+
+        Args:
+            function: what to call.
+            options: `workers`: how many items at once (None: as many as there are workers); `ordered`: results keep the
+                order of the items (True); `timeout`: seconds, then the work is killed; `retries`: how often an item is
+                tried again after its worker died or its time was over; `retry_on`: exceptions after which as well;
+                `backoff`: seconds of the first pause, which doubles, or a `Backoff`; `name`: for reports.
+
+        Raises:
+            BadValueError: one of them is wrong.
+        """
+        return self._work("map", function, **options)
+
+    def flat_map(self, function: Function, **options: Any) -> Pipeline:
+        """As `map`; the function returns an iterable, each item of which goes on."""
+        return self._work("flat_map", function, **options)
+
+    def filter(self, function: Function, **options: Any) -> Pipeline:
+        """As `map`; the item goes on if the function's result is true."""
+        return self._work("filter", function, **options)
+
+    def batch(self, size: int, *, name: str | None = None) -> Pipeline:
+        """Make lists of `size` items, the last one shorter."""
+        return self._with(_stages=(*self._stages, Batch(self._free_name(name or f"batch({size})"), size)))
+
+    def collect(self) -> Pipeline:
+        """End: `report.result` is the list of what came through."""
+
+        def start() -> tuple[Callable[[Any], None], Callable[[], Any]]:
+            found: list[Any] = []
+            return found.append, lambda: found
+
+        return self._with(_end=End("collect", start))
+
+    def fold(self, function: Callable[[Any, Any], Any], start: Any) -> Pipeline:
+        """End: `report.result` is `function(…function(function(start, first), second)…)`, computed in this process."""
+
+        def begin() -> tuple[Callable[[Any], None], Callable[[], Any]]:
+            state = [start]
+
+            def take(value: Any) -> None:
+                state[0] = function(state[0], value)
+
+            return take, lambda: state[0]
+
+        return self._with(_end=End("fold", begin))
+
+    def sink(self, function: Callable[[Any], object]) -> Pipeline:
+        """End: call `function(value)` in this process. What it raises ends the run."""
+        return self._with(_end=End("sink", lambda: (lambda value: (function(value), None)[1], lambda: None)))
+
+    def _with(self, **changes: Any) -> Pipeline:
+        if self._end is not None:
+            raise BadValueError(f"{self!r} has its end already: nothing can come after {self._end.name}")
+        new = Pipeline(self.name, window=self._window)
+        vars(new).update({**vars(self), **changes})
+        return new
+
+    def _free_name(self, name: str) -> str:
+        taken = {stage.name for stage in self._stages}
+        number = 2
+        free = name
+        while free in taken:
+            free, number = f"{name}#{number}", number + 1
+        return free
+
+    def _work(
+        self,
+        kind: str,
+        function: Function,
+        *,
+        workers: int | None = None,
+        ordered: bool = True,
+        timeout: Any = None,
+        retries: int = 0,
+        retry_on: Any = (),
+        backoff: float | Backoff = Backoff(),  # noqa: B008  # frozen
+        name: str | None = None,
+    ) -> Pipeline:
+        limit = None if timeout is None else seconds(timeout)
+        errors = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        title = self._free_name(name or str(getattr(function, "__name__", kind)))
+        stage = Work(title, kind, function, workers, ordered, limit, retries, errors, as_backoff(backoff))
+        return self._with(_stages=(*self._stages, stage))
+
+    # --- Running
+
+    def run(self, items: Iterable[Any] | None = None, *, executor: Executor | None = None) -> Report:
+        """Run it, in this thread, until everything is through.
+
+        Args:
+            items: instead of the source: `job.run(report.failures.items())` runs again what failed.
+            executor: any `concurrent.futures.Executor`; by default a `Pool` of this run's own.
+
+        Raises:
+            BadValueError: there is no source or no end, or batches do not fit into the window.
+            UnsupportedOptionError: a stage has a `timeout`, and the executor cannot stop a task.
+            BaseException: what the source, `fold`'s or `sink`'s function raised.
+        """
+        source = self._source if items is None else items
+        if source is None:
+            raise BadValueError(f"{self!r} has no source: use read(…)")
+        if self._end is None:
+            raise BadValueError(f"{self!r} has no end: use collect(), fold(…) or sink(…)")
+        if executor is not None:
+            return self._run(source, self._end, executor)
+        asked = [stage.workers for stage in self._stages if isinstance(stage, Work)]
+        with Pool(None if not asked or None in asked else sum(n or 0 for n in asked), name=self.name) as pool:
+            return self._run(source, self._end, pool)
+
+    def _run(self, source: Iterable[Any], end: End, executor: Executor) -> Report:
+        begun = time.monotonic()
+        stages = [self._running(stage, executor) for stage in self._stages]
+        take, result = end.start()
+        report = Report(self.name, [stage.count for stage in stages])
+        window = self._fitting(sum(stage.limit for stage in stages if isinstance(stage, WorkStage)))
+        Engine(stages, iter(source), self._key, window, take, report).run()
+        report.result = result()
+        report.seconds = time.monotonic() - begun
+        return report
+
+    def _running(self, stage: Stage, executor: Executor) -> WorkStage | BatchStage:
+        if isinstance(stage, Batch):
+            return BatchStage(stage)
+        limit = stage.workers or getattr(executor, "_max_workers", None) or UNKNOWN_WORKERS
+        if stage.timeout is None:
+            return WorkStage(stage, executor, limit)
+        if not isinstance(executor, PoolView):
+            raise UnsupportedOptionError(
+                f"{stage.name}: timeout={stage.timeout:g}: {type(executor).__name__} cannot stop a task that runs; "
+                "leave the timeout out, or run it on sp.Pool"
+            )
+        return WorkStage(stage, executor.options(timeout=stage.timeout), limit)
+
+    def _fitting(self, workers: int) -> int:
+        """The window; what rests in batches that are not full must leave room for one item more."""
+        held = math.prod(stage.size for stage in self._stages if isinstance(stage, Batch))
+        if self._window is None:
+            return held + WINDOW_PER_WORKER * max(workers, 1)
+        if self._window < held:
+            raise BadValueError(f"window={self._window}: batches of this pipeline may hold {held} items: at least that")
+        return self._window

@@ -1,0 +1,213 @@
+"""Pipelines: what comes out, in what order, with how much under way, and what becomes of failures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spworkers as sp
+
+
+class Immediate(Executor):
+    """Runs a task when it is submitted."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def pool() -> Iterator[sp.Pool]:
+    with sp.Pool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def odd_is_bad(x: int) -> int:
+    if x % 2:
+        raise ValueError(f"{x} is odd")
+    return x
+
+
+def test_all_kinds_of_stages_on_a_pool(pool: sp.Pool) -> None:
+    job = (
+        sp.Pipeline("words")
+        .read(["b a", "", "c a 1"])
+        .map(str.upper, workers=2)
+        .flat_map(lambda line: (word for word in line.split(" ")))
+        .filter(str.isalpha)
+        .batch(3)
+        .map(list)
+        .collect()
+    )
+    assert job.run(executor=pool).result == [["B", "A", "C"], ["A"]]
+    assert repr(job) == "<Pipeline words: read → upper → <lambda> → isalpha → batch(3) → list → collect>"
+
+
+def test_a_pool_of_its_own() -> None:
+    assert sp.Pipeline().read(range(5)).map(abs, workers=1).fold(lambda a, b: a + b, 0).run().result == 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 5), max_size=40),
+    st.lists(st.sampled_from(["map", "flat_map", "filter", 1, 2, 5]), max_size=5),
+    st.integers(0, 20),
+)
+def test_the_result_is_that_of_plain_loops(items: list[int], kinds: list[Any], spare: int) -> None:
+    expected: list[Any] = list(items)
+    held = 1
+    for kind in kinds:
+        held *= kind if isinstance(kind, int) else 1
+    job = sp.Pipeline(window=held + spare).read(items)
+    for kind in kinds:
+        if kind == "map":
+            job, expected = job.map(repr), [repr(x) for x in expected]
+        elif kind == "flat_map":
+            job, expected = job.flat_map(lambda x: [x, x]), [x for x in expected for _ in range(2)]
+        elif kind == "filter":
+            job, expected = job.filter(lambda x: x != 0), [x for x in expected if x != 0]
+        else:
+            job = job.batch(kind)
+            expected = [expected[i : i + kind] for i in range(0, len(expected), kind)]
+    report = job.collect().run(executor=Immediate())
+    assert report.result == expected
+    assert report.read == len(items)
+
+
+def test_order_is_kept_though_the_first_is_last(threads: ThreadPoolExecutor) -> None:
+    def late(x: int) -> int:
+        time.sleep(0.05 if x == 0 else 0)
+        return x
+
+    source = range(20)
+    assert sp.Pipeline().read(source).map(late).collect().run(executor=threads).result == list(source)
+    unordered = sp.Pipeline().read(source).map(late, ordered=False).collect().run(executor=threads).result
+    assert sorted(unordered) == list(source)
+    assert unordered[0] != 0
+
+
+def test_no_more_than_the_window_is_under_way(threads: ThreadPoolExecutor) -> None:
+    read, through = itertools.count(1), itertools.count(1)
+    counts = {"read": 0, "through": 0}
+    most = 0
+
+    def source() -> Iterator[int]:
+        nonlocal most
+        for number in range(200):
+            counts["read"] = next(read)
+            most = max(most, counts["read"] - counts["through"])
+            yield number
+
+    def store(value: int) -> None:
+        counts["through"] = next(through)
+
+    sp.Pipeline(window=7).read(source()).map(abs).map(abs, ordered=False).sink(store).run(executor=threads)
+    assert counts == {"read": 200, "through": 200}
+    assert most == 7
+
+
+def test_failures_are_data_and_run_again() -> None:
+    job = sp.Pipeline("odd").read(range(6), key=lambda x: f"n{x}").map(abs).map(odd_is_bad).collect()
+    report = job.run(executor=Immediate())
+    assert report.result == [0, 2, 4]
+    assert report.failures.items() == [1, 3, 5]
+    assert [failure.keys for failure in report.failures] == [("n1",), ("n3",), ("n5",)]
+    assert "odd_is_bad" in report.failures[0].traceback
+    assert "<Failure in odd_is_bad: ValueError: 1 is odd, attempt 1>" in repr(report.failures[0])
+    assert "odd_is_bad  6 in, 3 out, 3 failed, 0 retried" in str(report)
+    assert json.loads(report.json())["failures"][2]["error"] == "ValueError: 5 is odd"
+    assert len(job.run(report.failures.items(), executor=Immediate()).failures) == 3
+
+
+def test_a_failed_batch_names_all_that_was_in_it() -> None:
+    report = sp.Pipeline().read("ab1c").batch(2).map("".join).map(int).collect().run(executor=Immediate())
+    assert [(failure.item, failure.sources) for failure in report.failures] == [
+        ("ab", ("a", "b")),
+        ("1c", ("1", "c")),
+    ]
+
+
+def test_a_worker_that_dies_costs_one_attempt(pool: sp.Pool, tmp_path: Path) -> None:
+    def die_once(x: int) -> int:
+        mark = tmp_path / str(x)
+        if x == 3 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return x
+
+    report = sp.Pipeline().read(range(6)).map(die_once, retries=1, backoff=0).collect().run(executor=pool)
+    assert report.result == list(range(6))
+    assert report.stages[0].retried == 1
+
+
+def test_a_timeout_stops_the_work_and_fails_its_item_alone(pool: sp.Pool) -> None:
+    report = sp.Pipeline().read([0, 60]).map(time.sleep, timeout=0.2).collect().run(executor=pool)
+    assert [(failure.item, type(failure.error)) for failure in report.failures] == [(60, sp.TaskTimeoutError)]
+    assert report.result == [None]
+
+
+def test_retry_on_works_with_any_executor() -> None:
+    tries = itertools.count()
+
+    def third_time(x: int) -> int:
+        return x if next(tries) == 2 else int("none")
+
+    job = sp.Pipeline().read([7]).map(third_time, retries=2, retry_on=ValueError, backoff=0.001).collect()
+    report = job.run(executor=Immediate())
+    assert (report.result, report.stages[0].retried) == ([7], 2)
+
+
+def test_what_an_executor_cannot_do_is_refused(threads: ThreadPoolExecutor) -> None:
+    with pytest.raises(sp.UnsupportedOptionError, match="ThreadPoolExecutor cannot stop a task"):
+        sp.Pipeline().read([1]).map(abs, timeout=1).collect().run(executor=threads)
+
+
+def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExecutor) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise LookupError("source")
+
+    with pytest.raises(LookupError, match="source"):
+        sp.Pipeline().read(broken()).map(abs).collect().run(executor=threads)
+    with pytest.raises(ZeroDivisionError):
+        sp.Pipeline().read([0]).map(abs).sink(lambda x: 1 / x).run(executor=threads)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: sp.Pipeline(window=0), "window=0"),
+        (lambda: sp.Pipeline().read(3), "not an iterable"),
+        (lambda: sp.Pipeline().map(3), "not a function"),
+        (lambda: sp.Pipeline().map(abs, workers=0), "workers=0"),
+        (lambda: sp.Pipeline().map(abs, retries=-1), "retries=-1"),
+        (lambda: sp.Pipeline().batch(0), "size=0"),
+        (lambda: sp.Pipeline().collect().map(abs), "has its end already"),
+        (lambda: sp.Pipeline().collect().run(), "no source"),
+        (lambda: sp.Pipeline().read([]).run(), "no end"),
+        (lambda: sp.Pipeline(window=5).read([]).batch(6).collect().run(executor=Immediate()), "hold 6 items"),
+    ],
+)
+def test_mistakes_are_named(make: Any, says: str) -> None:
+    with pytest.raises(sp.BadValueError, match=says):
+        make()
