@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -211,3 +213,62 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
 def test_mistakes_are_named(make: Any, says: str) -> None:
     with pytest.raises(sp.BadValueError, match=says):
         make()
+
+
+def test_a_source_that_is_awaited(threads: ThreadPoolExecutor) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(50):
+            await asyncio.sleep(0)
+            yield number
+
+    assert sp.Pipeline().read(numbers()).map(abs).collect().run(executor=threads).result == list(range(50))
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError("source")
+
+    with pytest.raises(LookupError, match="source"):
+        sp.Pipeline().read(broken()).map(abs).collect().run(executor=threads)
+
+
+def test_between_sockets(threads: ThreadPoolExecutor) -> None:
+    """A pipeline may run through several machines: PULL, stages, PUSH."""
+    with (
+        sp.Push(listen="inproc://pipeline-in") as feed,
+        sp.Pull(dial="inproc://pipeline-in") as source,
+        sp.Push(listen="inproc://pipeline-out") as sink,
+        sp.Pull(dial="inproc://pipeline-out") as found,
+    ):
+        job = sp.Pipeline().read(source).map(bytes.upper).sink(sink)
+        running = threads.submit(job.run, executor=threads)
+        for number in range(100):
+            feed.send(b"n%d" % number)
+        assert [found.recv(timeout=30) for _ in range(100)] == [b"N%d" % number for number in range(100)]
+        source.close()
+        assert running.result(30).read == 100
+
+
+def test_a_slow_source_holds_up_nothing_that_is_done(threads: ThreadPoolExecutor) -> None:
+    """What was read goes through while the source waits."""
+    with sp.Push(listen="inproc://pipeline-slow") as feed, sp.Pull(dial="inproc://pipeline-slow") as source:
+        through = threading.Event()
+        running = threads.submit(
+            sp.Pipeline().read(source).map(len).sink(lambda _: through.set()).run, executor=threads
+        )
+        feed.send(b"one")
+        assert through.wait(30)
+        source.close()
+        running.result(30)
+
+
+def test_an_interrupt_ends_a_run_that_waits_for_a_message(threads: ThreadPoolExecutor) -> None:
+    def fail(value: int) -> None:
+        raise KeyboardInterrupt
+
+    with sp.Push(listen="inproc://pipeline-int") as feed, sp.Pull(dial="inproc://pipeline-int") as source:
+        feed.send(b"one")
+        with pytest.raises(KeyboardInterrupt):
+            sp.Pipeline().read(source).map(len).sink(fail).run(executor=threads)
+        feed.send(b"two")
+        feed.send(b"three")
+        assert source.recv(timeout=30) in (b"two", b"three"), "at most one was taken by the run's reader"

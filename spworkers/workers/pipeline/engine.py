@@ -3,6 +3,9 @@
 Everything that was read and is not through yet descends from a `Root`, an item of the source; at most `window` roots
 are open. A root is closed when nothing that descends from it is under way: it was dropped, failed, or reached the end.
 An ordered stage gives in the order in which it took; a `Batch` waits for its size or for the end of all before it.
+
+With a checkpoint a root stays in the window, closed, until a cut was saved in which it is; so what a killed run does
+again is a window at most.
 """
 
 from __future__ import annotations
@@ -13,16 +16,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from spworkers.errors import TaskTimeoutError, WorkerDiedError
+from spworkers.workers.pipeline.checkpoint import Checkpoint
+from spworkers.workers.pipeline.ends import End
 from spworkers.workers.pipeline.report import Failure, Report, StageCount
+from spworkers.workers.pipeline.sources import END, NOT_YET, Source
 from spworkers.workers.pipeline.stages import Batch, Work, call
 
 # These are the task's misfortune and not its answer: `retries` is for them, `retry_on` adds to them.
 ACCIDENTS = (WorkerDiedError, TaskTimeoutError)
+
+SAVE_AFTER = 1.0
+"""Seconds after which a cut is saved though the window has room."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,20 +64,26 @@ class Attempt:
 class Stage:
     """What the loop knows of a stage: what waits, what runs, what is done before its turn."""
 
-    __slots__ = ("count", "done", "next_turn", "turns", "waiting")
+    __slots__ = ("count", "waiting")
 
     def __init__(self, name: str) -> None:
         self.count = StageCount(name)
         self.waiting: deque[Item] = deque()
-        self.done: dict[int, list[Item]] = {}
-        self.turns = itertools.count()
-        self.next_turn = 0
+
+    def cut(self) -> dict[str, Any]:
+        """What a checkpoint has to know of it."""
+        return {"count": self.count, "waiting": self.waiting}
+
+    def restore(self, cut: dict[str, Any]) -> None:
+        """Be what was cut."""
+        for name, value in cut.items():
+            setattr(self, name, value)
 
 
 class WorkStage(Stage):
     """A stage whose items are with the executor."""
 
-    __slots__ = ("again", "again_order", "executor", "limit", "running", "task", "work")
+    __slots__ = ("again", "again_order", "done", "executor", "limit", "next_turn", "running", "task", "turns", "work")
 
     def __init__(self, work: Work, executor: Executor, limit: int) -> None:
         super().__init__(work.name)
@@ -77,8 +92,22 @@ class WorkStage(Stage):
         self.limit = limit
         self.task = partial(call, work.kind, work.function)
         self.running: dict[Future[list[Any]], Attempt] = {}
+        self.done: dict[int, list[Item]] = {}
+        self.turns = 0
+        self.next_turn = 0
         self.again: list[tuple[float, int, Attempt]] = []
         self.again_order = itertools.count()
+
+    def cut(self) -> dict[str, Any]:
+        """What runs has to run again; pauses are not kept."""
+        again = [*self.running.values(), *(attempt for _, _, attempt in self.again)]
+        return {**super().cut(), "done": self.done, "turns": self.turns, "next_turn": self.next_turn, "again": again}
+
+    def restore(self, cut: dict[str, Any]) -> None:
+        """Be what was cut."""
+        again = sorted(cut.pop("again"), key=lambda attempt: attempt.turn)
+        super().restore(cut)
+        self.again = [(0.0, next(self.again_order), attempt) for attempt in again]
 
     @property
     def idle(self) -> bool:
@@ -96,7 +125,8 @@ class WorkStage(Stage):
             self.submit(heapq.heappop(self.again)[2])
         while self.waiting and self.room > 0:
             self.count.taken += 1
-            self.submit(Attempt(self.waiting.popleft(), next(self.turns)))
+            self.submit(Attempt(self.waiting.popleft(), self.turns))
+            self.turns += 1
 
     def submit(self, attempt: Attempt) -> None:
         """Hand one out."""
@@ -152,13 +182,18 @@ class Engine:
     """One run. `end` is given each value that came through."""
 
     stages: list[WorkStage | BatchStage]
-    source: Iterator[Any]
+    source: Source
     key: Callable[[Any], Any] | None
     window: int
-    end: Callable[[Any], None]
+    end: End
     report: Report
+    checkpoint: Checkpoint | None = None
     open: int = 0
+    unsaved: int = 0
+    """Roots that were closed since the last cut."""
     exhausted: bool = False
+    saved_failures: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Until the source is exhausted and everything is through.
@@ -168,12 +203,53 @@ class Engine:
         """
         try:
             while self.step():
-                pass
+                if self.checkpoint is not None and self.due():
+                    self.save(self.checkpoint)
+            if self.checkpoint is not None:
+                self.save(self.checkpoint)
         except BaseException:
             for stage in self.works():
                 for future in stage.running:
                     future.cancel()
             raise
+        finally:
+            self.source.close()
+
+    def due(self) -> bool:
+        """Whether it is time for a cut: before the window is full of what is through, and not more often."""
+        return self.unsaved > 0 and (
+            2 * self.unsaved >= self.window
+            or self.open + self.unsaved >= self.window
+            or time.monotonic() - self.saved_at > SAVE_AFTER
+        )
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save a cut of everything."""
+        cut = {
+            "read": self.report.read,
+            "open": self.open,
+            "stages": [stage.cut() for stage in self.stages],
+            "end": self.end.state(),
+        }
+        checkpoint.save(cut, self.end.fresh(), self.report.failures[self.saved_failures :])
+        self.unsaved = 0
+        self.saved_failures = len(self.report.failures)
+        self.saved_at = time.monotonic()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from the last cut, if there is one."""
+        cut = checkpoint.load()
+        if cut is None:
+            return
+        self.report.read = cut["read"]
+        self.open = cut["open"]
+        for stage, saved in zip(self.stages, cut["stages"], strict=True):
+            stage.restore(saved)
+        self.report.stages[:] = [stage.count for stage in self.stages]
+        self.end.restore(cut["end"], checkpoint.results())
+        for failure in checkpoint.failures():
+            self.report.failures.add(failure)
+        self.saved_failures = len(self.report.failures)
 
     def works(self) -> list[WorkStage]:
         """The stages that have tasks."""
@@ -187,7 +263,9 @@ class Engine:
         works = self.works()
         for each in works:
             each.start(now)
-        running = [future for stage in works for future in stage.running]
+        running: list[Future[Any]] = [future for stage in works for future in stage.running]
+        if self.source.pending is not None:
+            running.append(self.source.pending)
         due = min((stage.again[0][0] for stage in works if stage.again), default=None)
         if not running and due is None:
             return not (self.exhausted and self.open == 0)
@@ -204,16 +282,19 @@ class Engine:
 
     def read(self) -> None:
         """Open roots up to the window."""
-        while not self.exhausted and self.open < self.window:
-            try:
-                value = next(self.source)
-            except StopIteration:
+        while not self.exhausted and self.open + self.unsaved < self.window:
+            value = self.source.take()
+            if value is NOT_YET:
+                return
+            if value is END:
                 self.exhausted = True
                 return
             position = self.report.read
             self.report.read += 1
             self.open += 1
             root = Root(position, position if self.key is None else self.key(value), value)
+            if self.checkpoint is not None and self.key is not None:
+                self.checkpoint.took(root.key)
             self.give(-1, [Item(value, (root,))])
 
     def flush(self) -> None:
@@ -235,9 +316,8 @@ class Engine:
                 return
             stage.count.failed += 1
             keys = tuple(root.key for root in item.roots)
-            sources = tuple(root.value for root in item.roots)
-            failure = Failure(stage.work.name, item.value, keys, sources, error, attempt.number)
-            self.report.failures.add(failure, {root.position: root.value for root in item.roots})
+            sources = tuple((root.position, root.value) for root in item.roots)
+            self.report.failures.add(Failure(stage.work.name, item.value, keys, sources, error, attempt.number))
             results = []
         else:
             results = [Item(value, item.roots) for value in future.result()]
@@ -263,7 +343,7 @@ class Engine:
             self.stages[index + 1].waiting.extend(items)
             return
         for item in items:
-            self.end(item.value)
+            self.end.take(item.value)
             self.leave(item)
 
     def leave(self, item: Item) -> None:
@@ -272,3 +352,4 @@ class Engine:
             root.open -= 1
             if root.open == 0:
                 self.open -= 1
+                self.unsaved += self.checkpoint is not None

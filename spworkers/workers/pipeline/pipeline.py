@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from spworkers._coerce import seconds
 from spworkers.errors import BadValueError, UnsupportedOptionError
+from spworkers.socket import Socket
+from spworkers.workers.pipeline.checkpoint import Checkpoint
+from spworkers.workers.pipeline.ends import Collect, End, Fold, Sink
 from spworkers.workers.pipeline.engine import BatchStage, Engine, WorkStage
 from spworkers.workers.pipeline.report import Report
+from spworkers.workers.pipeline.sources import Source, check_source, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
 from spworkers.workers.pool.backoff import Backoff, as_backoff
 from spworkers.workers.pool.executor import Pool, PoolView
@@ -24,11 +31,14 @@ WINDOW_PER_WORKER: Final = 16
 UNKNOWN_WORKERS: Final = 16
 
 
-class End(NamedTuple):
-    """What becomes of what comes through: `start()` gives a function for each value and one for the result."""
+Readable = Iterable[Any] | AsyncIterable[Any] | Socket
+
+
+class Ending(NamedTuple):
+    """An end as it was declared: each run makes one."""
 
     name: str
-    start: Callable[[], tuple[Callable[[Any], None], Callable[[], Any]]]
+    make: Callable[[], End]
 
 
 class Pipeline:
@@ -48,10 +58,10 @@ class Pipeline:
             raise BadValueError(f"window={window!r}: at least 1, or None")
         self.name = name
         self._window = window
-        self._source: Iterable[Any] | None = None
+        self._source: Readable | None = None
         self._key: Callable[[Any], Any] | None = None
         self._stages: tuple[Stage, ...] = ()
-        self._end: End | None = None
+        self._end: Ending | None = None
 
     def __repr__(self) -> str:
         parts = [stage.name for stage in self._stages] + ([self._end.name] if self._end else [])
@@ -59,10 +69,15 @@ class Pipeline:
 
     # --- Description
 
-    def read(self, source: Iterable[Any], *, key: Callable[[Any], Any] | None = None) -> Pipeline:
-        """Where items come from: any iterable, read as there is room. `key(item)` names an item in reports."""
-        if not isinstance(source, Iterable):
-            raise BadValueError(f"read: {source!r} is not an iterable")
+    def read(self, source: Readable, *, key: Callable[[Any], Any] | None = None) -> Pipeline:
+        """Where items come from, read as there is room.
+
+        Args:
+            source: any iterable; an async iterable; or a socket, such as a Pull, which is read until it is closed.
+            key: `key(item)` names an item in reports and for the checkpoint: a text, number, bytes, path, or a tuple of
+                those, another for each item. Without it an item is known by its position.
+        """
+        check_source(source)
         return self._with(_source=source, _key=key)
 
     def map(self, function: Function, **options: Any) -> Pipeline:
@@ -94,29 +109,22 @@ class Pipeline:
 
     def collect(self) -> Pipeline:
         """End: `report.result` is the list of what came through."""
-
-        def start() -> tuple[Callable[[Any], None], Callable[[], Any]]:
-            found: list[Any] = []
-            return found.append, lambda: found
-
-        return self._with(_end=End("collect", start))
+        return self._with(_end=Ending("collect", Collect))
 
     def fold(self, function: Callable[[Any, Any], Any], start: Any) -> Pipeline:
         """End: `report.result` is `function(…function(function(start, first), second)…)`, computed in this process."""
+        return self._with(_end=Ending("fold", lambda: Fold(function, copy.deepcopy(start))))
 
-        def begin() -> tuple[Callable[[Any], None], Callable[[], Any]]:
-            state = [start]
+    def sink(self, function: Callable[[Any], object] | Socket) -> Pipeline:
+        """End: call `function(value)` in this process. What it raises ends the run.
 
-            def take(value: Any) -> None:
-                state[0] = function(state[0], value)
-
-            return take, lambda: state[0]
-
-        return self._with(_end=End("fold", begin))
-
-    def sink(self, function: Callable[[Any], object]) -> Pipeline:
-        """End: call `function(value)` in this process. What it raises ends the run."""
-        return self._with(_end=End("sink", lambda: (lambda value: (function(value), None)[1], lambda: None)))
+        It may be a socket, such as a Push: each value is sent, so it has to be bytes. While nobody takes it all waits.
+        """
+        if isinstance(function, Socket):
+            function = function.send
+        if not callable(function):
+            raise BadValueError(f"sink: {function!r} is not a function")
+        return self._with(_end=Ending("sink", lambda: Sink(function)))
 
     def _with(self, **changes: Any) -> Pipeline:
         if self._end is not None:
@@ -154,16 +162,28 @@ class Pipeline:
 
     # --- Running
 
-    def run(self, items: Iterable[Any] | None = None, *, executor: Executor | None = None) -> Report:
+    def run(
+        self,
+        items: Readable | None = None,
+        *,
+        executor: Executor | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Report:
         """Run it, in this thread, until everything is through.
 
         Args:
             items: instead of the source: `job.run(report.failures.items())` runs again what failed.
             executor: any `concurrent.futures.Executor`; by default a `Pool` of this run's own.
+            checkpoint: a file in which the run's state is kept. Killed? Run it again, with a source that gives the same
+                items (in the same order, where there is no `key`): it goes on where it was. Nothing is skipped; what is
+                done again is at most the window, and neither `collect` nor `fold` has it twice. A run that was through
+                has nothing left to do. The file holds pickles: only run what you trust.
 
         Raises:
+            CheckpointError: the file is no checkpoint, or another pipeline's, or another run has it.
             BadValueError: there is no source or no end, or batches do not fit into the window.
-            UnsupportedOptionError: a stage has a `timeout`, and the executor cannot stop a task.
+            UnsupportedOptionError: a stage has a `timeout`, and the executor cannot stop a task; a checkpoint, and the
+                source cannot be read again.
             BaseException: what the source, `fold`'s or `sink`'s function raised.
         """
         source = self._source if items is None else items
@@ -171,20 +191,40 @@ class Pipeline:
             raise BadValueError(f"{self!r} has no source: use read(…)")
         if self._end is None:
             raise BadValueError(f"{self!r} has no end: use collect(), fold(…) or sink(…)")
+        check_source(source)
+        if checkpoint is None:
+            return self._run_on(executor, source, self._end, None)
+        if items is not None or isinstance(source, Socket):
+            what = "items given to run()" if items is not None else f"{source!r}"
+            raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
+        plan = ["read", *(stage.name for stage in self._stages), self._end.name]
+        with closing(Checkpoint(checkpoint, plan)) as kept:
+            return self._run_on(executor, source, self._end, kept)
+
+    def _run_on(
+        self, executor: Executor | None, source: Readable, end: Ending, checkpoint: Checkpoint | None
+    ) -> Report:
         if executor is not None:
-            return self._run(source, self._end, executor)
+            return self._run(source, end, executor, checkpoint)
         asked = [stage.workers for stage in self._stages if isinstance(stage, Work)]
         with Pool(None if not asked or None in asked else sum(n or 0 for n in asked), name=self.name) as pool:
-            return self._run(source, self._end, pool)
+            return self._run(source, end, pool, checkpoint)
 
-    def _run(self, source: Iterable[Any], end: End, executor: Executor) -> Report:
+    def _run(self, source: Readable, ending: Ending, executor: Executor, checkpoint: Checkpoint | None) -> Report:
         begun = time.monotonic()
         stages = [self._running(stage, executor) for stage in self._stages]
-        take, result = end.start()
+        end = ending.make()
         report = Report(self.name, [stage.count for stage in stages])
         window = self._fitting(sum(stage.limit for stage in stages if isinstance(stage, WorkStage)))
-        Engine(stages, iter(source), self._key, window, take, report).run()
-        report.result = result()
+        engine = Engine(stages, Source(iter(())), self._key, window, end, report, checkpoint)
+        if checkpoint is not None:
+            engine.restore(checkpoint)
+        read = report.read
+        engine.source = source_of(
+            source, lambda items: items if checkpoint is None else checkpoint.unread(items, self._key, read)
+        )
+        engine.run()
+        report.result = end.result()
         report.seconds = time.monotonic() - begun
         return report
 

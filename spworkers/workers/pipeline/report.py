@@ -11,14 +11,19 @@ from typing import Any, overload
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An item that a stage failed on: `item` is what the stage was given, `sources` what was read and led to it."""
+    """An item that a stage failed on: `item` is what the stage was given, `keys` name what was read and led to it."""
 
     stage: str
     item: Any
     keys: tuple[Any, ...]
-    sources: tuple[Any, ...]
+    positions_and_sources: tuple[tuple[int, Any], ...]
     error: BaseException
     attempts: int
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """The items read that led to it."""
+        return tuple(value for _, value in self.positions_and_sources)
 
     @property
     def traceback(self) -> str:
@@ -34,16 +39,16 @@ class Failures(Sequence[Failure]):
 
     def __init__(self) -> None:
         self._failures: list[Failure] = []
-        self._sources: dict[int, tuple[Any, Any]] = {}
+        self._sources: dict[int, Any] = {}  # by position
 
-    def add(self, failure: Failure, sources: dict[int, Any]) -> None:
-        """Note one; `sources`: the items read that led to it, by position."""
+    def add(self, failure: Failure) -> None:
+        """Note one."""
         self._failures.append(failure)
-        self._sources.update({position: (position, value) for position, value in sources.items()})
+        self._sources.update(failure.positions_and_sources)
 
     def items(self) -> list[Any]:
         """The items as they were read, each once, in the order of reading: `job.run(report.failures.items())`."""
-        return [value for _, value in sorted(self._sources.values(), key=lambda pair: pair[0])]
+        return [self._sources[position] for position in sorted(self._sources)]
 
     @overload
     def __getitem__(self, index: int) -> Failure: ...

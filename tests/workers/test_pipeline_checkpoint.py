@@ -1,0 +1,215 @@
+"""Pipelines with a checkpoint: whatever is killed, nothing is skipped, and little is done again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spworkers as sp
+from spworkers.testing import eventually
+
+WAIT = 60.0
+PROGRAM = Path(__file__).with_name("pipeline_job.py")
+
+
+class Stop(Exception):
+    """In the place of a kill: what was saved is all that is left."""
+
+
+class Immediate(Executor):
+    """Runs a task when it is submitted, and stops for good at the `last` one."""
+
+    def __init__(self, last: int = 1 << 60) -> None:
+        self.left = last
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.left -= 1
+        if self.left < 0:
+            raise Stop
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def no_fives(x: int) -> int:
+    if x == 5:
+        raise ValueError("five")
+    return x
+
+
+def job(items: list[int], window: int, sizes: list[int]) -> sp.Pipeline:
+    job = sp.Pipeline("job", window=window).read(items).map(no_fives).flat_map(lambda x: range(x % 4))
+    for size in sizes:
+        job = job.batch(size).map(tuple, ordered=False)
+    return job
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    items=st.lists(st.integers(0, 7), max_size=30),
+    kills=st.lists(st.integers(0, 25), max_size=5),
+    sizes=st.sampled_from([[], [2], [3, 2]]),
+    spare=st.integers(0, 9),
+    fold=st.booleans(),
+)
+def test_killed_runs_give_together_what_one_gives(
+    tmp_path_factory: pytest.TempPathFactory,
+    items: list[int],
+    kills: list[int],
+    sizes: list[int],
+    spare: int,
+    fold: bool,
+) -> None:
+    """`collect` and `fold` have each item once."""
+    path = tmp_path_factory.mktemp("checkpoint") / "job.ckpt"
+    plain = job(items, 6 + spare, sizes)
+    whole = plain.fold(lambda so_far, value: [*so_far, value], []) if fold else plain.collect()
+    expected = whole.run(executor=Immediate())
+    for kill in kills:
+        try:
+            whole.run(executor=Immediate(kill), checkpoint=path)
+        except Stop:
+            continue
+    for _ in range(2):  # a run that was through has nothing left to do
+        report = whole.run(executor=Immediate(), checkpoint=path)
+        assert report.result == expected.result
+        assert report.read == len(items)
+        assert report.failures.items() == expected.failures.items() == [5] * items.count(5)
+        assert [stage.given for stage in report.stages] == [stage.given for stage in expected.stages]
+
+
+@settings(deadline=None, max_examples=40)
+@given(kills=st.lists(st.integers(0, 60), max_size=6), window=st.integers(1, 12))
+def test_a_sink_has_everything_and_little_twice(
+    tmp_path_factory: pytest.TempPathFactory, kills: list[int], window: int
+) -> None:
+    path = tmp_path_factory.mktemp("checkpoint") / "job.ckpt"
+    stored: list[int] = []
+    job = sp.Pipeline(window=window).read(range(50)).map(abs).map(abs).sink(stored.append)
+    for kill in kills:
+        try:
+            job.run(executor=Immediate(kill), checkpoint=path)
+        except Stop:
+            continue
+    job.run(executor=Immediate(), checkpoint=path)
+    assert set(stored) == set(range(50))
+    assert len(stored) - 50 <= window * len(kills)
+
+
+def run(args: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(PROGRAM), *args], start_new_session=True)
+
+
+def beyond(stored: Path, least: int, process: subprocess.Popen[bytes]) -> bool:
+    return stored.stat().st_size > least or process.poll() is not None
+
+
+@pytest.mark.slow
+def test_everything_is_killed_at_random_instants(tmp_path: Path) -> None:
+    """SIGKILL of the program and all of its processes, until a run is through."""
+    stored, checkpoint = tmp_path / "stored", tmp_path / "ckpt"
+    stored.touch()
+    chance = random.Random(7)
+    kills = 0
+    for _ in range(6):
+        before = stored.stat().st_size
+        process = run([str(stored), str(checkpoint)])
+        least = before + chance.randrange(1, 400)
+        eventually(partial(beyond, stored, least, process), WAIT)
+        kills += process.poll() is None
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait(WAIT)
+    assert kills > 0
+    assert run([str(stored), str(checkpoint)]).wait(WAIT) == 0
+    lines = Counter(stored.read_text().split())
+    assert set(lines) == {str(number) for number in range(600)}
+    assert sum(lines.values()) - 600 <= 20 * kills
+    assert (tmp_path / "ckpt.sum").read_text() == str(sum(range(600)))
+
+
+def test_items_are_known_by_their_keys(tmp_path: Path) -> None:
+    """What has come to the source meanwhile is done, wherever it stands."""
+    path = tmp_path / "c"
+    stored: list[str] = []
+
+    def job(names: list[str]) -> sp.Report:
+        pipeline = sp.Pipeline().read(names, key=lambda name: (Path(name), 1)).map(str.upper).sink(stored.append)
+        return pipeline.run(executor=Immediate(), checkpoint=path)
+
+    job(["b", "d"])
+    job(["a", "b", "c", "d"])
+    assert stored == ["B", "D", "A", "C"]
+    with pytest.raises(sp.CheckpointError, match="two items have the key"):
+        job(["x", "x"])
+    with pytest.raises(sp.CheckpointError, match="needs a text"):
+        sp.Pipeline().read([1], key=lambda x: [x]).map(str.upper).sink(print).run(
+            executor=Immediate(), checkpoint=tmp_path / "d"
+        )
+
+
+def collect(name: str = "job") -> sp.Pipeline:
+    return sp.Pipeline(name).read([1, 2]).map(abs).collect()
+
+
+def test_a_checkpoint_of_another_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    collect().run(executor=Immediate(), checkpoint=path)
+    with pytest.raises(
+        sp.CheckpointError, match=r"read → abs → collect, and this is read → abs → batch\(2\) → collect"
+    ):
+        sp.Pipeline().read([1]).map(abs).batch(2).collect().run(executor=Immediate(), checkpoint=path)
+    assert collect().run(executor=Immediate(), checkpoint=str(path)).result == [1, 2]
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    text, database = tmp_path / "text", tmp_path / "database"
+    text.write_text("something else, which is longer than the head of a database " * 20)
+    with sqlite3.connect(database) as db:
+        db.execute("create table users (name text)")
+    db.close()
+    for path, says in [(text, "not a checkpoint"), (database, "not a checkpoint"), (tmp_path, "unable to open")]:
+        with pytest.raises(sp.CheckpointError, match=says):
+            collect().run(executor=Immediate(), checkpoint=path)
+    assert text.read_text().startswith("something else")
+
+
+def test_two_runs_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+
+    def source() -> Iterator[int]:
+        with pytest.raises(sp.CheckpointError, match="in use by another run"):
+            sp.Pipeline().read([1]).map(abs).collect().run(executor=Immediate(), checkpoint=path)
+        yield 1
+
+    assert sp.Pipeline().read(source()).map(abs).collect().run(executor=Immediate(), checkpoint=path).result == [1]
+
+
+def test_what_cannot_be_saved_or_read_again(tmp_path: Path) -> None:
+    with pytest.raises(sp.CheckpointError, match="cannot be pickled"):
+        sp.Pipeline().read([1]).map(lambda x: lambda: x).collect().run(executor=Immediate(), checkpoint=tmp_path / "c")
+    with sp.Pull(listen="inproc://checkpoint") as pull:
+        with pytest.raises(sp.UnsupportedOptionError, match="cannot be read again"):
+            sp.Pipeline().read(pull).map(len).collect().run(executor=Immediate(), checkpoint=tmp_path / "d")
+    with pytest.raises(sp.UnsupportedOptionError, match="items given to run"):
+        collect().run([1], executor=Immediate(), checkpoint=tmp_path / "e")
+    assert not (tmp_path / "d").exists()
