@@ -179,6 +179,16 @@ def test_a_timeout_is_retried_too(pool: sp.Pool, tmp_path: Path) -> None:
 # --- cancelling
 
 
+def test_what_was_cancelled_is_counted_no_more(pool: sp.Pool, tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    future = pool.submit(tasks.hang, mark)
+    eventually(lambda: Path(mark).exists(), WAIT)
+    with pool._engine.lock:  # its worker's death cannot be noticed meanwhile
+        assert future.cancel()
+        counts = pool.stats()
+    assert (counts["queued"], counts["given"]) == (0, 0)
+
+
 def test_cancel_stops_running_work(pool: sp.Pool, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     future = pool.submit(tasks.spin, str(mark))

@@ -268,6 +268,14 @@ def test_a_view_is_an_executor(pool: sp.Pool) -> None:
     assert view.options(timeout=None)._terms.timeout == 0
 
 
+@pytest.mark.parametrize("wrong", [3, 2.5, ["tqdm"]])
+def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
+    before = pool.stats()["submitted"]
+    with pytest.raises(sp.BadValueError, match="progress is"):
+        pool.map(tasks.double, [1], progress=wrong)
+    assert pool.stats()["submitted"] == before  # nothing was begun
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -278,6 +286,10 @@ def test_a_view_is_an_executor(pool: sp.Pool) -> None:
         ({"retries": -1}, "retries is -1"),
         ({"retries": 1.5}, "retries is 1.5"),
         ({"retry_on": [3]}, "retry_on has 3"),
+        ({"retry_on": 5}, "retry_on is 5"),
+        ({"name": 3}, "name is 3"),
+        ({"initargs": 5}, "initargs is 5"),
+        ({"initializer": print, "initargs": "abc"}, "initargs is 'abc'"),
         ({"backoff": "long"}, "backoff wants seconds"),
         ({"max_tasks": 0}, "max_tasks is 0"),
         ({"memory_limit": "1G"}, "memory_limit is '1G'"),

@@ -253,7 +253,8 @@ class Dispatcher:
 
     def load(self) -> dict[str, int]:
         """How many wait, how many workers have."""
-        given = sum(len(worker.jobs) for worker in self.workers)
+        # One that was cancelled while it ran stays in its worker's hands until that is dead; it counts no more.
+        given = sum(job.state == GIVEN for worker in list(self.workers) for job in list(worker.jobs.values()))
         return {"queued": len(self.jobs) - given, "given": given}
 
     def __repr__(self) -> str:

@@ -184,6 +184,8 @@ class PoolView(Executor):
     ) -> Iterator[Any]:
         if not iterables:
             raise BadValueError("map wants a function and at least one iterable")
+        if not (progress is None or isinstance(progress, (bool, str))):
+            raise BadValueError(f"progress is {progress!r:.80}; it has to be True, 'tqdm', 'notebook', or a title")
         deadline = math.inf if timeout is None else time.monotonic() + _seconds(timeout, "timeout")
         total = _total(iterables)
         engine = self._engine
@@ -403,6 +405,9 @@ class Pool(PoolView):
         for what, function in (("initializer", initializer), ("finalizer", finalizer)):
             if function is not None and not callable(function):
                 raise BadValueError(f"{what} is {function!r:.80}; it has to be callable")
+        if name is not None and not isinstance(name, str):
+            raise BadValueError(f"name is {name!r:.80}; it has to be a text, or None for pool-1, pool-2, …")
+        given = _arguments(initargs, "initargs")
         name = name or f"pool-{next(_numbers)}"
         spec: dict[str, Any] = {
             "argv": [str(argument) for argument in sys.argv],
@@ -413,7 +418,7 @@ class Pool(PoolView):
         }
         setup = pickle.dumps(
             (
-                _by_value((initializer, tuple(initargs)), "initializer") if initializer is not None else None,
+                _by_value((initializer, given), "initializer") if initializer is not None else None,
                 _by_value(finalizer, "finalizer") if finalizer is not None else None,
             ),
             5,
@@ -493,7 +498,10 @@ def _terms(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
         limit = 0.0 if limit == math.inf else limit
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise BadValueError(f"retries is {retries!r}; it has to be a number, 0 or more")
-    kinds = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    try:
+        kinds = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    except TypeError:
+        raise BadValueError(f"retry_on is {retry_on!r:.80}; it has to be an exception class, or some of them") from None
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise BadValueError(f"retry_on has {kind!r}; it has to be an exception class, or some of them")
@@ -514,6 +522,12 @@ def _count(value: Any, what: str) -> int:
     if number < 1:
         raise BadValueError(f"{what} is {number}; it has to be 1 or more")
     return number
+
+
+def _arguments(value: Any, what: str) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):  # of a text, each letter would be one
+        raise BadValueError(f"{what} is {value!r:.80}; it has to be a tuple or a list of arguments: ({value!r:.40},)")
+    return tuple(value)
 
 
 def _cpus(affinity: Any) -> list[list[int]]:
