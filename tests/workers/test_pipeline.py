@@ -9,27 +9,16 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workers.executors import Immediate
 
 import spworkers as sp
-
-
-class Immediate(Executor):
-    """Runs a task when it is submitted."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture
@@ -198,12 +187,20 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: sp.Pipeline(window=0), "window=0"),
+        (lambda: sp.Pipeline(window=0), "window is 0"),
+        (lambda: sp.Pipeline(window="x"), "window is 'x'"),
+        (lambda: sp.Pipeline(3), "name is 3"),
+        (lambda: sp.Pipeline().read([], key=3), "key is 3"),
+        (lambda: sp.Pipeline().map(abs, timeout="soon"), "timeout wants seconds"),
+        (lambda: sp.Pipeline().map(abs, retry_on=3), "retry_on is 3"),
+        (lambda: sp.Pipeline().map(abs, ordered=2), "ordered is 2"),
+        (lambda: sp.Pipeline().batch("x"), "size is 'x'"),
+        (lambda: sp.Pipeline().sink(3), "not a function"),
         (lambda: sp.Pipeline().read(3), "not an iterable"),
         (lambda: sp.Pipeline().map(3), "not a function"),
-        (lambda: sp.Pipeline().map(abs, workers=0), "workers=0"),
-        (lambda: sp.Pipeline().map(abs, retries=-1), "retries=-1"),
-        (lambda: sp.Pipeline().batch(0), "size=0"),
+        (lambda: sp.Pipeline().map(abs, workers=0), "workers is 0"),
+        (lambda: sp.Pipeline().map(abs, retries=-1), "retries is -1"),
+        (lambda: sp.Pipeline().batch(0), "size is 0"),
         (lambda: sp.Pipeline().collect().map(abs), "has its end already"),
         (lambda: sp.Pipeline().collect().run(), "no source"),
         (lambda: sp.Pipeline().read([]).run(), "no end"),
@@ -272,3 +269,8 @@ def test_an_interrupt_ends_a_run_that_waits_for_a_message(threads: ThreadPoolExe
         feed.send(b"two")
         feed.send(b"three")
         assert source.recv(timeout=30) in (b"two", b"three"), "at most one was taken by the run's reader"
+
+
+def test_an_option_that_there_is_not() -> None:
+    with pytest.raises(sp.BadOptionError, match="no option 'retrys'; did you mean retries"):
+        sp.Pipeline().map(abs, retrys=3)  # type: ignore[call-arg]

@@ -10,42 +10,19 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workers.executors import Immediate, Stop
 
 import spworkers as sp
 from spworkers.testing import eventually
 
 WAIT = 60.0
 PROGRAM = Path(__file__).with_name("pipeline_job.py")
-
-
-class Stop(Exception):
-    """In the place of a kill: what was saved is all that is left."""
-
-
-class Immediate(Executor):
-    """Runs a task when it is submitted, and stops for good at the `last` one."""
-
-    def __init__(self, last: int = 1 << 60) -> None:
-        self.left = last
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.left -= 1
-        if self.left < 0:
-            raise Stop
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def no_fives(x: int) -> int:

@@ -134,11 +134,11 @@ class WorkStage(Stage):
 
     def retry(self, attempt: Attempt, error: BaseException, now: float) -> bool:
         """Whether the item is tried again, after a pause."""
-        work = self.work
-        if attempt.number > work.retries or not isinstance(error, (*ACCIDENTS, *work.retry_on)):
+        terms = self.work.terms
+        if attempt.number > terms.retries or not isinstance(error, (*ACCIDENTS, *terms.retry_on)):
             return False
         self.count.retried += 1
-        due = now + work.backoff.pause(attempt.number)
+        due = now + terms.backoff.pause(attempt.number)
         attempt.number += 1
         heapq.heappush(self.again, (due, next(self.again_order), attempt))
         return True
@@ -179,15 +179,16 @@ def merged(parts: list[Item]) -> tuple[Root, ...]:
 
 @dataclass(slots=True)
 class Engine:
-    """One run. `end` is given each value that came through."""
+    """One run, which goes on from the checkpoint's last cut, if there is one. `end` is given what comes through."""
 
     stages: list[WorkStage | BatchStage]
-    source: Source
     key: Callable[[Any], Any] | None
     window: int
     end: End
     report: Report
-    checkpoint: Checkpoint | None = None
+    checkpoint: Checkpoint | None
+    works: list[WorkStage] = field(init=False)
+    """Those of the stages that have tasks."""
     open: int = 0
     unsaved: int = 0
     """Roots that were closed since the last cut."""
@@ -195,25 +196,34 @@ class Engine:
     saved_failures: int = 0
     saved_at: float = field(default_factory=time.monotonic)
 
-    def run(self) -> None:
+    def __post_init__(self) -> None:
+        self.works = [stage for stage in self.stages if isinstance(stage, WorkStage)]
+        if self.checkpoint is not None:
+            self.restore(self.checkpoint)
+
+    def unread(self, items: Iterator[Any]) -> Iterator[Any]:
+        """What of a source's items was not read before the last cut."""
+        return items if self.checkpoint is None else self.checkpoint.unread(items, self.key, self.report.read)
+
+    def run(self, source: Source) -> None:
         """Until the source is exhausted and everything is through.
 
         Raises:
             BaseException: what the source, `key` or `end` raised; what was under way is cancelled.
         """
         try:
-            while self.step():
+            while self.step(source):
                 if self.checkpoint is not None and self.due():
                     self.save(self.checkpoint)
             if self.checkpoint is not None:
                 self.save(self.checkpoint)
         except BaseException:
-            for stage in self.works():
+            for stage in self.works:
                 for future in stage.running:
                     future.cancel()
             raise
         finally:
-            self.source.close()
+            source.close()
 
     def due(self) -> bool:
         """Whether it is time for a cut: before the window is full of what is through, and not more often."""
@@ -251,22 +261,17 @@ class Engine:
             self.report.failures.add(failure)
         self.saved_failures = len(self.report.failures)
 
-    def works(self) -> list[WorkStage]:
-        """The stages that have tasks."""
-        return [stage for stage in self.stages if isinstance(stage, WorkStage)]
-
-    def step(self) -> bool:
+    def step(self, source: Source) -> bool:
         """Read what there is room for, hand out, wait for something, pass it on; false when all is done."""
-        self.read()
+        self.read(source)
         self.flush()
         now = time.monotonic()
-        works = self.works()
-        for each in works:
+        for each in self.works:
             each.start(now)
-        running: list[Future[Any]] = [future for stage in works for future in stage.running]
-        if self.source.pending is not None:
-            running.append(self.source.pending)
-        due = min((stage.again[0][0] for stage in works if stage.again), default=None)
+        running: list[Future[Any]] = [future for stage in self.works for future in stage.running]
+        if source.pending is not None:
+            running.append(source.pending)
+        due = min((stage.again[0][0] for stage in self.works if stage.again), default=None)
         if not running and due is None:
             return not (self.exhausted and self.open == 0)
         if running:
@@ -280,10 +285,10 @@ class Engine:
                     self.settle(index, stage, stage.running.pop(future), future)
         return True
 
-    def read(self) -> None:
+    def read(self, source: Source) -> None:
         """Open roots up to the window."""
         while not self.exhausted and self.open + self.unsaved < self.window:
-            value = self.source.take()
+            value = source.take()
             if value is NOT_YET:
                 return
             if value is END:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
-from contextlib import closing
-from typing import Any, Final, NamedTuple
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
-from spworkers._coerce import seconds
-from spworkers.errors import BadValueError, UnsupportedOptionError
+from spworkers._coerce import Seconds
+from spworkers.errors import BadOptionError, BadValueError, UnsupportedOptionError
 from spworkers.socket import Socket
 from spworkers.workers.pipeline.checkpoint import Checkpoint
 from spworkers.workers.pipeline.ends import Collect, End, Fold, Sink
 from spworkers.workers.pipeline.engine import BatchStage, Engine, WorkStage
 from spworkers.workers.pipeline.report import Report
-from spworkers.workers.pipeline.sources import Source, check_source, source_of
+from spworkers.workers.pipeline.sources import check_source, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
-from spworkers.workers.pool.backoff import Backoff, as_backoff
+from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.executor import Pool, PoolView
+from spworkers.workers.pool.terms import count_of, terms_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Pipeline"]
 
@@ -32,6 +37,28 @@ UNKNOWN_WORKERS: Final = 16
 
 
 Readable = Iterable[Any] | AsyncIterable[Any] | Socket
+
+
+class StageOptions(TypedDict, total=False):
+    """What `map`, `flat_map` and `filter` take.
+
+    Attributes:
+        workers: how many items are worked on at once; None: as many as there are workers.
+        ordered: results go on in the order of the items (True).
+        timeout: seconds, then the work is killed; None: never.
+        retries: how often an item is tried again after its worker died or its time was over (0).
+        retry_on: exceptions after which as well.
+        backoff: seconds of the first pause, which doubles, or a `Backoff`.
+        name: for reports.
+    """
+
+    workers: int | None
+    ordered: bool
+    timeout: Seconds
+    retries: int
+    retry_on: type[BaseException] | Iterable[type[BaseException]]
+    backoff: float | Backoff
+    name: str
 
 
 class Ending(NamedTuple):
@@ -54,10 +81,10 @@ class Pipeline:
     """
 
     def __init__(self, name: str = "pipeline", *, window: int | None = None) -> None:
-        if window is not None and window < 1:
-            raise BadValueError(f"window={window!r}: at least 1, or None")
+        if not isinstance(name, str):
+            raise BadValueError(f"name is {name!r}; it has to be a text")
         self.name = name
-        self._window = window
+        self._window = None if window is None else count_of(window, "window")
         self._source: Readable | None = None
         self._key: Callable[[Any], Any] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -78,34 +105,35 @@ class Pipeline:
                 those, another for each item. Without it an item is known by its position.
         """
         check_source(source)
+        if key is not None and not callable(key):
+            raise BadValueError(f"key is {key!r:.80}; it has to be a function, or None")
         return self._with(_source=source, _key=key)
 
-    def map(self, function: Function, **options: Any) -> Pipeline:
+    def map(self, function: Function, **options: Unpack[StageOptions]) -> Pipeline:
         """Call `function(item)` in the workers; its result goes on.
 
         Args:
             function: what to call.
-            options: `workers`: how many items at once (None: as many as there are workers); `ordered`: results keep the
-                order of the items (True); `timeout`: seconds, then the work is killed; `retries`: how often an item is
-                tried again after its worker died or its time was over; `retry_on`: exceptions after which as well;
-                `backoff`: seconds of the first pause, which doubles, or a `Backoff`; `name`: for reports.
+            options: see `StageOptions`.
 
         Raises:
-            BadValueError: one of them is wrong.
+            BadValueError: one of them is wrong. BadOptionError: there is none of that name.
         """
-        return self._work("map", function, **options)
+        return self._work("map", function, options)
 
-    def flat_map(self, function: Function, **options: Any) -> Pipeline:
+    def flat_map(self, function: Function, **options: Unpack[StageOptions]) -> Pipeline:
         """As `map`; the function returns an iterable, each item of which goes on."""
-        return self._work("flat_map", function, **options)
+        return self._work("flat_map", function, options)
 
-    def filter(self, function: Function, **options: Any) -> Pipeline:
+    def filter(self, function: Function, **options: Unpack[StageOptions]) -> Pipeline:
         """As `map`; the item goes on if the function's result is true."""
-        return self._work("filter", function, **options)
+        return self._work("filter", function, options)
 
     def batch(self, size: int, *, name: str | None = None) -> Pipeline:
         """Make lists of `size` items, the last one shorter."""
-        return self._with(_stages=(*self._stages, Batch(self._free_name(name or f"batch({size})"), size)))
+        return self._with(
+            _stages=(*self._stages, Batch(self._free_name(name or f"batch({size})"), count_of(size, "size")))
+        )
 
     def collect(self) -> Pipeline:
         """End: `report.result` is the list of what came through."""
@@ -141,23 +169,19 @@ class Pipeline:
             free, number = f"{name}#{number}", number + 1
         return free
 
-    def _work(
-        self,
-        kind: str,
-        function: Function,
-        *,
-        workers: int | None = None,
-        ordered: bool = True,
-        timeout: Any = None,
-        retries: int = 0,
-        retry_on: Any = (),
-        backoff: float | Backoff = Backoff(),  # noqa: B008  # frozen
-        name: str | None = None,
-    ) -> Pipeline:
-        limit = None if timeout is None else seconds(timeout)
-        errors = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-        title = self._free_name(name or str(getattr(function, "__name__", kind)))
-        stage = Work(title, kind, function, workers, ordered, limit, retries, errors, as_backoff(backoff))
+    def _work(self, kind: str, function: Function, given: StageOptions) -> Pipeline:
+        for name in given:
+            if name not in StageOptions.__annotations__:
+                near = difflib.get_close_matches(name, StageOptions.__annotations__, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(StageOptions.__annotations__)}"
+                raise BadOptionError(f"{kind}: a stage has no option {name!r}; {hint}", name, near)
+        workers = given.get("workers")
+        terms = terms_of(
+            given.get("timeout"), given.get("retries", 0), given.get("backoff", Backoff()), given.get("retry_on", ())
+        )
+        title = self._free_name(given.get("name") or str(getattr(function, "__name__", kind)))
+        count = None if workers is None else count_of(workers, "workers")
+        stage = Work(title, kind, function, count, given.get("ordered", True), terms)
         return self._with(_stages=(*self._stages, stage))
 
     # --- Running
@@ -192,38 +216,30 @@ class Pipeline:
         if self._end is None:
             raise BadValueError(f"{self!r} has no end: use collect(), fold(…) or sink(…)")
         check_source(source)
-        if checkpoint is None:
-            return self._run_on(executor, source, self._end, None)
-        if items is not None or isinstance(source, Socket):
+        if checkpoint is not None and (items is not None or isinstance(source, Socket)):
             what = "items given to run()" if items is not None else f"{source!r}"
             raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
-        plan = ["read", *(stage.name for stage in self._stages), self._end.name]
-        with closing(Checkpoint(checkpoint, plan)) as kept:
-            return self._run_on(executor, source, self._end, kept)
+        with ExitStack() as stack:
+            kept = None
+            if checkpoint is not None:
+                plan = ["read", *(stage.name for stage in self._stages), self._end.name]
+                kept = stack.enter_context(closing(Checkpoint(checkpoint, plan)))
+            if executor is None:
+                executor = stack.enter_context(Pool(self._all_workers(), name=self.name))
+            return self._run(source, self._end.make(), executor, kept)
 
-    def _run_on(
-        self, executor: Executor | None, source: Readable, end: Ending, checkpoint: Checkpoint | None
-    ) -> Report:
-        if executor is not None:
-            return self._run(source, end, executor, checkpoint)
+    def _all_workers(self) -> int | None:
+        """Of a pool for this pipeline alone; None: as many as there are processors."""
         asked = [stage.workers for stage in self._stages if isinstance(stage, Work)]
-        with Pool(None if not asked or None in asked else sum(n or 0 for n in asked), name=self.name) as pool:
-            return self._run(source, end, pool, checkpoint)
+        return sum(filter(None, asked)) if asked and None not in asked else None
 
-    def _run(self, source: Readable, ending: Ending, executor: Executor, checkpoint: Checkpoint | None) -> Report:
+    def _run(self, source: Readable, end: End, executor: Executor, checkpoint: Checkpoint | None) -> Report:
         begun = time.monotonic()
         stages = [self._running(stage, executor) for stage in self._stages]
-        end = ending.make()
         report = Report(self.name, [stage.count for stage in stages])
         window = self._fitting(sum(stage.limit for stage in stages if isinstance(stage, WorkStage)))
-        engine = Engine(stages, Source(iter(())), self._key, window, end, report, checkpoint)
-        if checkpoint is not None:
-            engine.restore(checkpoint)
-        read = report.read
-        engine.source = source_of(
-            source, lambda items: items if checkpoint is None else checkpoint.unread(items, self._key, read)
-        )
-        engine.run()
+        engine = Engine(stages, self._key, window, end, report, checkpoint)
+        engine.run(source_of(source, engine.unread))
         report.result = end.result()
         report.seconds = time.monotonic() - begun
         return report
@@ -232,14 +248,15 @@ class Pipeline:
         if isinstance(stage, Batch):
             return BatchStage(stage)
         limit = stage.workers or getattr(executor, "_max_workers", None) or UNKNOWN_WORKERS
-        if stage.timeout is None:
+        timeout = stage.terms.timeout
+        if timeout == 0:
             return WorkStage(stage, executor, limit)
         if not isinstance(executor, PoolView):
             raise UnsupportedOptionError(
-                f"{stage.name}: timeout={stage.timeout:g}: {type(executor).__name__} cannot stop a task that runs; "
+                f"{stage.name}: timeout={timeout:g}: {type(executor).__name__} cannot stop a task that runs; "
                 "leave the timeout out, or run it on sp.Pool"
             )
-        return WorkStage(stage, executor.options(timeout=stage.timeout), limit)
+        return WorkStage(stage, executor.options(timeout=timeout), limit)
 
     def _fitting(self, workers: int) -> int:
         """The window; what rests in batches that are not full must leave room for one item more."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spworkers.errors import BadValueError
-from spworkers.workers.pool.backoff import Backoff
+from spworkers.workers.pool.jobs import Terms
 
 Function = Callable[[Any], Any]
 
@@ -16,7 +16,8 @@ Function = Callable[[Any], Any]
 class Work:
     """A stage that calls a function in the workers, item by item.
 
-    `kind` is `map` (one result), `flat_map` (an iterable of results) or `filter` (true: the item goes on).
+    `kind` is `map` (one result), `flat_map` (an iterable of results) or `filter` (true: the item goes on); `workers`
+    None means as many as there are; `terms` are those of a pool's tasks.
     """
 
     name: str
@@ -24,20 +25,13 @@ class Work:
     function: Function
     workers: int | None
     ordered: bool
-    timeout: float | None
-    retries: int
-    retry_on: tuple[type[BaseException], ...]
-    backoff: Backoff
+    terms: Terms
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise BadValueError(f"{self.name}: {self.function!r} is not a function")
-        if self.workers is not None and self.workers < 1:
-            raise BadValueError(f"{self.name}: workers={self.workers!r}: at least 1, or None for all there are")
-        if self.timeout is not None and not self.timeout > 0:
-            raise BadValueError(f"{self.name}: timeout={self.timeout!r}: seconds above 0, or None for no limit")
-        if self.retries < 0:
-            raise BadValueError(f"{self.name}: retries={self.retries!r}: 0 or more")
+            raise BadValueError(f"{self.kind}: {self.function!r:.80} is not a function")
+        if not isinstance(self.ordered, bool):
+            raise BadValueError(f"ordered is {self.ordered!r}; it has to be True or False")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +40,6 @@ class Batch:
 
     name: str
     size: int
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise BadValueError(f"{self.name}: size={self.size!r}: at least 1")
 
 
 Stage = Work | Batch

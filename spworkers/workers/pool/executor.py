@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from spworkers._coerce import Seconds, seconds
+from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, SerializationError
-from spworkers.workers.pool.backoff import Backoff, as_backoff
+from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.engine import Engine, engines
 from spworkers.workers.pool.functions import name_of
 from spworkers.workers.pool.future import PoolFuture
@@ -31,6 +31,7 @@ from spworkers.workers.pool.launch import START_METHODS, Forker, Launcher, Spawn
 from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
 from spworkers.workers.pool.shared import store
+from spworkers.workers.pool.terms import count_of, seconds_of, terms_of
 from spworkers.workers.pool.values import PLAIN, values_of
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class PoolView(Executor):
             raise BadValueError("map wants a function and at least one iterable")
         if not (progress is None or isinstance(progress, (bool, str))):
             raise BadValueError(f"progress is {progress!r:.80}; it has to be True, 'tqdm', 'notebook', or a title")
-        deadline = math.inf if timeout is None else time.monotonic() + _seconds(timeout, "timeout")
+        deadline = math.inf if timeout is None else time.monotonic() + seconds_of(timeout, "timeout")
         total = _total(iterables)
         engine = self._engine
         if engine.closing or engine.failure is not None:
@@ -200,8 +201,8 @@ class PoolView(Executor):
             star=len(iterables) > 1,
             terms=self._terms,
             ordered=ordered,
-            chunksize=0 if chunksize is None else _count(chunksize, "chunksize"),
-            buffersize=0 if buffersize is None else _count(buffersize, "buffersize"),
+            chunksize=0 if chunksize is None else count_of(chunksize, "chunksize"),
+            buffersize=0 if buffersize is None else count_of(buffersize, "buffersize"),
             total=total,
         )
         stream.fill()
@@ -234,7 +235,7 @@ class PoolView(Executor):
         old = self._terms
         return PoolView(
             self._engine,
-            _terms(
+            terms_of(
                 old.timeout or None if timeout is ... else timeout,
                 old.retries if retries is ... else retries,
                 old.backoff if backoff is ... else backoff,
@@ -270,7 +271,7 @@ class PoolView(Executor):
         Raises:
             BadValueError: that is no number, or less than 1.
         """
-        self._engine.resize(_count(workers, "workers"))
+        self._engine.resize(count_of(workers, "workers"))
 
     # --- The end
 
@@ -393,8 +394,8 @@ class Pool(PoolView):
         serializer: str = "pickle",
         name: str | None = None,
     ) -> None:
-        count = _processors() if workers is None else _count(workers, "workers")
-        terms = _terms(timeout, retries, backoff, retry_on)
+        count = _processors() if workers is None else count_of(workers, "workers")
+        terms = terms_of(timeout, retries, backoff, retry_on)
         if serializer not in {"pickle", "msgpack"}:
             raise BadValueError(f"serializer is {serializer!r}; it has to be 'pickle' or 'msgpack'")
         method = start_method or START_METHODS[0]
@@ -413,7 +414,7 @@ class Pool(PoolView):
             "argv": [str(argument) for argument in sys.argv],
             "serializer": serializer,
             "cpus": _cpus(affinity),
-            "threads": 0 if threads_per_worker is None else _count(threads_per_worker, "threads_per_worker"),
+            "threads": 0 if threads_per_worker is None else count_of(threads_per_worker, "threads_per_worker"),
             "shared": [],
         }
         setup = pickle.dumps(
@@ -423,9 +424,9 @@ class Pool(PoolView):
             ),
             5,
         )
-        idle = math.inf if idle_timeout is None else _seconds(idle_timeout, "idle_timeout")
-        limit = 0 if memory_limit is None else _count(memory_limit, "memory_limit")
-        tasks = 0 if max_tasks is None else _count(max_tasks, "max_tasks")
+        idle = math.inf if idle_timeout is None else seconds_of(idle_timeout, "idle_timeout")
+        limit = 0 if memory_limit is None else count_of(memory_limit, "memory_limit")
+        tasks = 0 if max_tasks is None else count_of(max_tasks, "max_tasks")
         fds: list[int] = []
         if shared is not None:
             fd, spec["shared"] = store(shared)
@@ -487,41 +488,6 @@ def _info(worker: Any) -> PoolWorkerInfo:
             times = psutil.Process(worker.pid).cpu_times()
             cpu = times.user + times.system
     return PoolWorkerInfo(worker.name, worker.pid, state, worker.done, resident(worker.pid) if worker.pid else 0, cpu)
-
-
-def _terms(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
-    limit = 0.0
-    if timeout is not None:
-        limit = _seconds(timeout, "timeout")
-        if limit <= 0:
-            raise BadValueError(f"timeout is {timeout!r}; it has to be more than 0 seconds, or None for no limit")
-        limit = 0.0 if limit == math.inf else limit
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise BadValueError(f"retries is {retries!r}; it has to be a number, 0 or more")
-    try:
-        kinds = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
-    except TypeError:
-        raise BadValueError(f"retry_on is {retry_on!r:.80}; it has to be an exception class, or some of them") from None
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise BadValueError(f"retry_on has {kind!r}; it has to be an exception class, or some of them")
-    return Terms(limit, retries, kinds, as_backoff(backoff))
-
-
-def _seconds(value: Any, what: str) -> float:
-    try:
-        return seconds(value)
-    except ValueError as error:
-        raise BadValueError(f"{what} {error}") from None
-
-
-def _count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-        raise BadValueError(f"{what} is {value!r}; it has to be a whole number")
-    number = int(value)
-    if number < 1:
-        raise BadValueError(f"{what} is {number}; it has to be 1 or more")
-    return number
 
 
 def _arguments(value: Any, what: str) -> tuple[Any, ...]:

@@ -1,0 +1,51 @@
+"""How a caller's options are judged. Each raises BadValueError: its name, the value, and what is wanted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from spworkers._coerce import seconds
+from spworkers.errors import BadValueError
+from spworkers.workers.pool.backoff import as_backoff
+from spworkers.workers.pool.jobs import Terms
+
+__all__ = ["count_of", "seconds_of", "terms_of"]
+
+
+def terms_of(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
+    """What a caller asks for, beside the work itself."""
+    limit = 0.0
+    if timeout is not None:
+        limit = seconds_of(timeout, "timeout")
+        if limit <= 0:
+            raise BadValueError(f"timeout is {timeout!r}; it has to be more than 0 seconds, or None for no limit")
+        limit = 0.0 if limit == math.inf else limit
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise BadValueError(f"retries is {retries!r}; it has to be a number, 0 or more")
+    try:
+        kinds = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    except TypeError:
+        raise BadValueError(f"retry_on is {retry_on!r:.80}; it has to be an exception class, or some of them") from None
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise BadValueError(f"retry_on has {kind!r}; it has to be an exception class, or some of them")
+    return Terms(limit, retries, kinds, as_backoff(backoff))
+
+
+def seconds_of(value: Any, what: str) -> float:
+    """Seconds, of a number or a timedelta."""
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise BadValueError(f"{what} {error}") from None
+
+
+def count_of(value: Any, what: str) -> int:
+    """A whole number, 1 or more."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise BadValueError(f"{what} is {value!r}; it has to be a whole number")
+    number = int(value)
+    if number < 1:
+        raise BadValueError(f"{what} is {number}; it has to be 1 or more")
+    return number
