@@ -432,9 +432,7 @@ cdef class FrameWriter:
                     self.take_record(prefix, record)
                     continue
                 what = consumer_next(&outlet.lane, &taken)
-                if outlet.lane.crowded:
-                    outlet.lane.crowded = 0
-                    outlet.tell_producer()
+                outlet.tell_of_index_room()
                 if what == SPW_EMPTY:
                     break
                 if what != SPW_GOT:

@@ -162,6 +162,25 @@ cdef class Receiver(Consumer):
         """The next message, claimed; None: there is none."""
         return self.pop_claimed()
 
+    def take_for(self, dict waiting not None, found):
+        """Take all messages that have come. `found` gets (whoever waits for its serial, message) of each, in order.
+
+        Those who wait are taken out of `waiting`. What nobody waits for is given back; returns how many those were. It is
+        one step: a signal's handler that raises finds in `found` whatever was taken.
+        """
+        cdef Record record
+        cdef int strays = 0
+        while True:
+            record = self.pop_claimed()
+            if record is None:
+                return strays
+            who = waiting.pop(record.taken.serial, None)
+            if who is None:
+                record.drop()
+                strays += 1
+            else:
+                found.append((who, record))
+
     cdef Record pop_claimed(self):
         cdef Record record
         while True:
@@ -743,16 +762,13 @@ cdef class Landing:
         """Publish it. False: there is no room for it, or demand."""
         cdef Inlet inlet = self.inlet
         cdef spw_producer *p
-        cdef uint32_t flags = 0
+        cdef int flags
         if inlet is None:
             raise InternalError("this body was delivered, or taken back, already")
         p = &inlet.side
-        if not inlet.budget_open(self.size):
+        flags = inlet.admits(self.size, False)
+        if flags < 0:
             return False
-        if not inlet.window_open():
-            if not producer_take_demand(p):
-                return False
-            flags = SPW_BY_DEMAND
         if not producer_index_room(p):
             inlet.demand_again(flags)
             return False
@@ -801,15 +817,12 @@ cdef class Inlet(Producer):
         """
         cdef size_t before = PyBytes_GET_SIZE(prefix), length = PyBytes_GET_SIZE(payload)
         cdef int64_t slot
-        cdef uint32_t flags = 0
+        cdef int flags
         if header_length > length:
             raise InternalError(f"a header of {header_length} bytes in a message of {length}")
-        if not self.budget_open(before + length):
+        flags = self.admits(before + length, force)
+        if flags < 0:
             return 0
-        if not force and not self.window_open():
-            if not producer_take_demand(&self.side):
-                return 0
-            flags = SPW_BY_DEMAND
         try:
             slot = self.begin(before + length)
             if slot >= 0:
@@ -821,6 +834,14 @@ cdef class Inlet(Producer):
             self.demand_again(flags)
             return 0
         return self.finish(slot, before + length, before + header_length, pipe, serial, kind, flags)
+
+    cdef int admits(self, uint64_t total, bint force) noexcept:
+        """The flags of a message that may be delivered now; -1: no room in the budget, or neither in the window nor demand."""
+        if not self.budget_open(total):
+            return -1
+        if force or self.window_open():
+            return 0
+        return SPW_BY_DEMAND if producer_take_demand(&self.side) else -1
 
     def offer_all(self, list payloads not None, Py_ssize_t begin, uint32_t pipe):
         """Deliver messages without headers, from `begin` on, as long as there is room. Returns where that ended.

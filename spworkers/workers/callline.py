@@ -18,6 +18,7 @@ import asyncio
 import itertools
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from spworkers.workers.loopreader import LoopReader
 
 if TYPE_CHECKING:
     from spworkers.port import Port
+    from spworkers.ring import Record
 
 __all__ = ["CallLine", "CallSocket"]
 
@@ -76,7 +78,7 @@ class CallLine:
         self._role = threading.Lock()
         self._guests: dict[ThreadWaiting, None] = {}  # threads that wait; one of them reads, or will
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReader] = WeakKeyDictionary()
-        self._reading_loops = 0
+        self._reading: set[LoopReader] = set()  # loops that have the bell in their selectors
         self._closed = False
 
     def __len__(self) -> int:
@@ -239,18 +241,27 @@ class CallLine:
     # --- reading
 
     def drain(self) -> None:
-        """Give everything that has come to those who wait for it."""
-        take, waiting_of = self._rx.take, self._waiting
-        while (record := take()) is not None:
-            waiting = waiting_of.pop(record.serial, None)
-            if waiting is None:
-                record.release()
+        """Give everything that has come to those who wait for it; a reader that is interrupted does so first."""
+        taken: deque[tuple[Waiting, Record]] = deque()
+        try:
+            for _ in range(self._rx.take_for(self._waiting, taken)):
                 self.port.drop("canceled")
-            elif record.kind == ERROR:
-                name = record.take_body().decode("ascii", "replace")
+            self._tell(taken)
+        except BaseException:  # Ctrl-C: most of it may be other threads'
+            self._tell(taken)
+            raise
+
+    def _tell(self, taken: deque[tuple[Waiting, Record]]) -> None:
+        """Each is told until it has been for certain: twice is no harm."""
+        while taken:
+            waiting, record = taken[0]
+            if record.kind == ERROR:
+                name = record.body().decode("ascii", "replace")
                 waiting.end(None, from_name(name, [f"the call failed: {name}"]))
             else:
-                waiting.end(Reply(record.take_body(), record.pipe), None)
+                waiting.end(Reply(record.body(), record.pipe), None)
+            taken.popleft()
+            record.release()
 
     def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
         """Until its answer is there, by reading or by another's reading."""
@@ -288,7 +299,7 @@ class CallLine:
 
     def hand_on(self) -> None:
         """Have somebody else read, who waits; a reader calls it when it has left the role."""
-        if self._reading_loops and not self.port.closed:
+        if self._reading and not self.port.closed:
             self._rx.arm()  # it is rung for them again; or at once, if there is something
         if self._role.locked():
             return
@@ -298,9 +309,9 @@ class CallLine:
                 return
         self.collector.wake()
 
-    def loop_reads(self, on: bool) -> None:
-        """One more loop has the bell in its selector, or one fewer."""
-        self._reading_loops += 1 if on else -1
+    def loop_reads(self, reader: LoopReader, on: bool) -> None:
+        """This loop has the bell in its selector from now on, or not any more."""
+        (self._reading.add if on else self._reading.discard)(reader)
 
     # --- its end
 

@@ -39,7 +39,7 @@ class Waiting:
         self.over = False
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
-        """It has come: any thread may say so."""
+        """It has come: any thread may say so, and say it again."""
         self.reply = reply
         self.error = error
         self.over = True
@@ -122,7 +122,7 @@ class FutureWaiting(Waiting):
         deadline: when to give it up, of `time.monotonic`.
     """
 
-    __slots__ = ("completed", "deadline", "explain", "future", "read")
+    __slots__ = ("completed", "deadline", "explain", "future", "read", "resolved")
 
     def __init__(
         self,
@@ -137,6 +137,7 @@ class FutureWaiting(Waiting):
         self.read = read
         self.explain = explain
         self.deadline = deadline
+        self.resolved = False
         self.future: Future[Any] = Future()
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
@@ -145,6 +146,9 @@ class FutureWaiting(Waiting):
 
     def complete(self) -> None:
         """Resolve the future; its callbacks run here."""
+        if self.resolved:  # it was told twice
+            return
+        self.resolved = True
         if not self.future.set_running_or_notify_cancel():
             return
         if self.error is not None:

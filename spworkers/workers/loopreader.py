@@ -33,7 +33,7 @@ class LoopReader:
         if self._held is None and not self._line.port.closed:
             self._held = self._line.port.held()
             self._held.__enter__()
-            self._line.loop_reads(True)
+            self._line.loop_reads(self, True)
             self.loop.add_reader(self._line.port.rx.bell, self.ready)
             self.ready()
 
@@ -54,7 +54,7 @@ class LoopReader:
             held, self._held = self._held, None
             if not self.loop.is_closed():
                 self.loop.remove_reader(self._line.port.rx.bell)
-            self._line.loop_reads(False)
+            self._line.loop_reads(self, False)
             held.__exit__(None, None, None)
 
     def call(self, function: Callable[[], None]) -> None:

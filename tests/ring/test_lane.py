@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import pytest
 
 from ring.support import (
@@ -502,6 +505,18 @@ def test_an_io_process_is_told_when_all_that_was_left_was_taken_back(recv_lane: 
         assert recv_lane.producer.revoke(ticket)
     assert recv_lane.receive() is None
     assert recv_lane.region.collect() == [0]
+
+
+def test_messages_go_to_those_who_wait_for_them_in_one_step(recv_lane: Lane) -> None:
+    for serial in (3, 5, 4, 3):
+        assert recv_lane.put(b"%d" % serial, serial=serial)
+    waiting = {3: "three", 4: "four", 6: "six"}
+    found: deque[tuple[str, Any]] = deque()
+    assert recv_lane.consumer.take_for(waiting, found) == 2, "nobody waits for 5, and for the second 3"
+    assert [(who, record.take_body()) for who, record in found] == [("three", b"3"), ("four", b"4")]
+    assert waiting == {6: "six"}
+    assert recv_lane.producer.queued == 0
+    assert recv_lane.consumer.take_for(waiting, found) == 0
 
 
 # ---- users

@@ -1,0 +1,112 @@
+"""Answers that a reader has taken reach everybody, at whatever instruction it is interrupted."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from types import FrameType
+from typing import Any
+
+from spworkers.ring import DATA, ERROR
+from spworkers.workers.caller import Reply
+from spworkers.workers.callline import CallLine
+from spworkers.workers.callwaiting import FutureWaiting, Waiting
+
+
+class Answer:
+    """A record."""
+
+    def __init__(self, kind: int, body: bytes) -> None:
+        self.kind, self.pipe = kind, 7
+        self._body = body
+        self.released = 0
+
+    def body(self) -> bytes:
+        assert not self.released
+        return self._body
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class Lane:
+    """A receiver, which has these answers, and one that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.answers = [Answer(DATA, b"one"), Answer(ERROR, b"CanceledError"), Answer(DATA, b"three")]
+
+    def take_for(self, waiting: dict[int, Any], found: deque[Any]) -> int:
+        for serial, answer in enumerate(self.answers):
+            if (who := waiting.pop(serial, None)) is not None:
+                found.append((who, answer))
+        return 1
+
+
+class Port:
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def drop(self, cause: str) -> None:
+        self.dropped += 1
+
+
+def drain_interrupted_at(step: int) -> int:
+    """How many opcodes a reader's way through three answers has, if it is not interrupted at one of them before."""
+    line = CallLine.__new__(CallLine)
+    lane, ready = Lane(), deque[Any]()
+    parts: Any = line
+    parts._rx, parts.port = lane, Port()
+    future = FutureWaiting(b"", ready.append, lambda reply: reply.body, lambda error: error, 0.0)
+    waiting = [Waiting(b""), Waiting(b""), future]
+    parts._waiting = dict(enumerate(waiting))
+    seen = 0
+    ours = {CallLine.drain.__code__, CallLine._tell.__code__, Waiting.end.__code__, FutureWaiting.end.__code__}
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal seen
+        if frame.f_code not in ours:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and parts._waiting != dict(enumerate(waiting)):
+            seen += 1
+            if seen == step:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        line.drain()
+    except KeyboardInterrupt:
+        assert seen >= step
+    finally:
+        sys.settrace(None)
+    assert [each.over for each in waiting] == [True] * 3, step
+    assert waiting[0].reply == Reply(b"one", 7)
+    assert type(waiting[1].error).__name__ == "CanceledError"
+    assert ready, step
+    while ready:
+        ready.popleft().complete()  # once or twice
+    assert future.future.result(0) == b"three"
+    return seen
+
+
+def test_an_interrupted_reader_tells_everybody_first() -> None:
+    thread = threading.Thread(target=check)  # the test's own thread may be traced already
+    thread.start()
+    thread.join()
+    assert results == ["whole"], results
+
+
+results: list[object] = []
+
+
+def check() -> None:
+    try:
+        steps = drain_interrupted_at(0)
+        assert steps > 50
+        for step in range(1, steps + 1):
+            drain_interrupted_at(step)
+        results.append("whole")
+    except BaseException as error:
+        results.append(error)
