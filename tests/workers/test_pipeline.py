@@ -196,6 +196,12 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
         (lambda: sp.Pipeline().map(abs, ordered=2), "ordered is 2"),
         (lambda: sp.Pipeline().batch("x"), "size is 'x'"),
         (lambda: sp.Pipeline().sink(3), "not a function"),
+        (lambda: sp.Pipeline().sink(sp.Push), "not a function"),
+        (lambda: sp.Pipeline().fold(3, 0), "not a function"),
+        (lambda: sp.Pipeline().map(abs, name=3), "name is 3"),
+        (lambda: sp.Pipeline().batch(2, name=3), "name is 3"),
+        (lambda: sp.Pipeline().read([]).collect().run(executor=3), "executor is 3"),
+        (lambda: sp.Pipeline().read([]).collect().run(checkpoint=3), "checkpoint is 3"),
         (lambda: sp.Pipeline().read(3), "not an iterable"),
         (lambda: sp.Pipeline().map(3), "not a function"),
         (lambda: sp.Pipeline().map(abs, workers=0), "workers is 0"),
@@ -269,6 +275,14 @@ def test_an_interrupt_ends_a_run_that_waits_for_a_message(threads: ThreadPoolExe
         feed.send(b"two")
         feed.send(b"three")
         assert source.recv(timeout=30) in (b"two", b"three"), "at most one was taken by the run's reader"
+
+
+def test_sockets_that_go_the_other_way() -> None:
+    with sp.Pull() as pull, sp.Push() as push:
+        with pytest.raises(sp.BadValueError, match="a Pull sends nothing"):
+            sp.Pipeline().sink(pull)
+        with pytest.raises(sp.BadValueError, match="a Push receives nothing"):
+            sp.Pipeline().read(push)
 
 
 def test_an_option_that_there_is_not() -> None:

@@ -81,9 +81,7 @@ class Pipeline:
     """
 
     def __init__(self, name: str = "pipeline", *, window: int | None = None) -> None:
-        if not isinstance(name, str):
-            raise BadValueError(f"name is {name!r}; it has to be a text")
-        self.name = name
+        self.name = _text(name, "name")
         self._window = None if window is None else count_of(window, "window")
         self._source: Readable | None = None
         self._key: Callable[[Any], Any] | None = None
@@ -132,7 +130,10 @@ class Pipeline:
     def batch(self, size: int, *, name: str | None = None) -> Pipeline:
         """Make lists of `size` items, the last one shorter."""
         return self._with(
-            _stages=(*self._stages, Batch(self._free_name(name or f"batch({size})"), count_of(size, "size")))
+            _stages=(
+                *self._stages,
+                Batch(self._free_name(_text(name or f"batch({size})", "name")), count_of(size, "size")),
+            )
         )
 
     def collect(self) -> Pipeline:
@@ -141,6 +142,7 @@ class Pipeline:
 
     def fold(self, function: Callable[[Any, Any], Any], start: Any) -> Pipeline:
         """End: `report.result` is `function(…function(function(start, first), second)…)`, computed in this process."""
+        _check_function("fold", function)
         return self._with(_end=Ending("fold", lambda: Fold(function, copy.deepcopy(start))))
 
     def sink(self, function: Callable[[Any], object] | Socket) -> Pipeline:
@@ -149,9 +151,10 @@ class Pipeline:
         It may be a socket, such as a Push: each value is sent, so it has to be bytes. While nobody takes it all waits.
         """
         if isinstance(function, Socket):
+            if not function._protocol.sends:
+                raise BadValueError(f"sink: a {type(function).__name__} sends nothing")
             function = function.send
-        if not callable(function):
-            raise BadValueError(f"sink: {function!r} is not a function")
+        _check_function("sink", function)
         return self._with(_end=Ending("sink", lambda: Sink(function)))
 
     def _with(self, **changes: Any) -> Pipeline:
@@ -179,9 +182,13 @@ class Pipeline:
         terms = terms_of(
             given.get("timeout"), given.get("retries", 0), given.get("backoff", Backoff()), given.get("retry_on", ())
         )
-        title = self._free_name(given.get("name") or str(getattr(function, "__name__", kind)))
+        _check_function(kind, function)
+        title = self._free_name(_text(given.get("name", ""), "name") or str(getattr(function, "__name__", kind)))
         count = None if workers is None else count_of(workers, "workers")
-        stage = Work(title, kind, function, count, given.get("ordered", True), terms)
+        ordered = given.get("ordered", True)
+        if not isinstance(ordered, bool):
+            raise BadValueError(f"ordered is {ordered!r:.80}; it has to be True or False")
+        stage = Work(title, kind, function, count, ordered, terms)
         return self._with(_stages=(*self._stages, stage))
 
     # --- Running
@@ -216,6 +223,10 @@ class Pipeline:
         if self._end is None:
             raise BadValueError(f"{self!r} has no end: use collect(), fold(…) or sink(…)")
         check_source(source)
+        if executor is not None and not isinstance(executor, Executor):
+            raise BadValueError(f"executor is {executor!r:.80}; it has to be a concurrent.futures.Executor, or None")
+        if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+            raise BadValueError(f"checkpoint is {checkpoint!r:.80}; it has to be the path of a file, or None")
         if checkpoint is not None and (items is not None or isinstance(source, Socket)):
             what = "items given to run()" if items is not None else f"{source!r}"
             raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
@@ -266,3 +277,14 @@ class Pipeline:
         if self._window < held:
             raise BadValueError(f"window={self._window}: batches of this pipeline may hold {held} items: at least that")
         return self._window
+
+
+def _check_function(what: str, function: object) -> None:
+    if not callable(function) or (isinstance(function, type) and issubclass(function, Socket)):
+        raise BadValueError(f"{what}: {function!r:.80} is not a function")
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadValueError(f"{what} is {value!r:.80}; it has to be a text")
+    return value

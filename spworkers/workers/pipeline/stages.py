@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from spworkers.errors import BadValueError
 from spworkers.workers.pool.jobs import Terms
 
 Function = Callable[[Any], Any]
@@ -26,12 +25,6 @@ class Work:
     workers: int | None
     ordered: bool
     terms: Terms
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise BadValueError(f"{self.kind}: {self.function!r:.80} is not a function")
-        if not isinstance(self.ordered, bool):
-            raise BadValueError(f"ordered is {self.ordered!r}; it has to be True or False")
 
 
 @dataclass(frozen=True, slots=True)
