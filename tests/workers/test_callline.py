@@ -74,6 +74,7 @@ def drain_interrupted_at(step: int) -> int:
                 raise KeyboardInterrupt
         return trace
 
+    sys._getframe().f_trace_opcodes = True  # 3.12 looks, when tracing is set, whether any frame has asked for them
     sys.settrace(trace)
     try:
         line.drain()
