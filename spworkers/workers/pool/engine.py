@@ -25,6 +25,7 @@ import functools
 import heapq
 import itertools
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -53,6 +54,9 @@ from spworkers.workers.pool.values import Values, error_of
 __all__ = ["Engine", "Target", "engines"]
 
 FOREVER: Final = float("inf")
+FINAL_EXIT: Final = sys.version_info >= (3, 12)
+"""An interpreter that exits starts no threads or processes any more, so a program that submits and ends at once would
+lose its tasks: it has one worker before it goes on. (A coroutine does not wait: its program does not end before it.)"""
 TICK: Final = 0.001
 """Seconds between two looks of the collector while guests read."""
 PATIENCE: Final = 5
@@ -166,7 +170,8 @@ class Engine:
         with self.lock:
             if self.closing or self.failure is not None:
                 self.refuse()
-            if self._collector is None:
+            first = self._collector is None
+            if first:
                 self._begin()
             self.counts["submitted"] += job.count
             dispatcher = self.dispatcher
@@ -182,6 +187,8 @@ class Engine:
                 finally:
                     self._reading.release()
                 self.run_callbacks()
+        if first and FINAL_EXIT and not _in_a_coroutine():
+            self._keeper.await_first()
 
     def refuse(self) -> None:
         """Raise why no more jobs are taken."""
@@ -915,6 +922,11 @@ class Engine:
         """Close what belongs to the pool alone; the memory goes with its last user."""
         for fd in (self.bell, self.call, self.ledger_fd):
             os.close(fd)
+
+
+def _in_a_coroutine() -> bool:
+    asyncio: Any = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 def _failing(job: Job, error: BaseException) -> Callable[[], None]:

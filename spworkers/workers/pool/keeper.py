@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from spworkers.errors import SPError
+from spworkers.errors import ShutdownError, SPError
 from spworkers.workers.pool.crew import Worker
 from spworkers.workers.pool.launch import Launcher, lives
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from spworkers.workers.pool.engine import Engine
 
 __all__ = ["Keeper", "resident"]
+
+PATIENCE: Final = 30.0
+"""Seconds in which the first process is there, whatever happens."""
+
+EXITING: Final = 0.05
+"""Seconds between two attempts to start a worker while the interpreter exits."""
 
 _LOOK: Final = 0.1  # seconds between two looks at the workers' memory
 
@@ -50,11 +57,16 @@ class Keeper:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._engine: Engine | None = None
         self._launcher: Launcher | None = None
+        self._tried = threading.Event()
 
     def begin(self, engine: Engine) -> None:
         """Start the thread."""
         self._engine = engine
         threading.Thread(target=self._main, name=f"{engine.name}-keeper", daemon=True).start()
+
+    def await_first(self) -> None:
+        """Wait until the first worker has its process, or has none for a reason."""
+        self._tried.wait(PATIENCE)
 
     def launch(self, worker: Worker) -> None:
         """Start a process for it, soon."""
@@ -89,6 +101,8 @@ class Keeper:
             if job is None:
                 break
             job()
+            self._tried.set()
+        self._tried.set()
         if self._launcher is not None:
             self._launcher.close()
         if self._engine is not None:
@@ -108,6 +122,14 @@ class Keeper:
             if self._launcher is None:
                 self._launcher = self._make(engine)
             pid, handle = self._launcher.launch(worker, fds, spec)
+        except ShutdownError as error:
+            others = [each for each in engine.dispatcher.workers if each is not worker and each.pid]
+            if others:  # they do what there is to do
+                time.sleep(EXITING)
+                engine.died(worker, "exit code 0", 0)
+            else:
+                engine.died(worker, f"it could not be started: {error}", None)
+            return
         except SPError as error:
             engine.died(worker, f"it could not be started: {error}", None)
             return

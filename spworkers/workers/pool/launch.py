@@ -114,7 +114,7 @@ class Forker:
         self._run = run
 
     def launch(self, worker: Worker, fds: list[int], spec: dict[str, Any]) -> tuple[int, Any]:
-        from spworkers.errors import ResourceError
+        from spworkers.errors import ResourceError, ShutdownError
 
         parent = os.getpid()
         for stream in (sys.stdout, sys.stderr):
@@ -124,6 +124,8 @@ class Forker:
             pid = os.fork()
         except OSError as error:
             raise ResourceError(f"cannot fork {worker.name}: {error.strerror}") from error
+        except RuntimeError as error:  # from Python 3.12 on
+            raise ShutdownError(f"cannot fork {worker.name}: {error}") from error
         if pid == 0:
             code = 1
             try:
