@@ -79,6 +79,7 @@ def test_who_has_finished_still_reads() -> None:
         peer = server.accept("pair")
         with peer:
             pair.send(b"last words", timeout=BOUND)
+            eventually(lambda: pair.stats()["sent"] == 1, BOUND)
             peer.finish()
             assert peer.recv() == b"last words"
             assert peer.ended()
