@@ -34,7 +34,7 @@ def markdown() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for option in OPTIONS.values():
-        access = "" if option.settable and option.gettable else " (read only)" if option.gettable else " (set only)"
+        access = "" if option.settable and option.gettable else " (read only)" if option.gettable else " (a method)"
         cells = [
             f"`{option.name}`",
             f"`{option.attribute}`",

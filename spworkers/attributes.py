@@ -122,6 +122,10 @@ class Attributes:
             kind = type(self)
             if name[:1] != "_" and not _has(kind, name) and (_is_ours(kind) or option_name(name) in OPTIONS):
                 raise _no_such(kind, name)
+            if name in _METHODS:
+                raise BadOptionError(
+                    f"{name} of a {kind.__name__} is a method: call {name}({value!r}) instead of assigning it", name
+                )
             object.__setattr__(self, name, value)
 
         def __dir__(self) -> list[str]:
@@ -130,6 +134,7 @@ class Attributes:
 
 
 _NAMES = frozenset(option.attribute for option in OPTIONS.values())
+_METHODS = frozenset(option.attribute for option in OPTIONS.values() if option.settable and not option.gettable)
 for _name in _NAMES:
     setattr(Attributes, _name, Misplaced(_name))
 

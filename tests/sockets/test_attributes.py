@@ -52,6 +52,15 @@ def test_an_option_of_pipes_is_none_of_a_socket(handles: dict[str, Any]) -> None
         print(handles["socket"].local_addr)
 
 
+@pytest.mark.parametrize("name", ["subscribe", "unsubscribe"])
+def test_a_method_is_not_assigned_to(name: str) -> None:
+    with sp.Sub() as sub, sub.open_context() as context:
+        for handle in (sub, context):
+            with pytest.raises(sp.BadOptionError, match=rf"is a method: call {name}\(b'a'\) instead"):
+                setattr(handle, name, b"a")
+            assert callable(getattr(handle, name))
+
+
 @pytest.mark.parametrize("kind", ["socket", "context", "dialer", "listener", "pipe"])
 def test_a_handle_has_no_attributes_of_the_users(handles: dict[str, Any], kind: str) -> None:
     handle = handles[kind]
