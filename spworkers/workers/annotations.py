@@ -17,9 +17,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from spworkers.workers import shapes
+from spworkers.workers.bounds import Bounded, bounded
+from spworkers.workers.models import Model, model_shape
 from spworkers.workers.shapes import Shape
 
-__all__ = ["UnknownShape", "shape_of"]
+__all__ = ["UnknownShape", "is_made", "shape_of"]
 
 
 class UnknownShape(Exception):
@@ -86,8 +88,10 @@ def shape_of(annotation: Any, known: dict[Any, Shape] | None = None) -> Shape:
         NameError: a field of a class is annotated with a name that is not defined (yet).
     """
     known = {} if known is None else known
-    if isinstance(annotation, collections.abc.Hashable) and annotation in _SIMPLE:
+    try:
         return _SIMPLE[annotation]
+    except (KeyError, TypeError):  # TypeError: the metadata of an Annotated may be anything, a list too
+        pass
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is not None and (arguments or annotation == tuple[()]):
         return _generic(annotation, origin, arguments, known)
@@ -105,12 +109,52 @@ def shape_of(annotation: Any, known: dict[Any, Shape] | None = None) -> Shape:
     raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
 
 
+_ARRIVE_MADE: Final = frozenset(
+    (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal)
+)
+
+
+def is_made(annotation: Any) -> bool:
+    """Whether a value of it arrives as something else, or might, and is made where the annotation is known.
+
+    Raises:
+        As `shape_of`.
+    """
+    return _is_made(shape_of(annotation), set())
+
+
+def _is_made(shape: Any, seen: set[int]) -> bool:
+    if id(shape) in seen:  # it holds itself
+        return False
+    seen.add(id(shape))
+    match shape:
+        case shapes.Made():
+            return shape.kind not in _ARRIVE_MADE
+        case shapes.Fields():
+            return shape.make is not None or any(_is_made(each, seen) for each in shape.fields.values())
+        case shapes.Choice():
+            return any(isinstance(choice, enum.Enum) for choice in shape.choices)
+        case shapes.Either():
+            return any(_is_made(each, seen) for each in shape.members)
+        case shapes.Row():
+            return any(_is_made(each, seen) for each in shape.items)
+        case shapes.Items():
+            return _is_made(shape.item, seen)
+        case shapes.Map():
+            return _is_made(shape.key, seen) or _is_made(shape.value, seen)
+        case Bounded():
+            return _is_made(shape.shape, seen)
+    return isinstance(shape, (shapes.Member, Model))
+
+
 def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: dict[Any, Shape]) -> Shape:
     if origin in (typing.Union, types.UnionType):
         return shapes.Either([shape_of(member, known) for member in arguments])
     if origin is typing.Literal:
         return shapes.Choice(arguments)
-    if origin is typing.Annotated or _wraps(origin):
+    if origin is typing.Annotated:
+        return bounded(shape_of(arguments[0], known), arguments[1:])
+    if _wraps(origin):
         return shape_of(arguments[0], known)
     if origin is tuple and arguments[1:] != (...,):
         return shapes.Row([shape_of(item, known) for item in arguments if item != ()])
@@ -123,7 +167,8 @@ def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: di
     if hasattr(origin, "__value__"):  # an alias with parameters, as newer numpy's NDArray[...] is one
         return shape_of(origin.__value__, known)
     if isinstance(origin, type):
-        return _class(origin, known)  # numpy.ndarray[...], a generic dataclass
+        # numpy.ndarray[...], a generic dataclass or model
+        return model_shape(annotation, origin, shape_of) or _class(origin, known)
     raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
 
 
@@ -146,6 +191,9 @@ def _class(annotation: type, known: dict[Any, Shape]) -> Shape:
         return shapes.Map(_ANY, _ANY)
     if issubclass(annotation, enum.Enum):
         return shapes.Member(annotation)
+    model = model_shape(annotation, annotation, shape_of)
+    if model is not None:
+        return model
     if dataclasses.is_dataclass(annotation):
         return _dataclass(annotation, known)
     if issubclass(annotation, dict) and hasattr(annotation, "__required_keys__"):
@@ -154,7 +202,7 @@ def _class(annotation: type, known: dict[Any, Shape]) -> Shape:
         return _numpy(annotation)
     raise UnknownShape(
         f"{annotation.__module__}.{annotation.__qualname__} is no type that a call can carry: docs/call-format.md has"
-        " those that can, among them dataclasses, enums and TypedDicts"
+        " those that can, among them dataclasses, enums, TypedDicts and models of pydantic and msgspec"
     )
 
 

@@ -7,16 +7,19 @@ import math
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import Closing
-from spworkers.errors import BadValueError
+from spworkers.errors import BadValueError, GarbledError
 from spworkers.workers import callformat
+from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.handler import check_text
 from spworkers.workers.runner import HANDLERS
+from spworkers.workers.shapes import Mismatch, Shape
 from spworkers.workers.stream import Stream
 
 __all__ = ["Caller", "RemoteFunction", "Reply", "deadline_of"]
@@ -73,8 +76,39 @@ class RemoteFunction:
         return f"<handler {self.__name__} of {self._caller!r}>"
 
 
+def _shape_of_result(name: str, annotation: Any) -> Shape:
+    check_text(name, "a handler's name")
+    try:
+        return shape_of(annotation)
+    except (UnknownShape, NameError) as error:
+        raise BadValueError(f"the result of {name}: {error}") from None
+
+
 class Caller(Closing):
-    """Calls handlers; subclasses carry the bytes."""
+    """Calls handlers; subclasses carry the bytes.
+
+    A subclass that names the types of results gets them: without that a dataclass or a model arrives as a dict, and a
+    member of an enum as its value. `spworkers stubs` writes such subclasses.
+
+    ```python
+    class Maps(sp.Client, results={"locate": Point}): ...
+    ```
+    """
+
+    _results: ClassVar[Mapping[str, Shape]] = MappingProxyType({})
+
+    def __init_subclass__(cls, *, results: Mapping[str, Any] | None = None, **more: Any) -> None:
+        """Take the types of results.
+
+        Args:
+            results: by the handlers' names, the type of what each returns (of a generator handler: of each item).
+
+        Raises:
+            BadValueError: one of them is a type that no answer can carry.
+        """
+        super().__init_subclass__(**more)
+        if results is not None:
+            cls._results = {**cls._results, **{name: _shape_of_result(name, each) for name, each in results.items()}}
 
     def __init__(self, timeout: Seconds = None) -> None:
         self._patience = deadline_of(timeout) - time.monotonic() if timeout is not None else math.inf
@@ -101,6 +135,7 @@ class Caller(Closing):
             TaskTimeoutError: the handler ran past its time limit.
             RecvTimeoutError: no answer came in time.
             SerializationError: an argument cannot be sent.
+            GarbledError: the answer is none of the call format, or no value of the type that this class names for it.
             ClosedError: the client is closed.
         """
         return self._call(name, args, kwargs, timeout)
@@ -172,7 +207,17 @@ class Caller(Closing):
         value = callformat.decode_answer(reply.body, name, call_id)
         if isinstance(value, callformat.Part):
             return self.stream(name, timeout=timeout)._opened(call_id, value, reply.pipe)
-        return value
+        return self._typed(name, value)
+
+    def _typed(self, name: str, value: Any) -> Any:
+        """A result, or an item of a stream, as the type that this class names for it."""
+        shape = self._results.get(name)
+        if shape is None:
+            return value
+        try:
+            return shape.fit(value, False)
+        except Mismatch as mismatch:
+            raise GarbledError(f"{name}() answered with another type: its result{mismatch.path}: {mismatch}") from None
 
     def _encode(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float) -> tuple[int, bytes]:
         check_text(name, "a handler's name")

@@ -169,9 +169,18 @@ class _Encoder:
                     return extend(self, value)
                 finally:
                     self.depth -= 1
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self.nested(DATACLASS, [type(value).__qualname__, _fields(value)])
+        if not isinstance(value, type):
+            if dataclasses.is_dataclass(value):
+                return self.nested(DATACLASS, [type(value).__qualname__, _fields(value)])
+            if hasattr(value, "__struct_config__"):
+                return self.model(value, _struct_fields(value))
+            if hasattr(value, "__pydantic_serializer__") and hasattr(value, "model_dump"):
+                return self.model(value, value.model_dump(by_alias=True, round_trip=True))
         return _numpy(self, value)
+
+    def model(self, value: Any, content: Any) -> Any:
+        """A model of msgspec or pydantic: as a dataclass; the bare value, if it is no map."""
+        return self.nested(DATACLASS, [type(value).__qualname__, content]) if type(content) is dict else content
 
     def nested(self, code: int, content: object) -> msgpack.ExtType:
         return msgpack.ExtType(code, self.pack(content))
@@ -179,6 +188,16 @@ class _Encoder:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+
+
+def _struct_fields(value: Any) -> Any:
+    """A Struct of msgspec: by the names, and with the tag, that it has in JSON."""
+    config = value.__struct_config__
+    content = [getattr(value, name) for name in value.__struct_fields__]
+    if config.array_like:
+        return content if config.tag is None else [config.tag, *content]
+    tag = {} if config.tag is None else {config.tag_field: config.tag}
+    return {**tag, **dict(zip(value.__struct_encode_fields__, content, strict=True))}
 
 
 def _text(code: int, text: str) -> msgpack.ExtType:

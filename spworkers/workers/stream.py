@@ -61,7 +61,7 @@ class Stream(AsyncClosing, Generic[T]):
             if self._over:
                 raise StopIteration
             self._fetch()
-        item: T = self._items.popleft()
+        item: T = self._caller._typed(self._name, self._items.popleft())
         return item
 
     def _fetch(self) -> None:
@@ -82,7 +82,7 @@ class Stream(AsyncClosing, Generic[T]):
             if self._over:
                 raise StopAsyncIteration
             await self._afetch()
-        item: T = self._items.popleft()
+        item: T = self._caller._typed(self._name, self._items.popleft())
         return item
 
     async def _afetch(self) -> None:

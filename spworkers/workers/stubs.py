@@ -1,17 +1,20 @@
 """The source of a typed client of an App: what `spworkers stubs` writes, for editors and type checkers.
 
 The class that it holds is a `Client` that has each handler as a method, as far as type checkers see; at run time
-these are the handlers over there, as they are of every client.
+these are the handlers over there, as they are of every client. Results that arrive as something simpler than their
+annotation says (dataclasses, models, enums) are named at run time too, and their modules imported then.
 """
 
 from __future__ import annotations
 
+import enum
 import inspect
 import keyword
 import types
 import typing
 from typing import Any, Final
 
+from spworkers.workers.annotations import UnknownShape, is_made
 from spworkers.workers.app import App
 from spworkers.workers.arguments import STATE, plain_function
 from spworkers.workers.handler import Handler
@@ -30,6 +33,16 @@ def client_module(app: App, source: str) -> str:
     writer = _Writer()
     methods = [writer.method(handler) for handler in app.handlers.values() if _is_method(handler.name)]
     left_out = [handler.name for handler in app.handlers.values() if not _is_method(handler.name)]
+    results = _Writer()
+    made = [
+        f'        "{handler.name}": {results.show(item)},'
+        for handler in app.handlers.values()
+        if (item := _result_item(handler)) is not None
+    ]
+    name = _class_name(app.name)
+    head = [f"class {name}(", "    sp.Client,", "    results={", *made, "    },", "):"]
+    if not made:
+        head = [f"class {name}(sp.Client):"]
     lines = [
         f'"""A typed client of the App {app.name}, as `spworkers stubs {source}` writes it: do not edit it."""',
         "",
@@ -38,12 +51,13 @@ def client_module(app: App, source: str) -> str:
         "from typing import TYPE_CHECKING",
         "",
         "import spworkers as sp",
+        *(f"import {module}" for module in sorted(results.modules)),
         "",
         "if TYPE_CHECKING:",
-        *(f"    import {module}" for module in sorted(writer.modules | {"typing"})),
+        *(f"    import {module}" for module in sorted((writer.modules | {"typing"}) - results.modules)),
         "",
         "",
-        f"class {_class_name(app.name)}(sp.Client):",
+        *head,
         f'    """Calls the handlers of {app.name}."""',
         "",
         *([f"    # By call() only: {', '.join(left_out)}", ""] if left_out else []),
@@ -56,6 +70,24 @@ def client_module(app: App, source: str) -> str:
 
 def _is_method(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+
+
+def _result_item(handler: Handler[..., Any]) -> Any:
+    """The annotation of a result, or of a stream's items; None: there is nothing to make of what arrives."""
+    annotation = _hints(handler).get("return", Any)
+    if handler.streams:
+        annotation = (typing.get_args(annotation) or (Any,))[0]
+    try:
+        return annotation if is_made(annotation) else None
+    except (UnknownShape, NameError):  # what it returns cannot be sent, which is told when it does
+        return None
+
+
+def _hints(handler: Handler[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(plain_function(handler.function), include_extras=True)
+    except Exception:  # names that exist for type checkers only
+        return {}
 
 
 def _class_name(name: str) -> str:
@@ -71,11 +103,7 @@ class _Writer:
         self.modules: set[str] = set()
 
     def method(self, handler: Handler[..., Any]) -> str:
-        function = plain_function(handler.function)
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except Exception:  # names that exist for type checkers only
-            hints = {}
+        hints = _hints(handler)
         parameters = ["self"]
         plain = keyword_only = False
         for parameter in inspect.signature(handler.function).parameters.values():
@@ -119,11 +147,14 @@ class _Writer:
         if origin in (typing.Union, types.UnionType):
             return " | ".join(self.show(each) for each in args)
         if origin is typing.Literal:
-            return f"{self._named(typing.Literal)}[{', '.join(map(repr, args))}]"
+            return f"{self._named(typing.Literal)}[{', '.join(map(self._choice, args))}]"
         if isinstance(origin, type) and args:
             shown = ", ".join("..." if each is Ellipsis else self.show(each) for each in args)
             return f"{self._named(origin)}[{shown}]"
         return self._named(annotation if isinstance(annotation, type) else typing.Any)
+
+    def _choice(self, value: Any) -> str:
+        return f"{self._named(type(value))}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
 
     def _named(self, thing: Any) -> str:
         module = getattr(thing, "__module__", "typing")

@@ -349,3 +349,78 @@ def test_builtins_and_partials_have_parameters_too() -> None:
     assert Parameters(functools.partial(add, 1), "partial").bind([2], {}) == ([2], {})
     with pytest.raises(BadValueError):
         Parameters(typing.cast("Any", 5), "five")
+
+
+class Over(typing.NamedTuple):
+    """As annotated_types' and others' metadata: known by its attribute."""
+
+    gt: Any
+
+
+class Lengths(typing.NamedTuple):
+    min_length: int
+    max_length: int | None = None
+
+
+class Steps(typing.NamedTuple):
+    multiple_of: float
+
+
+class Pattern(typing.NamedTuple):
+    pattern: str
+
+
+class Timezone(typing.NamedTuple):
+    tz: Any
+
+
+class Predicate(typing.NamedTuple):
+    func: Any
+
+
+class Grouped(typing.NamedTuple):
+    metadata: list[Any]
+
+
+class Interval(typing.NamedTuple):
+    ge: int
+    lt: int
+
+
+UTC = datetime.timezone.utc
+CET = datetime.timezone(datetime.timedelta(hours=1), "CET")
+Bound = typing.Annotated
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fits", "words"),
+    [
+        (Bound[int, range(1, 10)], [1, 9], [(0, "expected int in range(1, 10), got int 0"), (True, "got bool True")]),
+        (Bound[float, Over(0)], [0.5, 1], [(0, "expected float > 0"), (math.nan, "expected float > 0")]),
+        (Bound[int, Interval(0, 5), "doc"], [0, 4], [(5, "expected int >= 0, < 5, got int 5")]),
+        (Bound[int, Steps(3)], [0, 9], [(4, "a multiple of 3")]),
+        (Bound[str, Lengths(2, 3)], ["ab", "abc"], [("a", "of length 2 at least"), ("abcd", "of length 3 at most")]),
+        (list[Bound[str, Pattern("^a")]], [["a"]], [(["a", "b"], "value[1]: expected str matching '^a'")]),
+        (Bound[list[int], Lengths(1)], [[1]], [([], "expected list[int] of length 1 at least, got list []")]),
+        (Bound[int, Grouped([Over(1)])], [2], [(1, "expected int > 1")]),
+        (Bound[int | None, Over(1)], [None, 2], [(1, "int | None > 1")]),
+        (Bound[str, Predicate(str.isascii)], ["a"], [("é", "for which str.isascii holds")]),
+        (Bound[str, Over(1)], [], [("a", "expected str > 1")]),
+        (Bound[datetime.datetime, Timezone(None)], [datetime.datetime(2026, 1, 1)], []),
+        (Bound[datetime.datetime, Timezone(...)], [datetime.datetime(2026, 1, 1, tzinfo=UTC)], []),
+        (
+            Bound[datetime.datetime, Timezone(CET)],
+            [datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))],
+            [(datetime.datetime(2026, 1, 1, tzinfo=UTC), "in the zone CET")],
+        ),
+        (Bound[datetime.datetime, Timezone(...)], [], [(datetime.datetime(2026, 1, 1), "with a zone")]),
+        (Bound[int, Over], [1], []),  # a class is no bound
+    ],
+)
+def test_annotated_bounds(annotation: Any, fits: list[Any], words: list[tuple[Any, str]]) -> None:
+    for value in fits:
+        assert fitted(annotation, value) == value
+    for value, text in words:
+        with pytest.raises(BadArgumentsError) as caught:
+            fitted(annotation, value)
+        assert text in str(caught.value)
