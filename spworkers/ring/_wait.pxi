@@ -68,6 +68,9 @@ cdef int _listen_for_signals(int *before) except -2:
     global _ear_pid
     if _ear_pid != getpid():
         if _ear_pid != 0:
+            before[0] = signal.set_wakeup_fd(-1)
+            if before[0] != -1 and before[0] != _ear[1]:  # not ours from a wait in whose middle this process was forked
+                signal.set_wakeup_fd(before[0])
             close(_ear[0])
             close(_ear[1])
         _ear_pid = 0

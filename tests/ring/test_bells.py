@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -485,3 +487,35 @@ def test_a_full_index_is_not_slept_on(send_lane: Lane) -> None:
     assert woken == [True]
     assert lane.put(b"now")
     assert record is not None
+
+
+def test_a_child_that_was_forked_in_the_middle_of_a_wait_waits_as_well() -> None:
+    """The parent's main thread had the interpreter's signal handler write to its own descriptor."""
+    script = """if True:
+        import os, threading
+        from spworkers.ring import make_bell, ring_bell, wait_readable
+
+        low = os.pipe()
+        bell, own = make_bell(), make_bell()
+        assert not wait_readable(bell, 0.01)
+        codes = []
+
+        def fork():
+            for _ in range(10):
+                threading.Event().wait(0.005)
+                pid = os.fork()
+                if pid == 0:
+                    for fd in low:
+                        os.close(fd)
+                    os._exit(0 if not wait_readable(own, 0.01) else 1)
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            ring_bell(bell)
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        assert wait_readable(bell, 60)
+        thread.join()
+        assert codes == 10 * [0], codes
+    """
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
