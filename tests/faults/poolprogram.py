@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import spworkers as sp
+from spworkers.testing import eventually
 
 
 def hang(mark: str) -> None:
@@ -86,6 +88,24 @@ def full(_: str) -> None:
     with sp.Pool(2) as pool:
         data = bytes(8 << 20)
         print([len(back) for back in pool.map(bytes, [data] * 4)] == [8 << 20] * 4)
+
+
+def changing(method: str) -> None:
+    """Has a fresh worker for each task; says how many descriptors were open after a few, and after many."""
+    import gc
+
+    def same_as(most: int) -> bool:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")) <= most
+
+    for count in (3, 20):
+        with sp.Pool(1, max_tasks=1, start_method=method) as pool:
+            list(pool.map(abs, range(count), chunksize=1))
+        del pool
+        if count == 3:
+            gc.collect()
+            few = len(os.listdir("/proc/self/fd"))
+    eventually(lambda: same_as(few), 20, what=f"no more than {few} descriptors")
 
 
 if __name__ == "__main__":

@@ -454,6 +454,14 @@ def test_the_interpreter_waits_for_what_was_submitted(tmp_path: Path) -> None:
     assert not done.stderr
 
 
+@pytest.mark.parametrize("method", ["supervisor", "fork"])
+def test_workers_that_have_gone_hold_no_descriptor(method: str) -> None:
+    line = [sys.executable, str(HERE / "poolprogram.py"), "changing", method]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert not done.stderr
+    assert done.returncode == 0
+
+
 def test_the_supervisor_is_killed(pool: sp.Pool) -> None:
     from spworkers.supervisor.client import get_supervisor
 

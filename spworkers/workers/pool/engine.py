@@ -440,7 +440,9 @@ class Engine:
         """A worker has a process. It may have died already."""
         with self.lock:
             worker.pid, worker.handle, worker.launched = pid, handle, True
-            if worker.verdict is not None:  # it was to be killed before there was anything to kill
+            if worker.gone:
+                self._keeper.forget(worker)
+            elif worker.verdict is not None:  # it was to be killed before there was anything to kill
                 self._keeper.kill(worker)
 
     def died(self, worker: Worker, reason: str, status: int | None) -> None:
@@ -646,6 +648,7 @@ class Engine:
         told: list[Any] = []
         with self.lock:
             worker.gone = True
+            self._keeper.forget(worker)
             begun = self.dispatcher.bury(worker)
             expected = worker.stopped and not begun
             if not expected and worker.verdict is None:

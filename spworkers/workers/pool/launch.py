@@ -141,8 +141,9 @@ class Forker:
                 os._exit(code)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
+        handle = _pidfd(pid)  # before anybody waits for it, after which the number may be another's
         threading.Thread(target=self._await, args=(worker, pid), name=f"{worker.name}-watch", daemon=True).start()
-        return pid, _pidfd(pid)
+        return pid, handle
 
     def _await(self, worker: Worker, pid: int) -> None:
         status: int | None = None
