@@ -1,7 +1,26 @@
-"""What many tests need: waiting for a condition with a deadline."""
+"""What many tests need: waiting for a condition with a deadline, and a process of their own."""
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+
 from spworkers.testing.waiting import PAUSE, aeventually, eventually
 
-__all__ = ["PAUSE", "aeventually", "eventually"]
+__all__ = ["PAUSE", "aeventually", "alone", "eventually"]
+
+
+def alone(test: Callable[[], None]) -> Callable[[], None]:
+    """Run a test in a process of its own: it counts what is open, and here other tests' threads are at work."""
+
+    @functools.wraps(test)
+    def runner() -> None:
+        script = f"import sys; sys.path[:] = {sys.path!r}; from {test.__module__} import {test.__name__} as test"
+        line = [sys.executable, "-c", f"{script}; test.__wrapped__()"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, done.stderr
+
+    return runner

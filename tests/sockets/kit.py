@@ -137,19 +137,25 @@ def ask(req: Any, body: bytes, timeout: float = BOUND) -> bytes:
     return found
 
 
-def open_fds() -> int:
-    """How many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+def open_fds() -> dict[int, str]:
+    """The descriptors that this process has open, and what each is."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
-def wait_fds(most: int) -> None:
-    """Wait until this process has no more descriptors open than that."""
+def wait_fds(before: dict[int, str], more: int = 0) -> None:
+    """Wait until this process has no more descriptors open than then, or so many more."""
 
     def back() -> bool:
         gc.collect()
-        return open_fds() <= most
+        now = open_fds()
+        assert len(now) <= len(before) + more, {fd: now[fd] for fd in now if now[fd] != before.get(fd)}
+        return True
 
-    eventually(back, BOUND, what=f"no more than {most} descriptors open")
+    eventually(back, BOUND, what=f"no more than {len(before) + more} descriptors open")
 
 
 @contextlib.contextmanager

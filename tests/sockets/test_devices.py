@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from helpers import aeventually, eventually
+from helpers import aeventually, alone, eventually
 from sockets.kit import (
     BOUND,
     REP,
@@ -27,6 +27,7 @@ from sockets.kit import (
     drops,
     error_of,
     inproc,
+    open_fds,
     request_id,
     serve,
     wait_blocked,
@@ -594,11 +595,12 @@ def test_device_waits_in_asyncio_and_trio() -> None:
         asyncio.run(cancelled(sp.device(pair)))
 
 
+@alone
 def test_device_leaves_no_descriptor() -> None:
     with Rep(raw=True) as front, Req(raw=True) as back:
         sp.device(front, back).close()
         gc.collect()
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_fds()
         theirs = f"/proc/{front.stats()['pid']}/fd"
         open_there = len(os.listdir(theirs))
         for _ in range(20):

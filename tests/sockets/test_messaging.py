@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from helpers import eventually
+from helpers import alone, eventually
 from sockets.kit import (
     BOUND,
     SOON,
@@ -525,6 +525,7 @@ def test_a_write_queue_of_zero_hands_over_to_a_peer_that_is_ready() -> None:
             assert number_of(rep.recv(timeout=BOUND)) == 2
 
 
+@alone
 def test_blocked_calls_hold_no_descriptor_afterwards() -> None:
     with sp.Rep() as rep:
         calls = [background(rep.open_context().recv) for _ in range(3)]
@@ -534,4 +535,4 @@ def test_blocked_calls_hold_no_descriptor_afterwards() -> None:
             context.close()
         assert all(isinstance(error_of(call), sp.ClosedError) for call in calls)
         del context
-        wait_fds(before - 6)
+        wait_fds(before, -6)

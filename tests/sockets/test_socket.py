@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import eventually
+from helpers import alone, eventually
 from sockets.kit import BOUND, ask, background, callers_in, error_of, inproc, open_fds, rep_and_req, serve, wait_fds
 
 import spworkers as sp
@@ -221,6 +221,7 @@ def test_a_dropped_socket_with_everything_on_it_warns_and_its_process_leaves() -
     assert {category for category, _ in seen} == {ResourceWarning}
 
 
+@alone
 def test_a_dropped_socket_gives_its_descriptors_back() -> None:
     with sp.Req():  # whatever the first socket of a program opens for good
         pass
@@ -233,6 +234,7 @@ def test_a_dropped_socket_gives_its_descriptors_back() -> None:
     wait_fds(before)
 
 
+@alone
 def test_a_closed_socket_gives_its_descriptors_back() -> None:
     with sp.Req():
         pass
@@ -274,6 +276,7 @@ def test_an_address_list_that_is_none_is_refused() -> None:
         sp.Rep(listen=7)  # type: ignore[arg-type]
 
 
+@alone
 def test_a_constructor_that_cannot_listen_or_dial_leaves_nothing_behind() -> None:
     with sp.Rep(listen="tcp://127.0.0.1:0") as rep:
         before = open_fds()
