@@ -248,6 +248,8 @@ class Dispatcher(Staffing):
             self.draining = bool(value)
         elif name == "STREAM-TIMEOUT":
             self._stream_timeout = float(value)
+        elif name == "GRACE":
+            self._grace = float(value)
         elif name == "LIMITS":
             self._limits = {handler: _limits(own) for handler, own in value.items()}
         elif name == "TIMEOUT":

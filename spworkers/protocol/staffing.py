@@ -62,7 +62,7 @@ _RETRIES: Final = 1
 # STREAM-TIMEOUT's default, in seconds; 0: for ever. Who is slower with one part of a stream asks for smaller pieces.
 _STREAM_TIMEOUT: Final = 600.0
 
-# Seconds that a worker gets to stop what it was told to stop.
+# GRACE's default: seconds that a worker gets to stop what it was told to stop.
 _GRACE: Final = 2.0
 
 
@@ -88,6 +88,7 @@ class Staffing(Answering):
         self._backlog_limit: int = _BACKLOG
         self._retries: int = _RETRIES
         self._timeout = 0.0
+        self._grace: float = _GRACE
         self._stream_timeout: float = _STREAM_TIMEOUT
         self._stream_alarm: Final = Alarm(-1)
         self._auto = False  # PREFETCH is AUTO
@@ -374,7 +375,7 @@ class Staffing(Answering):
             self._take_from(worker, job)
         elif not job.stopping:
             job.stopping = True
-            job.due = self.now + _GRACE
+            job.due = self.now + self._grace
             self.out.cancel(worker.id, job.serial)
             if worker.crew == CONCURRENT or worker.jobs.head is job:
                 self._watch(worker)

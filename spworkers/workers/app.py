@@ -16,6 +16,8 @@ from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.shapes import closest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from spworkers._coerce import Seconds
     from spworkers.workers.localclient import LocalClient
     from spworkers.workers.server import Server
@@ -307,6 +309,7 @@ class App:
         *,
         dial: str | Iterable[str] = (),
         workers: int | None = None,
+        executor: Executor | None = None,
         block: Literal[True] = True,
         drain: Seconds = 10.0,
         **options: Any,
@@ -318,6 +321,7 @@ class App:
         *,
         dial: str | Iterable[str] = (),
         workers: int | None = None,
+        executor: Executor | None = None,
         block: Literal[False],
         drain: Seconds = 10.0,
         **options: Any,
@@ -328,6 +332,7 @@ class App:
         *,
         dial: str | Iterable[str] = (),
         workers: int | None = None,
+        executor: Executor | None = None,
         block: bool = True,
         drain: Seconds = 10.0,
         **options: Any,
@@ -343,6 +348,9 @@ class App:
             listen: an address, or several; for the handlers (respondents, consumers and subscribers have their own).
             dial: likewise, of a broker (a `device`, to whose other socket clients dial), for instance.
             workers: how many processes; None: as many as there are processors for us.
+            executor: any `concurrent.futures.Executor` (sp.Pool, a ThreadPoolExecutor, Dask's or Ray's): the sockets,
+                backlog and deadlines stay here, the handlers run there. It stays yours. `workers` is then how many
+                requests it runs at once, where it does not say itself.
             block: wait for a signal, then finish what is at hand and return; False: return the running server.
             drain: seconds that the requests at hand get at the end of a blocking server.
             options: how requests are run (`timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit`, `affinity` … as
@@ -354,7 +362,7 @@ class App:
         """
         from spworkers.workers.server import Server
 
-        server = Server(self, listen, dial=dial, workers=workers, **options)
+        server = Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
         if not block:
             return server
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, Final
 
 from spworkers._coerce import Seconds
@@ -22,6 +23,7 @@ from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
 from spworkers.workers.handler import check_count
+from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of
 from spworkers.workers.middleware.timelimit import TimeLimit
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import exposition
@@ -56,10 +58,13 @@ class ContextPool(Closing):
         workers: how many processes; None: as many as there are processors for us.
         name: what the workers are called; None: the app's or the function's name.
         part: the name of a respondent, consumer or subscriber of the App.
+        executor: any `concurrent.futures.Executor`, in whose workers the handler runs, instead of processes of the
+            pool's own; it stays its user's. `workers` is then how many requests it runs at once, if it does not say.
         settings: how requests are run: `timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit` … (`Settings`).
 
     Raises:
         BadOptionError, BadValueError: an argument is wrong.
+        UnsupportedOptionError: the executor cannot do what a setting or a handler asks for.
         SerializationError: the handler cannot be sent to the workers.
         RemoteError, WorkerDiedError: a worker could not start; the pool has ended again.
     """
@@ -72,6 +77,7 @@ class ContextPool(Closing):
         *,
         name: str | None = None,
         part: str = "",
+        executor: Executor | None = None,
         **settings: Any,
     ) -> None:
         kind = _kind_of(rep)
@@ -86,12 +92,20 @@ class ContextPool(Closing):
         self.settings = Settings.check(settings, self._name)
         self._errors = _ERRORS if kind == "raw" else ""  # surveys and messages have no answer that is an error
         self._options = dispatcher_options(self.app, self.settings, part)
-        origin = origin_of(self.app)
         raw = [self.app.raw_handler.name] if self.app.raw_handler is not None else []
-        handlers = [part] if part else [*self.app.handlers, *raw]
-        self._group = WorkerGroup(
-            rep, self._name, origin, count, self.settings, handlers if self.settings.metrics else (), part
-        )
+        measured = ([part] if part else [*self.app.handlers, *raw]) if self.settings.metrics else []
+        self._group: WorkerGroup | ExecutorGroup
+        if executor is None:
+            origin = origin_of(self.app)
+            self._group = WorkerGroup(rep, self._name, origin, count, self.settings, measured, part)
+        else:
+            if not isinstance(executor, Executor):
+                raise BadValueError(
+                    f"executor is {executor!r:.80}; it has to be a concurrent.futures.Executor, or None"
+                )
+            refuse_unsupported(self.app, executor, settings, part)
+            terms = _lend(self._options, slots_of(executor, workers))
+            self._group = ExecutorGroup(rep, self._name, self.app, executor, self.settings, terms, measured, part)
         rep._request("dispatch", errors=self._errors, options=self._options)
         self._group.start()
         self._supervisor = rep._link.supervisor
@@ -232,6 +246,20 @@ def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str
     for middleware in (TimeLimit(settings.timeout, settings.retries), *app.middleware):
         middleware.serving(app, options)
     return options
+
+
+def _lend(options: dict[str, Any], slots: int) -> Callable[[str], tuple[float, int]]:
+    """Make the dispatcher's options those of a socket whose handlers run on an executor.
+
+    Deaths and the time that a body takes are the executor's business; what is given up is never killed.
+
+    Returns:
+        A handler's time and retries, by its name.
+    """
+    default = (float(options.get("TIMEOUT", 0.0)), int(options.get("RETRIES", 1)))
+    limits = {name: (float(own[0]), int(own[1])) for name, own in options.get("LIMITS", {}).items()}
+    options.update({"TIMEOUT": 0.0, "LIMITS": {}, "PREFETCH": slots, "CONCURRENT": 0, "GRACE": math.inf})
+    return lambda name: limits.get(name, default)
 
 
 def _raw_app(function: Any, kind: str) -> App:

@@ -73,14 +73,14 @@ class _HandlerJob(Job):
     ) -> None:
         self._runner = runner
         self._handler = handler
-        self._request = request
+        self.request = request
         self._pipe = pipe
         self._serial = serial
         self.concurrent = handler.concurrent
 
     def run(self) -> Answer:
-        token = _current.set(self._request)
-        hooks, request = self._runner.hooks, self._request
+        token = _current.set(self.request)
+        hooks, request = self._runner.hooks, self.request
         try:
             hooks.before(request)
             while True:
@@ -106,8 +106,8 @@ class _HandlerJob(Job):
     async def arun(self) -> Answer:
         import asyncio
 
-        token = _current.set(self._request)
-        hooks, request = self._runner.hooks, self._request
+        token = _current.set(self.request)
+        hooks, request = self._runner.hooks, self.request
         try:
             hooks.before(request)
             while True:
@@ -131,7 +131,7 @@ class _HandlerJob(Job):
             _current.reset(token)
 
     def _call(self) -> Any:
-        request, handler = self._request, self._handler
+        request, handler = self.request, self._handler
         if handler.parameters.takes_state:
             return handler.function(*request.args, **request.kwargs, state=self._runner.state)
         return handler.function(*request.args, **request.kwargs)
@@ -140,21 +140,21 @@ class _HandlerJob(Job):
         if self._handler.raw:
             return self._raw(value)
         if type(value) not in _PLAIN and inspect.isgenerator(value):
-            return self._runner.begin(SyncStream(self._request.id, self._serial, self._failed, value), self._pipe)
+            return self._runner.begin(SyncStream(self.request.id, self._serial, self._failed, value), self._pipe)
         return self._value(value)
 
     async def _adone(self, value: Any) -> Answer:
         if not self._handler.raw and inspect.isasyncgen(value):
-            stream = AsyncStream(self._request.id, self._serial, self._failed, value)
+            stream = AsyncStream(self.request.id, self._serial, self._failed, value)
             return await self._runner.abegin(stream, self._pipe)
         return self._done(value)
 
     def _value(self, value: Any) -> Answer:
         try:
-            return Answer(callformat.encode_value(self._request.id, value), True)
+            return Answer(callformat.encode_value(self.request.id, value), True)
         except SerializationError as error:
             message = f"{self._handler.name}() returned what cannot be sent: {error}"
-            return _failure(self._request.id, Failure("exception", message, type(error).__name__))
+            return _failure(self.request.id, Failure("exception", message, type(error).__name__))
 
     def _raw(self, value: Any) -> Answer:
         if self._handler.kind in ("consumer", "subscriber") or (value is None and self._handler.kind == "respondent"):
@@ -173,7 +173,7 @@ class _HandlerJob(Job):
         text = _text_of(error)
         _log.info("%s: handler %s raised %s: %s", self._runner.app.name, name, type(error).__name__, text)
         trace = _traceback_of(error, self._handler)
-        return _failure(self._request.id, Failure("exception", text, _name_of(error), trace))
+        return _failure(self.request.id, Failure("exception", text, _name_of(error), trace))
 
 
 class _PartJob(Job):
@@ -258,8 +258,10 @@ class Runner:
     def answer(self, body: bytes, pipe: int = 0, serial: int = 0) -> Answer:
         """The answer to a request, in this thread; what is async runs in the portal."""
         job = self.understand(body, pipe, serial)
-        if isinstance(job, Answer):
-            return job
+        return job if isinstance(job, Answer) else self.run(job)
+
+    def run(self, job: Job) -> Answer:
+        """Run a job in this thread, and in the portal what is async."""
         if not job.concurrent:
             return job.run()
         answer: Answer = self.portal.run(job.arun())

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from types import FrameType
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ class Server(Closing):
             theirs from their decorators.
         dial: likewise; of brokers (a `device` whose other socket clients dial), say.
         workers: how many processes; None: as many as there are processors for us.
+        executor: any `concurrent.futures.Executor`, in whose workers the handlers run; it stays its user's.
         options: how requests are run, as `Settings` has it (`timeout`, `retries`, `backlog` …); and any option of `Rep`
             by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client whose request is longer
             loses its connection.
@@ -48,6 +50,7 @@ class Server(Closing):
     Raises:
         BadOptionError, BadValueError, BadAddrError, BadTranError: an argument is wrong.
         AddrInUseError: somebody listens at the address already.
+        UnsupportedOptionError: the executor cannot do what an option or a handler asks for.
         RemoteError, WorkerDiedError: a worker could not start.
         SerializationError: the app can neither be imported by the workers nor be sent to them.
     """
@@ -59,6 +62,7 @@ class Server(Closing):
         *,
         dial: str | Iterable[str] = (),
         workers: int | None = None,
+        executor: Executor | None = None,
         **options: Any,
     ) -> None:
         if not app.handlers and app.raw_handler is None and not app.parts:
@@ -79,10 +83,12 @@ class Server(Closing):
         self._rep = Rep(name=app.name, **options)
         try:
             only_parts = not app.handlers and app.raw_handler is None
-            self._pool = ContextPool(self._rep, app, 1 if only_parts else workers, **settings)
+            self._pool = ContextPool(
+                self._rep, app, 1 if only_parts else workers, executor=None if only_parts else executor, **settings
+            )
             try:
                 for name, part in app.parts.items():
-                    self._parts.append(_start_part(app, name, part, workers, settings))
+                    self._parts.append(_start_part(app, name, part, workers, {"executor": executor, **settings}))
                 # Last of all: who can connect is answered.
                 for address in listening:
                     self._rep.listen(address)
@@ -147,6 +153,7 @@ class Server(Closing):
 
         Raises:
             RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the others go on as before.
+            UnsupportedOptionError: they are an executor's.
             ClosedError: the server is closed.
         """
         for pool in [self._pool, *(pool for _, pool in self._parts)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from spworkers.workers.middleware.base import Middleware
@@ -24,7 +25,16 @@ class AccessLog(Middleware):
         self.level = level
 
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
-        if error is None:
-            _log.log(self.level, "%s %.1f ms", request.handler, seconds * 1000)
+        self.write(request.handler, seconds, "" if error is None else type(error).__name__)
+
+    def write(self, handler: str, seconds: float, error: str = "", extra: Mapping[str, object] | None = None) -> None:
+        """One record.
+
+        Args:
+            error: why it was not answered with a value; empty: it was.
+            extra: attributes of the record.
+        """
+        if error:
+            _log.log(self.level + 10, "%s %.1f ms %s", handler, seconds * 1000, error, extra=extra)
         else:
-            _log.log(self.level + 10, "%s %.1f ms %s", request.handler, seconds * 1000, type(error).__name__)
+            _log.log(self.level, "%s %.1f ms", handler, seconds * 1000, extra=extra)
