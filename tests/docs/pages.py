@@ -8,6 +8,7 @@ readers do not see:
     <!-- test: fail -->        commands that must fail, in a sentence
     <!-- test: background -->  a command that runs until the page's end; the page goes on once it has said something
     <!-- test: output -->      what the last command has printed
+    <!-- test: says -->        what the one in the background says then, with other numbers, on its stderr
     <!-- test: skip -->        nothing; it needs what a test does not have
 
 The port 5555 stands for one that is free.
@@ -24,6 +25,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from helpers import eventually
 
 import spworkers as sp
 
@@ -51,6 +54,10 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "0", text)
+
+
 class Page:
     """One page that is being done.
 
@@ -66,6 +73,7 @@ class Page:
         self._port = str(port)
         self._names: dict[str, Any] = {"__name__": "page"}
         self._printed = ""
+        self._said = folder / "background.log"
         self._env = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, str(folder), os.environ.get("PYTHONPATH", "")])}
         self._stack = ExitStack()
 
@@ -77,6 +85,8 @@ class Page:
             return
         if block.mark == "output":
             assert self._printed.strip() == text.strip(), f"{self._name}:{block.line}: it printed {self._printed!r}"
+        elif block.mark == "says":
+            eventually(lambda: _without_numbers(text) in _without_numbers(self._said.read_text()), WAIT)
         elif block.mark:
             for line in text.replace("\\\n", " ").splitlines():
                 if words := shlex.split(line, comments=True):
@@ -101,12 +111,13 @@ class Page:
 
     @contextmanager
     def _background(self, command: list[str]) -> Iterator[None]:
-        process = subprocess.Popen(
-            command, cwd=self._folder, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        with self._said.open("w") as said:
+            process = subprocess.Popen(
+                command, cwd=self._folder, env=self._env, stdout=subprocess.PIPE, stderr=said, text=True
+            )
         assert process.stdout is not None
         try:
-            assert process.stdout.readline(), process.stderr and process.stderr.read()
+            assert process.stdout.readline(), self._said.read_text()
             yield
         finally:
             process.terminate()

@@ -76,6 +76,21 @@ def begin(state: Any) -> None:
     state.started = os.getpid()
 
 
+# The first one, for the supervisor's death costs every pool that there is its workers.
+def test_io_process_and_supervisor_may_die() -> None:
+    with ThreadPoolExecutor(2) as threads, app.serve("tcp://127.0.0.1:0", executor=threads, block=False) as server:
+        with sp.Client(server.address, timeout=WAIT) as client:
+            assert client.add(1, 2) == 3
+            io = psutil.Process(server.stats()["pid"])
+            supervisor = io.parent()
+            assert supervisor is not None
+            io.kill()
+            assert client.add(2, 3) == 5
+            supervisor.kill()
+            assert client.add(3, 4) == 7
+            assert [client.submit("add", number, 1) for number in range(20)][-1].result() == 20
+
+
 @pytest.fixture(scope="module", params=["threads", "processes", "pool"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     made = {"threads": ThreadPoolExecutor, "processes": ProcessPoolExecutor, "pool": sp.Pool}[request.param]
@@ -210,20 +225,6 @@ def test_what_an_executor_did_not_run_goes_to_it_again() -> None:
             with pytest.raises(sp.WorkerDiedError, match=r"the Failing did not run it .* OSError: the node is gone"):
                 client.add(1, 1)
             assert client.add(1, 1) == 2
-
-
-def test_io_process_and_supervisor_may_die() -> None:
-    with ThreadPoolExecutor(2) as threads, app.serve("tcp://127.0.0.1:0", executor=threads, block=False) as server:
-        with sp.Client(server.address, timeout=WAIT) as client:
-            assert client.add(1, 2) == 3
-            io = psutil.Process(server.stats()["pid"])
-            supervisor = io.parent()
-            assert supervisor is not None
-            io.kill()
-            assert client.add(2, 3) == 5
-            supervisor.kill()
-            assert client.add(3, 4) == 7
-            assert [client.submit("add", number, 1) for number in range(20)][-1].result() == 20
 
 
 def test_parts_run_there_too() -> None:
