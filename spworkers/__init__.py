@@ -20,6 +20,7 @@ from spworkers._platform import check as _check
 _check()
 
 if TYPE_CHECKING:
+    from spworkers import executors as executors
     from spworkers.context import Context as Context
     from spworkers.devices import Device as Device
     from spworkers.devices import device as device
@@ -102,6 +103,9 @@ _HOMES: Final = {
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""
 
+_MODULES: Final = ("executors",)
+"""Public names that are modules."""
+
 
 def _errors() -> list[str]:
     names: list[str] = importlib.import_module("spworkers.errors").__all__
@@ -110,7 +114,9 @@ def _errors() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":
-        return sorted([*_HOMES, *_errors()])
+        return sorted([*_HOMES, *_MODULES, *_errors()])
+    if name in _MODULES:
+        return importlib.import_module(f"spworkers.{name}")
     home = _HOMES.get(name) or ("errors" if name.endswith("Error") else None)
     if home is None or name.startswith("_"):
         raise AttributeError(f"module 'spworkers' has no attribute {name!r}")
@@ -120,4 +126,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_errors()])
+    return sorted({*globals(), *_HOMES, *_MODULES, *_errors()})
