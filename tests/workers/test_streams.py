@@ -296,10 +296,9 @@ def test_many_naps_at_once(client: Client) -> None:
 
 
 def test_plain_handlers_go_on_beside_them(client: Client) -> None:
-    naps = [client.submit("nap", 1.0) for _ in range(20)]
-    begun = time.monotonic()
+    naps = [client.submit("nap", WAIT) for _ in range(20)]
     assert client.pid() > 0
-    assert time.monotonic() - begun < 0.9
+    assert not any(each.done() for each in naps)
     for each in naps:
         each.cancel()
 
