@@ -38,7 +38,19 @@ MYPYC_MODULES: list[str] = [
     "spworkers/waiting.py",
     *(
         f"spworkers/workers/pool/{name}.py"
-        for name in ("kinds", "ledger", "functions", "jobs", "crew", "dispatch", "bench", "engine")
+        for name in (
+            "kinds",
+            "ledger",
+            "functions",
+            "jobs",
+            "crew",
+            "dispatch",
+            "bench",
+            "deaths",
+            "unpacking",
+            "reader",
+            "engine",
+        )
     ),
 ]
 

@@ -10,14 +10,16 @@ One region for the pool, a segment for each worker process; there is no process 
 | `executor` | what users hold: `Pool`, and views of it with other options |
 | `future` | a Future that is cancelled to the end, and whose waiting thread reads results itself |
 | `mapping` | `map` and `map_unordered`: items in batches, bounded, results in order or as they come |
-| `engine` | the reader's role, the collector's thread, timers, deaths, the end |
+| `engine` | what results, deaths, timeouts and the end mean for jobs and workers |
+| `reader` | who reads results: whoever waits, else the collector's thread, which has the timers too |
+| `deaths` | what a worker's death means: the error of its task, whether any can be started |
 | `dispatch` | which worker gets which job |
 | `crew` | one worker as the parent knows it |
 | `jobs` | a job, and what its caller asked for (timeout, retries) |
 | `launch` | how a worker process comes into being: from the supervisor, by exec, or forked here |
 | `keeper` | the thread that starts and ends processes, and measures them |
 | `functions` | each function once to each worker |
-| `values` `kinds` | what the records hold |
+| `values` `kinds` `unpacking` | what the records hold |
 | `bench` `inside` | the worker's side: its loop, its start and its end |
 | `ledger` | what each worker is at, in shared memory |
 """

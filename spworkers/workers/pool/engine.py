@@ -1,28 +1,21 @@
-"""What goes on in a pool: who reads results, what happens when a worker dies, when time is over, and at the end.
+"""What goes on in a pool: what a result means, what happens when a worker dies, when time is over, and at the end.
 
     submit ─▶ lock ─▶ dispatcher ─▶ lane                    any thread
-    reader ─▶ drain ─▶ lock ─▶ dispatcher ─▶ futures        one thread at a time has this role
+    reader ─▶ drain ─▶ lock ─▶ dispatcher ─▶ futures        one thread at a time has this role (`reader`)
     collector: timers; reads when nobody else does          its own thread
     news ("it died", "it was started") ─▶ reader            from the control thread and the keeper
-
-**The reader's role** belongs to whoever waits. A thread in `result()` takes it, reads what comes, and completes other
-threads' futures too; so a result costs it one wake-up, its own. While such guests come and go the collector sleeps, but
-for a look once a millisecond; it is called up by whoever waits in another way (`as_completed`, callbacks, asyncio).
 
 Races, and where they are closed:
 * a task is cancelled, or its time is over, while its worker finishes it: what lies behind it in the lane is taken back
   first, then the kill is sent only if it is still in hand. So a kill hits nobody else's task (`_kill`);
 * a worker dies after it has published results: they are read before what it had begun is counted as dead (`_bury`);
 * Ctrl-C comes while a guest unpickles results: what is not delivered yet is left to the collector (`_deliver`);
-* two sleep on the pool's bell, a guest and the collector that it relieved, and who wakes first silences it: only the
-  reader does that (`_read_once`), and a guest that leaves wakes a collector that sleeps there still (`wait`);
 * a result comes for a job that was cancelled: nobody is told (`_settle`).
 """
 
 from __future__ import annotations
 
 import functools
-import heapq
 import itertools
 import os
 import sys
@@ -30,43 +23,30 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from spworkers.errors import (
-    ForkedError,
     QuarantinedError,
-    SerializationError,
     ShutdownError,
     SPError,
-    TaskTimeoutError,
-    WorkerDiedError,
 )
-from spworkers.ring import Record, Region, drain, hush_bell, make_bell, ring_bell, spin_board, wait_readable
+from spworkers.ring import drain, ring_bell
 from spworkers.workers.pool.crew import Worker
+from spworkers.workers.pool.deaths import Starts, error_of_death
 from spworkers.workers.pool.dispatch import Dispatcher
 from spworkers.workers.pool.functions import Functions
 from spworkers.workers.pool.jobs import GIVEN, OVER, PAUSED, Job
 from spworkers.workers.pool.kinds import BATCH, KIND, LOST, PART, RAISED, READY, RESULT, UNFIT
 from spworkers.workers.pool.ledger import ITEM, Ledger
-from spworkers.workers.pool.room import roomy
+from spworkers.workers.pool.reader import FOREVER, Reader
+from spworkers.workers.pool.unpacking import decode
 from spworkers.workers.pool.values import Values, error_of
 
-__all__ = ["Engine", "Target", "engines"]
+__all__ = ["Engine", "engines"]
 
-FOREVER: Final = float("inf")
 FINAL_EXIT: Final = sys.version_info >= (3, 12)
 """An interpreter that exits starts no threads or processes any more, so a program that submits and ends at once would
 lose its tasks: it has one worker before it goes on. (A coroutine does not wait: its program does not end before it.)"""
-TICK: Final = 0.001
-"""Seconds between two looks of the collector while guests read."""
-PATIENCE: Final = 5
-"""So many looks without a guest in between, and the collector sleeps on the bell again."""
-SPIN: Final = 50e-6
-"""Seconds for which a guest looks around before it sleeps: about what a wake-up costs."""
-START_DEATHS: Final = 3
-"""So many workers in a row that die before they are ready, and tasks fail of it, if none was ever ready."""
-START_DEATHS_LATER: Final = 20
-"""The same, once one was."""
 _BATCH: Final = 256  # records between two looks at who else wants something
 
 
@@ -74,17 +54,7 @@ engines: set[Engine] = set()
 """All of this process that have not ended."""
 
 
-class Target(Protocol):
-    """What a thread can wait for."""
-
-    def ready(self) -> bool:
-        """It is there."""
-
-    def block(self, timeout: float) -> None:
-        """Wait for it without reading, at most so many seconds."""
-
-
-class Engine:
+class Engine(Reader):
     """A pool without its handle.
 
     Args:
@@ -107,53 +77,24 @@ class Engine:
         setup: list[Any],
         keeper: Any,
     ) -> None:
-        self.name = name
-        self.pid = os.getpid()
-        self.forked = False
-        """This is a copy in a child that the user forked."""
+        super().__init__(name, keeper.processors > 1)
         self.values = values
         self.idle_timeout = idle_timeout
-        self.lock = threading.RLock()
-        self.region = Region.create()
-        self.bell = make_bell()
-        self.call = make_bell()
         self.ledger_fd = Ledger.memory()
         self.ledger = Ledger(self.ledger_fd)
         self.functions = Functions()
         self.dispatcher = Dispatcher(limit, max_tasks, self._start_worker, self._watch)
         self.closing = False
-        self.over = False
-        self.ended = threading.Event()
         self.counts: dict[str, int] = dict.fromkeys(
             ("submitted", "done", "failed", "cancelled", "retried", "died", "timed_out", "quarantined", "replaced"), 0
         )
         self.failure: BaseException | None = None
         """Why no worker can be started: what its initializer raised."""
-        self.callbacks: deque[Any] = deque()
-        """Futures whose callbacks are to be called by whoever has the time."""
         self._keeper = keeper
         self._setup = setup
         self._by_segment: dict[int, Worker] = {}
         self._segments: deque[int] = deque(range(1, 1024))
-        self._news: deque[Callable[[], None]] = deque()
-        self._left_over: deque[tuple[Worker, list[Any]]] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_numbers = itertools.count()
-        self._wake_at = FOREVER
-        self._start_deaths = 0
-        self._worked = False
-        self._start_after = 0.0
-        self._reading = threading.Lock()
-        self._visits = 0  # of guests
-        self._hooks = 0  # of threads that wait for the collector
-        self._blocked = 0
-        self._parked = False
-        self._napping = False
-        self._watching = False
-        self._rung = False
-        self._spins = keeper.processors > 1
-        self._luck = 1
-        self._collector: threading.Thread | None = None
+        self._starts = Starts()
         engines.add(self)
 
     # --- From any thread
@@ -173,6 +114,9 @@ class Engine:
             first = self._collector is None
             if first:
                 self._begin()
+                self._keeper.begin(self)
+                if self.idle_timeout != FOREVER:
+                    self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
             self.counts["submitted"] += job.count
             dispatcher = self.dispatcher
             dispatcher.add(job)
@@ -180,13 +124,7 @@ class Engine:
                 self._tidy()
             waiting = len(dispatcher.queue)
         if waiting:
-            self._visits += 1
-            if self._reading.acquire(False):
-                try:
-                    self._read_once()
-                finally:
-                    self._reading.release()
-                self.run_callbacks()
+            self.visit()
         if first and FINAL_EXIT and not _in_a_coroutine():
             self._keeper.await_first()
 
@@ -196,99 +134,6 @@ class Engine:
         if self.failure is not None:
             raise self.failure
         raise ShutdownError(f"cannot schedule new futures after shutdown: pool {self.name} was shut down")
-
-    def _begin(self) -> None:
-        self._collector = threading.Thread(target=self._collect, name=f"{self.name}-collector", daemon=True)
-        self._collector.start()
-        self._keeper.begin(self)
-        if self.idle_timeout != FOREVER:
-            self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
-
-    def check_fork(self) -> None:
-        """Raise ForkedError in a child that the user forked."""
-        if self.forked:
-            raise ForkedError(
-                f"pool {self.name} belongs to process {self.pid}, its workers answer there; a forked child makes a pool"
-                " of its own"
-            )
-
-    def wait(self, target: Target, timeout: float) -> bool:
-        """Wait for something, reading results meanwhile if nobody else does. False: the time is over."""
-        deadline = FOREVER if timeout == FOREVER else time.monotonic() + timeout
-        while not target.ready():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self.check_fork()
-            if self._reading.acquire(False):
-                try:
-                    self._visit(target, deadline)
-                finally:
-                    self._visits += 1
-                    self._reading.release()
-                    if self._blocked:
-                        self._hooks += 1
-                    if self._blocked or self._napping or self._watching:
-                        ring_bell(self.call)
-                self.run_callbacks()
-            else:
-                self._blocked += 1
-                try:
-                    target.block(left)
-                finally:
-                    self._blocked -= 1
-        return True
-
-    def _visit(self, target: Target, deadline: float) -> None:
-        """Read until the target is there, the time is over, or somebody's callbacks want to be called."""
-        while True:
-            self._read_once()
-            if target.ready() or self.callbacks:
-                return
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            if self._spins and self._look_around():
-                continue
-            if not self.region.rearm() and not self._news and wait_readable(self.bell, left):
-                self._rung = True
-
-    def _look_around(self) -> bool:
-        """Whether a result comes within the time that a wake-up would cost; tried as long as that pays."""
-        if self._luck <= 0:
-            self._luck -= 1
-            if self._luck > -8:  # now and then, times may have changed
-                return False
-            self._luck = 1
-        if not roomy():
-            return False
-        found = spin_board(self.region, SPIN)
-        self._luck = min(self._luck + 1, 4) if found else self._luck - 1
-        return found
-
-    def glance(self) -> None:
-        """Read what is there, if nobody else does."""
-        if self._reading.acquire(False):
-            try:
-                self._read_once()
-            finally:
-                self._reading.release()
-            self.run_callbacks()
-
-    def call_up(self) -> None:
-        """Somebody waits who does not read: the collector has to."""
-        self._hooks += 1
-        if self._parked:
-            ring_bell(self.call)
-
-    def run_callbacks(self) -> None:
-        """Call the callbacks of futures that are done; not while reading, for they may wait for other futures."""
-        while self.callbacks:
-            try:
-                future = self.callbacks.popleft()
-            except IndexError:  # another thread was faster
-                return
-            future._invoke_callbacks()
 
     def cancel(self, job: Job) -> bool:
         """Take a job out of the world, whatever stage it is in. False: it is over."""
@@ -337,7 +182,7 @@ class Engine:
 
     def _start_worker(self) -> Worker | None:
         """One more worker; None: not now."""
-        if self.failure is not None or self.over or not self._segments or time.monotonic() < self._start_after:
+        if self.failure is not None or self.over or not self._segments or time.monotonic() < self._starts.after:
             return None
         taken = {worker.number for worker in self.dispatcher.workers if not worker.retiring}
         number = next(number for number in itertools.count() if number not in taken)
@@ -430,12 +275,6 @@ class Engine:
 
     # --- News, from the keeper and the control thread
 
-    def _tell(self, news: Callable[[], None]) -> None:
-        """Have the reader do something; any thread may."""
-        self._news.append(news)
-        ring_bell(self.bell)
-        ring_bell(self.call)
-
     def launched(self, worker: Worker, pid: int, handle: Any) -> None:
         """A worker has a process. It may have died already."""
         with self.lock:
@@ -464,16 +303,8 @@ class Engine:
 
     # --- The reader's part
 
-    def _read_once(self) -> bool:
+    def _read_lanes(self) -> bool:
         """Read everything that is there. Whether there was anything."""
-        if self._rung:  # silenced by the reader alone: another sleeper's poll would look again, and sleep on
-            self._rung = False
-            hush_bell(self.bell)
-        while self._left_over:
-            worker, rest = self._left_over.popleft()
-            self._deliver(worker, rest)
-        while self._news:
-            self._news.popleft()()
         found = False
         for segment in self.region.collect():
             worker_of = self._by_segment.get(segment)
@@ -494,30 +325,13 @@ class Engine:
 
     def _deliver(self, worker: Worker, batch: list[Any]) -> None:
         """Unpack results, tell the dispatcher, complete the futures."""
-        values = self.values
         decoded: list[Any] = []
         told: list[Any] = []
         try:
-            for record in batch:
-                kind, pipe, serial, body = record
-                value: Any
-                try:
-                    if kind == RESULT:
-                        value = values.unpack(body) if type(body) is bytes else _unpack_record(values, body)
-                    elif kind == PART:
-                        value = _unpack_part(values, body)
-                    else:
-                        value = _whole(body)
-                except Exception as error:
-                    kind = RAISED
-                    value = SerializationError(
-                        f"the result cannot be read here: {type(error).__name__}: {error}; let it be made of what this"
-                        " process can import, too"
-                    )
-                    value.__cause__ = error
-                decoded.append((kind, pipe, serial, value))
+            decode(self.values, batch, decoded)
         except BaseException:  # Ctrl-C in this thread, which is a guest
-            self._left_over.append((worker, batch[len(decoded) :]))
+            rest = batch[len(decoded) :]
+            self._news.appendleft(lambda: self._deliver(worker, rest))
             ring_bell(self.call)
             raise
         finally:
@@ -543,8 +357,8 @@ class Engine:
         job = worker.jobs.get(serial)
         if job is None:
             if kind == READY:
-                worker.ready = self._worked = True
-                self._start_deaths = 0
+                worker.ready = True
+                self._starts.ready()
             elif kind == UNFIT:
                 self._unfit(value)
             return
@@ -676,20 +490,13 @@ class Engine:
         if failure is not None:
             self._tell(lambda: self._cannot_start(failure))
             return
-        self._start_deaths += 1
-        if self._start_deaths >= (START_DEATHS_LATER if self._worked else START_DEATHS):
-            error = WorkerDiedError(
-                f"{self._start_deaths} workers of pool {self.name} in a row died at their start, the last one (pid"
-                f" {worker.pid}): {reason}",
-                f"start of {worker.name}",
-                worker.pid,
-                status,
-            )
-            if not any(each.ready for each in self.dispatcher.workers):
-                self._tell(lambda: self._cannot_start(error))
-        if self._start_deaths >= START_DEATHS:
-            self._start_after = time.monotonic() + min(0.01 * 2.0 ** (self._start_deaths - START_DEATHS), 2.0)
-            self.at(self._start_after, self._pump)
+        starts = self._starts
+        starts.died()
+        if starts.hopeless and not any(each.ready for each in self.dispatcher.workers):
+            error = starts.error(self.name, worker, reason, status)
+            self._tell(lambda: self._cannot_start(error))
+        if starts.slowed:
+            self.at(starts.after, self._pump)
 
     def _pump(self) -> None:
         with self.lock:
@@ -712,34 +519,10 @@ class Engine:
         self.dispatcher.jobs.pop(job.serial, None)
         job.state = OVER
         self.counts["failed"] += job.count
-        told.append((job, self._error_of_death(worker, job, why, reason, status)))
-
-    def _error_of_death(self, worker: Worker, job: Job, why: str, reason: str, status: int | None) -> SPError:
-        task = job.owner.describe(job)
-        if why == "timeout":
-            seconds = job.terms.timeout
-            times = f", for the {_ordinal(job.attempts)} time" if job.attempts > 1 else ""
-            return TaskTimeoutError(
-                f"{task} ran longer than its timeout of {seconds:g} s{times}; its worker {worker.name} (pid"
-                f" {worker.pid}) was killed",
-                task,
-                seconds,
-            )
-        how = why or reason
-        died = WorkerDiedError(
-            f"worker {worker.name} (pid {worker.pid}) died while it ran {task}: {how}", task, worker.pid, status
-        )
-        if job.attempts <= 1:
-            return died
-        self.counts["quarantined"] += 1
-        error = QuarantinedError(
-            f"{task} killed {job.deaths} workers in {job.attempts} attempts and is not tried again; the last one,"
-            f" {worker.name} (pid {worker.pid}): {how}",
-            task,
-            job.deaths,
-        )
-        error.__cause__ = died
-        return error
+        error = error_of_death(worker, job, why, reason, status)
+        if isinstance(error, QuarantinedError):
+            self.counts["quarantined"] += 1
+        told.append((job, error))
 
     def _cut_out(self, worker: Worker, job: Job) -> Job:
         """The task of a batch that a dead worker had in hand; the others go back to the queue."""
@@ -766,14 +549,6 @@ class Engine:
 
     # --- Time
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
-        """Have the collector call something at that moment of `time.monotonic`."""
-        with self.lock:
-            heapq.heappush(self._timers, (when, next(self._timer_numbers), call))
-            early = when < self._wake_at
-        if early:
-            ring_bell(self.call)
-
     def _watch(self, job: Job) -> None:
         """A job with a time limit has a worker now."""
         attempts = job.attempts
@@ -796,74 +571,6 @@ class Engine:
                         return
                     when = now + timeout
         self.at(when, lambda: self._check_time(job, attempts))
-
-    def _run_timers(self) -> float:
-        """Call what is due; returns the seconds until the next."""
-        while True:
-            with self.lock:
-                now = time.monotonic()
-                if not self._timers:
-                    self._wake_at = FOREVER
-                    return FOREVER
-                when, _, call = self._timers[0]
-                if when > now:
-                    self._wake_at = when
-                    return when - now
-                heapq.heappop(self._timers)
-            call()
-
-    # --- The collector
-
-    def _collect(self) -> None:
-        seen_visits = seen_hooks = patience = 0
-        nap = TICK
-        while not self.over:
-            left = self._run_timers()
-            mine = self._reading.acquire(False)
-            if mine:
-                try:
-                    while self._read_once():
-                        pass
-                finally:
-                    self._reading.release()
-            self.run_callbacks()
-            if self.over:
-                break
-            visits, hooks = self._visits, self._hooks
-            if hooks != seen_hooks:
-                patience = 0
-            elif not mine or visits != seen_visits:
-                patience = PATIENCE
-            elif patience:
-                patience -= 1
-            seen_visits, seen_hooks = visits, hooks
-            if not mine:
-                nap = min(nap * 2, 0.05)
-                self._nap(min(nap, left))
-            elif patience:
-                nap = TICK
-                self._nap(min(nap, left))
-            else:
-                self._watching = True
-                if not self.region.rearm() and not self._news:
-                    woken = wait_readable(self.bell, left, self.call)
-                    if woken == 1:
-                        self._rung = True
-                    elif woken == 2:
-                        hush_bell(self.call)
-                self._watching = False
-        self._keeper.end()
-        self.ended.set()
-
-    def _nap(self, seconds: float) -> None:
-        """Sleep while others read."""
-        self._napping = seconds > TICK
-        self._parked = True
-        hooks = self._hooks
-        busy = self._reading.locked() or not self._napping
-        if busy and hooks == self._hooks and wait_readable(self.call, seconds):
-            hush_bell(self.call)
-        self._parked = self._napping = False
 
     # --- The end
 
@@ -915,11 +622,8 @@ class Engine:
             if self._collector is None:
                 self.ended.set()
 
-    def await_end(self, timeout: float | None = None) -> bool:
-        """Wait until the last worker is gone. Not from the collector, which has to see it."""
-        if self.forked or threading.current_thread() is self._collector:
-            return False
-        return self.ended.wait(timeout)
+    def _at_end(self) -> None:
+        self._keeper.end()
 
     def release(self) -> None:
         """Close what belongs to the pool alone; the memory goes with its last user."""
@@ -936,53 +640,8 @@ def _failing(job: Job, error: BaseException) -> Callable[[], None]:
     return lambda: job.owner.fail(job, error)
 
 
-def _unpack_record(values: Values, record: Record) -> Any:
-    try:
-        return values.unpack_record(record)
-    finally:
-        record.release()
-
-
-def _unpack_part(values: Values, body: Any) -> Any:
-    """Results of a batch: `(values, errors, nanoseconds)`."""
-    import pickle
-
-    if type(body) is not bytes:
-        record: Record = body
-        if record.header:  # one large result
-            return [_unpack_record(values, record)], None, 0
-        body = record.take_body()
-    each, results, errors, nanoseconds = pickle.loads(body)
-    if each:
-        errors = dict(errors or {})
-        unpacked: list[Any] = []
-        for index, packed in enumerate(results):
-            try:
-                unpacked.append(values.unpack(packed) if packed is not None else None)
-            except Exception as error:
-                unpacked.append(None)
-                errors[index] = (
-                    False,
-                    pickle.dumps(("SerializationError", f"the result cannot be read here: {error}", "")),
-                )
-        results = unpacked
-    return results, errors, nanoseconds
-
-
-def _whole(body: Any) -> bytes:
-    if type(body) is bytes:
-        return body
-    record: Record = body
-    return record.take_body()
-
-
 def _is_one_of(error: BaseException, kinds: tuple[Any, ...]) -> bool:
     return bool(kinds) and isinstance(error, kinds)
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def _forget_in_child() -> None:
