@@ -107,6 +107,7 @@ def test_exceptions_are_retried_only_on_request(pool: sp.Pool, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.once
+@pytest.mark.timeout(300)  # a killer leaves the less the busier the machine is otherwise
 def test_ten_thousand_tasks_survive_a_killer() -> None:
     def work(n: int) -> int:  # by value: a worker need not import a module in its short life
         end = clock() + 0.0002
@@ -133,7 +134,7 @@ def test_ten_thousand_tasks_survive_a_killer() -> None:
         killer.start()
         try:
             futures = [pool.submit(work, n) for n in range(10_000)]
-            assert [future.result(100) for future in futures] == list(range(10_000))
+            assert [future.result(250) for future in futures] == list(range(10_000))
         finally:
             over.set()
             killer.join()
