@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from spworkers.workers.engines.asking import check_options
+from spworkers.errors import BadValueError
+from spworkers.workers.engines.asking import check_options, missing
 from spworkers.workers.engines.ondask import DaskExecutor
 from spworkers.workers.engines.onray import OPTIONS, RayExecutor
 
-__all__ = ["dask", "ray"]
+__all__ = ["dask", "ray", "register_joblib"]
 
 
 def dask(client: Any, **options: Any) -> DaskExecutor:
@@ -50,3 +51,23 @@ def ray(**options: Any) -> RayExecutor:
     """
     check_options("Ray", options, OPTIONS)
     return RayExecutor(options)
+
+
+def register_joblib(*, make_default: bool = False) -> None:
+    """Make a `Pool` known to joblib: `joblib.parallel_config("spworkers")`, and `Parallel(backend="spworkers")`.
+
+    Options of a Pool may follow the name: `joblib.parallel_config("spworkers", n_jobs=4, memory_limit=2 << 30)`.
+
+    Args:
+        make_default: joblib uses it where no backend is named.
+
+    Raises:
+        BadValueError: joblib is not installed.
+    """
+    try:
+        import joblib
+    except ImportError:
+        raise BadValueError(missing("joblib", "joblib")) from None
+    from spworkers.workers.engines.onjoblib import NAME, PoolBackend
+
+    joblib.register_parallel_backend(NAME, PoolBackend, make_default=make_default)
