@@ -40,6 +40,7 @@ __all__ = [
     "ConnResetError",
     "ConnTimeoutError",
     "ContextMovedError",
+    "ExecutorBrokenError",
     "ForkedError",
     "GarbledError",
     "IOProcessError",
@@ -526,6 +527,18 @@ class QuarantinedError(PeerError, RuntimeError):
         self.task = str(task)
         self.deaths = int(deaths)
         self._fill(message, self.task, self.deaths)
+
+
+class ExecutorBrokenError(PeerError, RuntimeError):
+    """The executor of a pipeline takes no more tasks: it is broken, or was shut down.
+
+    Attributes:
+        report: the `Report` of the run until then; what was under way is among its failures.
+    """
+
+    summary = "executor takes no more tasks"
+
+    report: Any = None
 
 
 class StreamLostError(PeerError, ConnectionError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
+import pickle
+from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any
 
 
-class Stop(Exception):
+class Stop(BaseException):
     """In the place of a kill: what was saved is all that is left."""
 
 
@@ -25,4 +26,31 @@ class Immediate(Executor):
             future.set_result(fn(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
+        return future
+
+
+class Pickling(Immediate):
+    """Results travel as they would to another process, and what cannot spoils its whole task."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(lambda: pickle.loads(pickle.dumps(fn(*args, **kwargs))))
+
+
+class Breaking(Executor):
+    """Does some tasks, fails the next ones of its own end, and then takes no more, as ProcessPoolExecutor does."""
+
+    _max_workers = 2
+
+    def __init__(self, last: int, *, refuses: bool = True) -> None:
+        self.left = last
+        self.refuses = refuses
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.left -= 1
+        if self.left >= 0:
+            return Immediate().submit(fn, *args, **kwargs)
+        if self.left < -2 or self.refuses:
+            raise BrokenExecutor("it is broken")
+        future: Future[Any] = Future()
+        future.set_exception(BrokenExecutor("it broke"))
         return future

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workers.executors import Immediate
+from workers.executors import Breaking, Immediate, Pickling
 
 import spworkers as sp
 
@@ -157,6 +157,171 @@ def test_a_timeout_stops_the_work_and_fails_its_item_alone(pool: sp.Pool) -> Non
     assert report.result == [None]
 
 
+def test_small_items_go_many_at_a_time(pool: sp.Pool) -> None:
+    pool.submit(abs, 1).result()
+    before = pool.stats()["submitted"]
+    records = 0
+    submit = pool._engine.submit
+
+    def counting(job: Any) -> None:
+        nonlocal records
+        records += 1
+        submit(job)
+
+    pool._engine.submit = counting  # type: ignore[method-assign]
+    try:
+        job = sp.Pipeline().read(range(5000)).map(abs).filter(lambda x: x % 2 == 0).map(abs, ordered=False)
+        report = job.fold(lambda so_far, x: so_far + x, 0).run(executor=pool)
+    finally:
+        del pool._engine.submit  # type: ignore[method-assign]
+    assert report.result == sum(range(0, 5000, 2))
+    assert [stage.taken for stage in report.stages] == [5000, 5000, 2500]
+    assert pool.stats()["submitted"] - before == 12500
+    assert records < 12500 / 4
+
+
+def test_chunks_are_as_large_as_was_said() -> None:
+    sizes: list[int] = []
+
+    class Looking(Immediate):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            sizes.append(len(args[-1]))
+            return super().submit(fn, *args, **kwargs)
+
+    job = sp.Pipeline(window=40).read(range(100))
+    assert job.map(abs, chunksize=7).collect().run(executor=Looking()).result == list(range(100))
+    assert max(sizes) == 7
+    sizes.clear()
+    job.map(abs, chunksize=1).collect().run(executor=Looking())
+    assert sizes == [1] * 100
+    sizes.clear()
+    sp.Pipeline().read([bytes(600_000)] * 20).map(len).collect().run(executor=Looking())
+    assert sizes == [1] * 20, "heavy items go one by one, however fast they are"
+
+
+def test_a_death_costs_no_item_that_travelled_with_it(pool: sp.Pool, tmp_path: Path) -> None:
+    """Not even an attempt; those that were done and not given back yet may be done again, the culprit not."""
+    log = tmp_path / "log"
+    log.touch()
+
+    def die_at_seven(x: int) -> int:
+        with log.open("a") as file:
+            file.write(f"{x}\n")
+        if x == 7:
+            os._exit(1)
+        return x
+
+    report = sp.Pipeline().read(range(60)).map(die_at_seven, chunksize=20).collect().run(executor=pool)
+    assert report.result == [x for x in range(60) if x != 7]
+    assert [(failure.item, type(failure.error)) for failure in report.failures] == [(7, sp.WorkerDiedError)]
+    done = list(map(int, log.read_text().split()))
+    assert set(done) == set(range(60))
+    assert done.count(7) == 1
+    assert all(done.count(x) == 1 for x in done if x > 7)
+
+
+@pytest.mark.once
+def test_each_item_of_a_chunk_has_its_timeout_and_its_retries(pool: sp.Pool) -> None:
+    tries = itertools.count()
+
+    def odd_or_slow(x: int) -> int:
+        if x == 5:
+            time.sleep(60)
+        return odd_is_bad(x)
+
+    job = sp.Pipeline().read(range(8)).map(odd_or_slow, chunksize=8, timeout=0.3, retries=1, backoff=0)
+    report = job.collect().run(executor=pool)
+    assert report.result == [0, 2, 4, 6]
+    assert {failure.item: failure.attempts for failure in report.failures} == {1: 1, 3: 1, 5: 2, 7: 1}
+    assert isinstance(next(each.error for each in report.failures if each.item == 5), sp.TaskTimeoutError)
+
+    def second_time(x: int) -> int:
+        return odd_is_bad(x) if next(tries) < 8 else x
+
+    again = sp.Pipeline().read(range(8)).map(second_time, chunksize=8, retries=1, retry_on=ValueError, backoff=0)
+    report = again.collect().run(executor=Immediate())
+    assert (report.result, report.stages[0].retried) == (list(range(8)), 4)
+
+
+def test_what_cannot_travel_spoils_no_other(pool: sp.Pool) -> None:
+    def make(x: int) -> Any:
+        return threading.Lock() if x == 3 else x
+
+    job = sp.Pipeline().read(range(9)).map(make, chunksize=9).collect()
+    for executor in (pool, Pickling()):
+        report = job.run(executor=executor)
+        assert [failure.item for failure in report.failures] == [3]
+        assert report.result == [x for x in range(9) if x != 3]
+    report = sp.Pipeline().read(range(9)).map(odd_is_bad, chunksize=9).collect().run(executor=Pickling())
+    assert "in odd_is_bad" in report.failures[0].traceback, "the worker's traceback"
+
+
+def test_what_a_flat_map_makes_is_bounded(threads: ThreadPoolExecutor) -> None:
+    made = through = most = 0
+
+    def hundred(x: int) -> range:
+        nonlocal made, most
+        made += 100
+        most = max(most, made - through)
+        return range(100)
+
+    def store(value: int) -> None:
+        nonlocal through
+        through += 1
+
+    job = sp.Pipeline(window=10).read(range(300)).flat_map(hundred, workers=2).map(abs).sink(store)
+    job.run(executor=threads)
+    assert (made, through) == (30_000, 30_000)
+    assert most <= 10 + 2 * 2 * 100, (
+        "the window, and what the tasks in hand return (the first ones, of which nobody knows)"
+    )
+
+
+@pytest.mark.parametrize("window", [1, 7])
+def test_a_bound_stops_nobody(window: int) -> None:
+    """Not a batch that waits for more than may be under way, nor a flat_map that follows another."""
+    job = sp.Pipeline(window=window).read(range(9)).flat_map(range).flat_map(lambda x: [x] * 50)
+    plain = [x for i in range(9) for x in range(i) for _ in range(50)]
+    assert job.collect().run(executor=Immediate()).result == plain
+    if window == 7:
+        batches = job.batch(7).map(sum).collect().run(executor=Immediate()).result
+        assert batches == [sum(plain[i : i + 7]) for i in range(0, len(plain), 7)]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+@pytest.mark.parametrize("last", [0, 1, 5])
+def test_an_executor_that_breaks_loses_no_failure(last: int, refuses: bool, tmp_path: Path) -> None:
+    stored: list[int] = []
+    stages = sp.Pipeline(window=4).read(range(20)).map(odd_is_bad, chunksize=1).map(abs, chunksize=1)
+    job = stages.fold(lambda so_far, x: stored.append(x) or [*so_far, x], [])
+    with pytest.raises(sp.ExecutorBrokenError, match=r"it (is broken|broke)\b.*in \.report\.failures") as caught:
+        job.run(executor=Breaking(last, refuses=refuses))
+    report = caught.value.report
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert sorted([*report.failures.items(), *stored]) == list(range(report.read)), "each is through, or has failed"
+    assert 0 < report.read < 20
+
+    path = tmp_path / "checkpoint"
+    with pytest.raises(sp.ExecutorBrokenError, match="run it again"):
+        job.run(executor=Breaking(last, refuses=refuses), checkpoint=path)
+    report = job.run(executor=Immediate(), checkpoint=path)
+    assert report.result == list(range(0, 20, 2))
+    assert report.failures.items() == list(range(1, 20, 2)), "what was under way has not failed"
+
+
+def test_a_pool_that_ends_meanwhile() -> None:
+    def fail() -> None:
+        raise OSError("no such model")
+
+    with sp.Pool(1, initializer=fail) as unfit, pytest.raises(sp.ExecutorBrokenError, match="no such model") as caught:
+        sp.Pipeline().read(range(5)).map(abs).collect().run(executor=unfit)
+    assert caught.value.report.failures.items() == list(range(5))
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    with pytest.raises(sp.ExecutorBrokenError, match="cannot schedule new futures"):
+        sp.Pipeline().read(range(5)).map(abs).collect().run(executor=threads)
+
+
 def test_retry_on_works_with_any_executor() -> None:
     tries = itertools.count()
 
@@ -206,6 +371,7 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
         (lambda: sp.Pipeline().map(3), "not a function"),
         (lambda: sp.Pipeline().map(abs, workers=0), "workers is 0"),
         (lambda: sp.Pipeline().map(abs, retries=-1), "retries is -1"),
+        (lambda: sp.Pipeline().map(abs, chunksize=0), "chunksize is 0"),
         (lambda: sp.Pipeline().batch(0), "size is 0"),
         (lambda: sp.Pipeline().collect().map(abs), "has its end already"),
         (lambda: sp.Pipeline().collect().run(), "no source"),

@@ -23,7 +23,7 @@ from spworkers.errors import CheckpointError
 
 __all__ = ["Checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
 TABLES = """
 create table if not exists head (name text primary key, value blob) without rowid;
 create table if not exists taken (key blob primary key, run integer) without rowid;

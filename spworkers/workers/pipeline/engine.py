@@ -4,166 +4,37 @@ Everything that was read and is not through yet descends from a `Root`, an item 
 are open. A root is closed when nothing that descends from it is under way: it was dropped, failed, or reached the end.
 An ordered stage gives in the order in which it took; a `Batch` waits for its size or for the end of all before it.
 
+What a `flat_map` makes of one item is no root more, so it is counted besides: none of its items is handed out while
+more are under way than the window and what the tasks in hand will return. Only if nothing at all is with the executor
+one goes all the same: it is what a batch waits for.
+
 With a checkpoint a root stays in the window, closed, until a cut was saved in which it is; so what a killed run does
 again is a window at most.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from spworkers.errors import TaskTimeoutError, WorkerDiedError
+from spworkers.errors import ExecutorBrokenError
 from spworkers.workers.pipeline.checkpoint import Checkpoint
 from spworkers.workers.pipeline.ends import End
-from spworkers.workers.pipeline.report import Failure, Report, StageCount
+from spworkers.workers.pipeline.report import Failure, Report
+from spworkers.workers.pipeline.running import BatchStage, Broken, Item, Root, RunningStage, WorkStage
 from spworkers.workers.pipeline.sources import END, NOT_YET, Source
-from spworkers.workers.pipeline.stages import Batch, Work, call
+from spworkers.workers.pipeline.tasks import is_broken
 
-# These are the task's misfortune and not its answer: `retries` is for them, `retry_on` adds to them.
-ACCIDENTS = (WorkerDiedError, TaskTimeoutError)
+__all__ = ["Engine"]
 
-SAVE_AFTER = 1.0
+SAVE_AFTER: Final = 1.0
 """Seconds after which a cut is saved though the window has room."""
 
-
-@dataclass(slots=True, eq=False)
-class Root:
-    """An item as it was read, and how many of its descendants are under way."""
-
-    position: int
-    key: Any
-    value: Any
-    open: int = 1
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """A value on its way, and what it descends from."""
-
-    value: Any
-    roots: tuple[Root, ...]
-
-
-@dataclass(slots=True)
-class Attempt:
-    """An item in a stage: its turn among those that the stage took, and how often it was tried."""
-
-    item: Item
-    turn: int
-    number: int = 1
-
-
-class Stage:
-    """What the loop knows of a stage: what waits, what runs, what is done before its turn."""
-
-    __slots__ = ("count", "waiting")
-
-    def __init__(self, name: str) -> None:
-        self.count = StageCount(name)
-        self.waiting: deque[Item] = deque()
-
-    def cut(self) -> dict[str, Any]:
-        """What a checkpoint has to know of it."""
-        return {"count": self.count, "waiting": self.waiting}
-
-    def restore(self, cut: dict[str, Any]) -> None:
-        """Be what was cut."""
-        for name, value in cut.items():
-            setattr(self, name, value)
-
-
-class WorkStage(Stage):
-    """A stage whose items are with the executor."""
-
-    __slots__ = ("again", "again_order", "done", "executor", "limit", "next_turn", "running", "task", "turns", "work")
-
-    def __init__(self, work: Work, executor: Executor, limit: int) -> None:
-        super().__init__(work.name)
-        self.work = work
-        self.executor = executor
-        self.limit = limit
-        self.task = partial(call, work.kind, work.function)
-        self.running: dict[Future[list[Any]], Attempt] = {}
-        self.done: dict[int, list[Item]] = {}
-        self.turns = 0
-        self.next_turn = 0
-        self.again: list[tuple[float, int, Attempt]] = []
-        self.again_order = itertools.count()
-
-    def cut(self) -> dict[str, Any]:
-        """What runs has to run again; pauses are not kept."""
-        again = [*self.running.values(), *(attempt for _, _, attempt in self.again)]
-        return {**super().cut(), "done": self.done, "turns": self.turns, "next_turn": self.next_turn, "again": again}
-
-    def restore(self, cut: dict[str, Any]) -> None:
-        """Be what was cut."""
-        again = sorted(cut.pop("again"), key=lambda attempt: attempt.turn)
-        super().restore(cut)
-        self.again = [(0.0, next(self.again_order), attempt) for attempt in again]
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is in it."""
-        return not (self.waiting or self.running or self.again or self.done)
-
-    @property
-    def room(self) -> int:
-        """How many items it may take."""
-        return self.limit - len(self.running)
-
-    def start(self, now: float) -> None:
-        """Hand out what is due and what waits."""
-        while self.again and self.again[0][0] <= now and self.room > 0:
-            self.submit(heapq.heappop(self.again)[2])
-        while self.waiting and self.room > 0:
-            self.count.taken += 1
-            self.submit(Attempt(self.waiting.popleft(), self.turns))
-            self.turns += 1
-
-    def submit(self, attempt: Attempt) -> None:
-        """Hand one out."""
-        self.running[self.executor.submit(self.task, attempt.item.value)] = attempt
-
-    def retry(self, attempt: Attempt, error: BaseException, now: float) -> bool:
-        """Whether the item is tried again, after a pause."""
-        terms = self.work.terms
-        if attempt.number > terms.retries or not isinstance(error, (*ACCIDENTS, *terms.retry_on)):
-            return False
-        self.count.retried += 1
-        due = now + terms.backoff.pause(attempt.number)
-        attempt.number += 1
-        heapq.heappush(self.again, (due, next(self.again_order), attempt))
-        return True
-
-
-class BatchStage(Stage):
-    """A stage that collects items into lists."""
-
-    __slots__ = ("size",)
-
-    def __init__(self, batch: Batch) -> None:
-        super().__init__(batch.name)
-        self.size = batch.size
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is in it."""
-        return not self.waiting
-
-    def lists(self, *, last: bool) -> Iterator[Item]:
-        """The lists that are full, and with `last` the one that is not."""
-        while len(self.waiting) >= self.size or (last and self.waiting):
-            parts = [self.waiting.popleft() for _ in range(min(self.size, len(self.waiting)))]
-            self.count.taken += len(parts)
-            yield Item([part.value for part in parts], merged(parts))
+READ_FOR: Final = 0.002
+"""Seconds for which items are read before those that were read are handed out: a source may be slow."""
 
 
 def merged(parts: list[Item]) -> tuple[Root, ...]:
@@ -179,17 +50,23 @@ def merged(parts: list[Item]) -> tuple[Root, ...]:
 
 @dataclass(slots=True)
 class Engine:
-    """One run, which goes on from the checkpoint's last cut, if there is one. `end` is given what comes through."""
+    """One run, which goes on from the checkpoint's last cut, if there is one. `end` is given what comes through.
+
+    `fixed` is the window that was asked for; 0: as large as keeps the workers busy, and `held` for the batches.
+    """
 
     stages: list[WorkStage | BatchStage]
     key: Callable[[Any], Any] | None
-    window: int
+    fixed: int
+    held: int
     end: End
     report: Report
     checkpoint: Checkpoint | None
     works: list[WorkStage] = field(init=False)
-    """Those of the stages that have tasks."""
+    """Those of the stages that have tasks, the last one first: what is nearly through goes first."""
     open: int = 0
+    live: int = 0
+    """Items under way."""
     unsaved: int = 0
     """Roots that were closed since the last cut."""
     exhausted: bool = False
@@ -197,9 +74,14 @@ class Engine:
     saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.works = [stage for stage in self.stages if isinstance(stage, WorkStage)]
+        self.works = [stage for stage in reversed(self.stages) if isinstance(stage, WorkStage)]
         if self.checkpoint is not None:
             self.restore(self.checkpoint)
+
+    @property
+    def window(self) -> int:
+        """Items that may be read and not through."""
+        return self.fixed or self.held + max(sum(stage.span for stage in self.works), 16)
 
     def unread(self, items: Iterator[Any]) -> Iterator[Any]:
         """What of a source's items was not read before the last cut."""
@@ -209,6 +91,7 @@ class Engine:
         """Until the source is exhausted and everything is through.
 
         Raises:
+            ExecutorBrokenError: the executor takes no tasks any more.
             BaseException: what the source, `key` or `end` raised; what was under way is cancelled.
         """
         try:
@@ -217,6 +100,10 @@ class Engine:
                     self.save(self.checkpoint)
             if self.checkpoint is not None:
                 self.save(self.checkpoint)
+        except Broken as broken:
+            if self.checkpoint is not None:  # with what was under way as that, so that it is done by the next run
+                self.save(self.checkpoint)
+            raise self.break_off(broken.args[0]) from broken.args[0]
         except BaseException:
             for stage in self.works:
                 for future in stage.running:
@@ -225,11 +112,27 @@ class Engine:
         finally:
             source.close()
 
+    def break_off(self, error: BaseException) -> ExecutorBrokenError:
+        """What is under way has failed, of the executor's end."""
+        for stage in self.stages:
+            for item in stage.held():
+                self.note(stage, item, error)
+        broken = ExecutorBrokenError(
+            f"the executor of pipeline {self.report.name} takes no more tasks ({type(error).__name__}: {error}); "
+            f"{self.report.read} items were read; what was under way is in .report.failures"
+            + (", and the checkpoint has it: run it again" if self.checkpoint is not None else "")
+        )
+        broken.report = self.report
+        return broken
+
     def due(self) -> bool:
         """Whether it is time for a cut: before the window is full of what is through, and not more often."""
-        return self.unsaved > 0 and (
-            2 * self.unsaved >= self.window
-            or self.open + self.unsaved >= self.window
+        if not self.unsaved:
+            return False
+        window = self.window
+        return (
+            2 * self.unsaved >= window
+            or self.open + self.unsaved >= window
             or time.monotonic() - self.saved_at > SAVE_AFTER
         )
 
@@ -238,6 +141,7 @@ class Engine:
         cut = {
             "read": self.report.read,
             "open": self.open,
+            "live": self.live,
             "stages": [stage.cut() for stage in self.stages],
             "end": self.end.state(),
         }
@@ -253,6 +157,7 @@ class Engine:
             return
         self.report.read = cut["read"]
         self.open = cut["open"]
+        self.live = cut["live"]
         for stage, saved in zip(self.stages, cut["stages"], strict=True):
             stage.restore(saved)
         self.report.stages[:] = [stage.count for stage in self.stages]
@@ -263,82 +168,179 @@ class Engine:
 
     def step(self, source: Source) -> bool:
         """Read what there is room for, hand out, wait for something, pass it on; false when all is done."""
-        self.read(source)
+        more = self.read(source)
         self.flush()
         now = time.monotonic()
-        for each in self.works:
-            each.start(now)
+        for stage in self.works:
+            stage.start(now, self.allowed(stage))
+        if not any(stage.running for stage in self.works):
+            self.unblock(now)
         running: list[Future[Any]] = [future for stage in self.works for future in stage.running]
         if source.pending is not None:
             running.append(source.pending)
         due = min((stage.again[0][0] for stage in self.works if stage.again), default=None)
         if not running and due is None:
             return not (self.exhausted and self.open == 0)
+        pause = 0.0 if more else None if due is None else max(due - now, 0)
         if running:
-            pause = None if due is None else max(due - now, 0)
             wait(running, timeout=pause, return_when=FIRST_COMPLETED)
-        elif due is not None:
-            time.sleep(max(due - now, 0))
-        for index, stage in enumerate(self.stages):
-            if isinstance(stage, WorkStage):
-                for future in [future for future in stage.running if future.done()]:
-                    self.settle(index, stage, stage.running.pop(future), future)
+        elif pause:
+            time.sleep(pause)
+        for index, each in enumerate(self.stages):
+            if isinstance(each, WorkStage):
+                for future in [future for future in each.running if future.done()]:
+                    self.settle(index, each, future)
         return True
 
-    def read(self, source: Source) -> None:
-        """Open roots up to the window."""
-        while not self.exhausted and self.open + self.unsaved < self.window:
+    def allowed(self, stage: WorkStage) -> int:
+        """How many items it may hand out, with a view to what will become of them."""
+        if stage.work.kind != "flat_map":
+            return len(stage.waiting)
+        coming = sum(each.handed * each.growth for each in self.works if each.work.kind == "flat_map")
+        return int((self.window + stage.ahead * stage.growth - self.live - coming) / stage.growth)
+
+    def unblock(self, now: float) -> None:
+        """Nothing is with the executor: whatever waits, one of them goes, the one that is nearest to the end."""
+        for stage in self.works:
+            if stage.again:
+                return
+            if stage.waiting:
+                stage.start(now, 1)
+                return
+
+    def read(self, source: Source) -> bool:
+        """Open roots up to the window, for a moment; whether there may be more already."""
+        window = self.window
+        until = time.monotonic() + READ_FOR
+        first = self.stages[0].waiting if self.stages else None
+        while not self.exhausted and self.open + self.unsaved < window and self.live < window:
             value = source.take()
             if value is NOT_YET:
-                return
+                return False
             if value is END:
                 self.exhausted = True
-                return
+                return False
             position = self.report.read
             self.report.read += 1
             self.open += 1
+            self.live += 1
             root = Root(position, position if self.key is None else self.key(value), value)
             if self.checkpoint is not None and self.key is not None:
                 self.checkpoint.took(root.key)
-            self.give(-1, [Item(value, (root,))])
+            item = Item(value, (root,))
+            if first is not None:
+                first.append(item)
+            else:
+                self.give(-1, [item])
+            if time.monotonic() > until:
+                return True
+        return False
 
     def flush(self) -> None:
         """Let batches go that will not become full any more."""
         for index, stage in enumerate(self.stages):
-            before = self.stages[:index]
             if isinstance(stage, BatchStage):
-                last = self.exhausted and all(each.idle for each in before)
-                for item in stage.lists(last=last):
+                last = self.exhausted and all(each.idle for each in self.stages[:index])
+                for parts in stage.lists(last=last):
                     stage.count.given += 1
-                    self.give(index, [item])
+                    self.live += 1 - len(parts)
+                    self.give(index, [Item([part.value for part in parts], merged(parts))])
 
-    def settle(self, index: int, stage: WorkStage, attempt: Attempt, future: Future[list[Any]]) -> None:
-        """What became of a task."""
-        item = attempt.item
-        error = future.exception()
+    def settle(self, index: int, stage: WorkStage, future: Future[Any]) -> None:
+        """What became of a task, or of the first of its items.
+
+        Raises:
+            Broken: it failed of the executor's end.
+        """
+        items = stage.running.pop(future)
+        try:
+            error = future.exception()
+        except CancelledError as cancelled:
+            error = cancelled
         if error is not None:
-            if stage.retry(attempt, error, time.monotonic()):
-                return
-            stage.count.failed += 1
-            keys = tuple(root.key for root in item.roots)
-            sources = tuple((root.position, root.value) for root in item.roots)
-            self.report.failures.add(Failure(stage.work.name, item.value, keys, sources, error, attempt.number))
-            results = []
-        else:
-            results = [Item(value, item.roots) for value in future.result()]
-        stage.count.given += len(results)
-        for root in item.roots:
-            root.open += len(results)
-        self.pass_on(index, stage, attempt.turn, results)
-        self.leave(item)
+            if is_broken(stage.executor, error):
+                stage.later(items, 0.0)
+                raise Broken(error)
+            if len(items) > 1:  # one of them has spoiled it for all; alone it will be seen which
+                stage.later(items, 0.0)
+            else:
+                self.failed(index, stage, items[0], error)
+            return
+        results, errors, rest = stage.tasks.outcomes(future)
+        if rest is not None:
+            stage.running[rest] = items[len(results) :]
+            items = items[: len(results)]
+        stage.learn(items, results)
+        if stage.work.kind == "map" and not errors:
+            for item, value in zip(items, results, strict=True):
+                item.value = value
+                item.number = 1
+            stage.count.given += len(items)
+            if not stage.work.ordered:
+                self.give(index, items)
+            elif items[0].turn == stage.next_turn:  # those of a task are neighbours
+                stage.next_turn += len(items)
+                self.give(index, items)
+                self.pass_on(index, stage)
+            else:
+                stage.done.update((item.turn, [item]) for item in items)
+            return
+        for place, (item, value) in enumerate(zip(items, results, strict=True)):
+            if place not in errors:
+                self.succeeded(index, stage, item, value)
+            elif is_broken(stage.executor, errors[place]):
+                stage.later(items[place:], 0.0)
+                raise Broken(errors[place])
+            else:
+                self.failed(index, stage, item, errors[place])
 
-    def pass_on(self, index: int, stage: WorkStage, turn: int, results: list[Item]) -> None:
-        """Give results to the next stage, in their turn if the stage is ordered."""
+    def succeeded(self, index: int, stage: WorkStage, item: Item, value: Any) -> None:
+        """An item is done; `value` is what its function has returned."""
+        given: list[Item]
+        item.number = 1
+        if stage.work.kind == "map":
+            item.value = value
+            given = [item]
+        elif stage.work.kind == "filter":
+            given = [item] if value else []
+        else:
+            given = [Item(each, item.roots) for each in value]
+            self.live += len(given)
+            for root in item.roots:
+                root.open += len(given)
+        stage.count.given += len(given)
+        self.hand_over(index, stage, item.turn, given)
+        if stage.work.kind == "flat_map" or not given:
+            self.leave(item)
+
+    def failed(self, index: int, stage: WorkStage, item: Item, error: BaseException) -> None:
+        """An item was not done."""
+        if not stage.retry(item, error, time.monotonic()):
+            stage.count.failed += 1
+            self.note(stage, item, error)
+            self.hand_over(index, stage, item.turn, [])
+            self.leave(item)
+
+    def note(self, stage: RunningStage, item: Item, error: BaseException) -> None:
+        """A failure for the report."""
+        keys = tuple(root.key for root in item.roots)
+        sources = tuple((root.position, root.value) for root in item.roots)
+        self.report.failures.add(Failure(stage.count.name, item.value, keys, sources, error, item.number))
+
+    def hand_over(self, index: int, stage: WorkStage, turn: int, results: list[Item]) -> None:
+        """Give what became of one item to the next stage, in its turn if the stage is ordered."""
         if not stage.work.ordered:
             self.give(index, results)
-            return
-        stage.done[turn] = results
-        while stage.next_turn in stage.done:
+        elif turn == stage.next_turn:
+            stage.next_turn += 1
+            self.give(index, results)
+            self.pass_on(index, stage)
+        else:
+            stage.done[turn] = results
+
+    def pass_on(self, index: int, stage: WorkStage) -> None:
+        """Give what was done before its turn, if that has come."""
+        while stage.done and stage.next_turn in stage.done:
             self.give(index, stage.done.pop(stage.next_turn))
             stage.next_turn += 1
 
@@ -353,6 +355,7 @@ class Engine:
 
     def leave(self, item: Item) -> None:
         """An item is no more under way."""
+        self.live -= 1
         for root in item.roots:
             root.open -= 1
             if root.open == 0:

@@ -17,10 +17,12 @@ from spworkers.errors import BadOptionError, BadValueError, UnsupportedOptionErr
 from spworkers.socket import Socket
 from spworkers.workers.pipeline.checkpoint import Checkpoint
 from spworkers.workers.pipeline.ends import Collect, End, Fold, Sink
-from spworkers.workers.pipeline.engine import BatchStage, Engine, WorkStage
+from spworkers.workers.pipeline.engine import Engine
 from spworkers.workers.pipeline.report import Report
+from spworkers.workers.pipeline.running import BatchStage, WorkStage
 from spworkers.workers.pipeline.sources import check_source, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
+from spworkers.workers.pipeline.tasks import workers_of
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.executor import Pool, PoolView
 from spworkers.workers.pool.terms import count_of, terms_of
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-# Items read and not through, for each worker: enough that none waits while a slow item holds up the order.
-WINDOW_PER_WORKER: Final = 16
 # An executor that does not say how many workers it has is given as many tasks of a stage at once.
 UNKNOWN_WORKERS: Final = 16
 
@@ -49,6 +49,8 @@ class StageOptions(TypedDict, total=False):
         retries: how often an item is tried again after its worker died or its time was over (0).
         retry_on: exceptions after which as well.
         backoff: seconds of the first pause, which doubles, or a `Backoff`.
+        chunksize: items that a worker gets at a time, if so many wait; None: as many as it does in some milliseconds.
+            Each of them keeps its own failure, retries and timeout.
         name: for reports.
     """
 
@@ -58,6 +60,7 @@ class StageOptions(TypedDict, total=False):
     retries: int
     retry_on: type[BaseException] | Iterable[type[BaseException]]
     backoff: float | Backoff
+    chunksize: int | None
     name: str
 
 
@@ -76,8 +79,8 @@ class Pipeline:
 
     Args:
         name: for reports.
-        window: how many items may be read and not through, from end to end; None: 16 for each worker, and more if
-            batches need them.
+        window: how many items may be read and not through, from end to end; None: 16 for each worker, more if batches
+            need them, and more where items are so small that a worker gets many at a time.
     """
 
     def __init__(self, name: str = "pipeline", *, window: int | None = None) -> None:
@@ -188,7 +191,9 @@ class Pipeline:
         ordered = given.get("ordered", True)
         if not isinstance(ordered, bool):
             raise BadValueError(f"ordered is {ordered!r:.80}; it has to be True or False")
-        stage = Work(title, kind, function, count, ordered, terms)
+        chunksize = given.get("chunksize")
+        chunk = None if chunksize is None else count_of(chunksize, "chunksize")
+        stage = Work(title, kind, function, count, ordered, terms, chunk)
         return self._with(_stages=(*self._stages, stage))
 
     # --- Running
@@ -215,6 +220,7 @@ class Pipeline:
             BadValueError: there is no source or no end, or batches do not fit into the window.
             UnsupportedOptionError: a stage has a `timeout`, and the executor cannot stop a task; a checkpoint, and the
                 source cannot be read again.
+            ExecutorBrokenError: the executor takes no more tasks; its `report` has what failed and what was under way.
             BaseException: what the source, `fold`'s or `sink`'s function raised.
         """
         source = self._source if items is None else items
@@ -248,8 +254,10 @@ class Pipeline:
         begun = time.monotonic()
         stages = [self._running(stage, executor) for stage in self._stages]
         report = Report(self.name, [stage.count for stage in stages])
-        window = self._fitting(sum(stage.limit for stage in stages if isinstance(stage, WorkStage)))
-        engine = Engine(stages, self._key, window, end, report, checkpoint)
+        held = math.prod(stage.size for stage in stages if isinstance(stage, BatchStage))
+        if self._window is not None and self._window < held:
+            raise BadValueError(f"window={self._window}: batches of this pipeline may hold {held} items: at least that")
+        engine = Engine(stages, self._key, self._window or 0, held, end, report, checkpoint)
         engine.run(source_of(source, engine.unread))
         report.result = end.result()
         report.seconds = time.monotonic() - begun
@@ -258,25 +266,19 @@ class Pipeline:
     def _running(self, stage: Stage, executor: Executor) -> WorkStage | BatchStage:
         if isinstance(stage, Batch):
             return BatchStage(stage)
-        limit = stage.workers or getattr(executor, "_max_workers", None) or UNKNOWN_WORKERS
+        there = workers_of(executor)
+        limit = stage.workers or there or UNKNOWN_WORKERS
+        # Where it has no more workers than the stage may use, it has the next tasks already: nobody waits for us.
+        ahead = 2 * limit if there and limit >= there else limit
         timeout = stage.terms.timeout
         if timeout == 0:
-            return WorkStage(stage, executor, limit)
+            return WorkStage(stage, executor, limit, ahead)
         if not isinstance(executor, PoolView):
             raise UnsupportedOptionError(
                 f"{stage.name}: timeout={timeout:g}: {type(executor).__name__} cannot stop a task that runs; "
                 "leave the timeout out, or run it on sp.Pool"
             )
-        return WorkStage(stage, executor.options(timeout=timeout), limit)
-
-    def _fitting(self, workers: int) -> int:
-        """The window; what rests in batches that are not full must leave room for one item more."""
-        held = math.prod(stage.size for stage in self._stages if isinstance(stage, Batch))
-        if self._window is None:
-            return held + WINDOW_PER_WORKER * max(workers, 1)
-        if self._window < held:
-            raise BadValueError(f"window={self._window}: batches of this pipeline may hold {held} items: at least that")
-        return self._window
+        return WorkStage(stage, executor.options(timeout=timeout), limit, ahead)
 
 
 def _check_function(what: str, function: object) -> None:

@@ -1,4 +1,4 @@
-"""What a pipeline consists of: stages as data, checked when they are declared."""
+"""What a pipeline consists of: stages as data, checked when they are declared, and what a worker does for an item."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Work:
     """A stage that calls a function in the workers, item by item.
 
     `kind` is `map` (one result), `flat_map` (an iterable of results) or `filter` (true: the item goes on); `workers`
-    None means as many as there are; `terms` are those of a pool's tasks.
+    None means as many as there are; `chunksize` None as many as a worker does in some milliseconds; `terms` are those
+    of a pool's tasks.
     """
 
     name: str
@@ -25,6 +26,11 @@ class Work:
     workers: int | None
     ordered: bool
     terms: Terms
+    chunksize: int | None = None
+
+    def called(self) -> Function:
+        """What workers call with an item: `map` the function itself."""
+        return self.function if self.kind == "map" else _CALLED[self.kind](self.function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,31 @@ class Batch:
 Stage = Work | Batch
 
 
-def call(kind: str, function: Function, value: Any) -> list[Any]:
-    """What a worker does for one item: the items that go on to the next stage."""
-    result = function(value)
-    if kind == "map":
-        return [result]
-    if kind == "filter":
-        return [value] if result else []
-    if isinstance(result, (str, bytes)) or not isinstance(result, Iterable):
-        raise TypeError(f"a flat_map function returns an iterable of items, not {type(result).__name__}")
-    return list(result)
+class _Wrapped:
+    """A function with another one inside, by whose name it goes in messages."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        for name in ("__module__", "__qualname__"):
+            if hasattr(function, name):
+                vars(self)[name] = getattr(function, name)
+
+
+class Expanding(_Wrapped):
+    """A `flat_map` function whose items are listed where it runs."""
+
+    def __call__(self, value: Any) -> list[Any]:
+        result = self.function(value)
+        if isinstance(result, (str, bytes)) or not isinstance(result, Iterable):
+            raise TypeError(f"a flat_map function returns an iterable of items, not {type(result).__name__}")
+        return list(result)
+
+
+class Asking(_Wrapped):
+    """A `filter` function whose answer is a bool where it runs: the item itself has no need to travel back."""
+
+    def __call__(self, value: Any) -> bool:
+        return bool(self.function(value))
+
+
+_CALLED: dict[str, Callable[[Function], Function]] = {"flat_map": Expanding, "filter": Asking}
