@@ -21,6 +21,8 @@ _check()
 
 if TYPE_CHECKING:
     from spworkers import executors as executors
+    from spworkers import sinks as sinks
+    from spworkers import sources as sources
     from spworkers.context import Context as Context
     from spworkers.devices import Device as Device
     from spworkers.devices import device as device
@@ -103,7 +105,7 @@ _HOMES: Final = {
 }
 """Public name → the module that it lives in; the errors are all of `spworkers.errors`."""
 
-_MODULES: Final = ("executors",)
+_MODULES: Final = ("executors", "sinks", "sources")
 """Public names that are modules."""
 
 

@@ -20,7 +20,7 @@ LAYER_OF = {
         ("_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"), "vocabulary"
     ),
     "certificates": "vocabulary",
-    "executors": "workers",
+    **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }
 PACKAGES = ("ring", "protocol", "transport", "ioproc", "supervisor", "workers", "cli", "testing")

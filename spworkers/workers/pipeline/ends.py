@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Collect", "End", "Fold", "Sink"]
+__all__ = ["Batches", "Collect", "End", "Fold", "Sink"]
 
 
 class End:
@@ -14,6 +14,15 @@ class End:
     def take(self, value: Any) -> None:
         """A value came through."""
         raise NotImplementedError
+
+    def idle(self) -> None:
+        """Nothing is under way, and the source has nothing now."""
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+
+    def close(self) -> None:
+        """Let go of what it holds, however the run has ended."""
 
     def result(self) -> Any:
         """For `report.result`."""
@@ -82,3 +91,35 @@ class Sink(End):
 
     def take(self, value: Any) -> None:
         self._function(value)
+
+
+class Batches(End):
+    """`function(values)` for lists of `size`, the last one shorter.
+
+    A checkpoint has what is not enough for a list yet. If the source has nothing more for now, as a socket may, a list
+    goes as it is: nobody knows when there will be more.
+    """
+
+    def __init__(self, function: Callable[[list[Any]], object], size: int) -> None:
+        self._function = function
+        self._size = size
+        self._waiting: list[Any] = []
+
+    def take(self, value: Any) -> None:
+        self._waiting.append(value)
+        if len(self._waiting) >= self._size:
+            self.finish()
+
+    def idle(self) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        if self._waiting:
+            values, self._waiting = self._waiting, []
+            self._function(values)
+
+    def state(self) -> list[Any]:
+        return self._waiting
+
+    def restore(self, state: Any, results: list[Any]) -> None:
+        self._waiting = state

@@ -98,6 +98,7 @@ class Engine:
             while self.step(source):
                 if self.checkpoint is not None and self.due():
                     self.save(self.checkpoint)
+            self.end.finish()
             if self.checkpoint is not None:
                 self.save(self.checkpoint)
         except Broken as broken:
@@ -111,6 +112,7 @@ class Engine:
             raise
         finally:
             source.close()
+            self.end.close()
 
     def break_off(self, error: BaseException) -> ExecutorBrokenError:
         """What is under way has failed, of the executor's end."""
@@ -177,6 +179,8 @@ class Engine:
             self.unblock(now)
         running: list[Future[Any]] = [future for stage in self.works for future in stage.running]
         if source.pending is not None:
+            if not running:
+                self.end.idle()
             running.append(source.pending)
         due = min((stage.again[0][0] for stage in self.works if stage.again), default=None)
         if not running and due is None:

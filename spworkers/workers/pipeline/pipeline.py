@@ -16,8 +16,9 @@ from spworkers._coerce import Seconds
 from spworkers.errors import BadOptionError, BadValueError, UnsupportedOptionError
 from spworkers.socket import Socket
 from spworkers.workers.pipeline.checkpoint import Checkpoint
-from spworkers.workers.pipeline.ends import Collect, End, Fold, Sink
+from spworkers.workers.pipeline.ends import Batches, Collect, End, Fold, Sink
 from spworkers.workers.pipeline.engine import Engine
+from spworkers.workers.pipeline.files import FileSource, Written
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pipeline.running import BatchStage, WorkStage
 from spworkers.workers.pipeline.sources import check_source, source_of
@@ -69,6 +70,7 @@ class Ending(NamedTuple):
 
     name: str
     make: Callable[[], End]
+    target: Any = None
 
 
 class Pipeline:
@@ -148,17 +150,34 @@ class Pipeline:
         _check_function("fold", function)
         return self._with(_end=Ending("fold", lambda: Fold(function, copy.deepcopy(start))))
 
-    def sink(self, function: Callable[[Any], object] | Socket) -> Pipeline:
+    def sink(self, function: Callable[[Any], object] | Socket | Written, *, batch: int | None = None) -> Pipeline:
         """End: call `function(value)` in this process. What it raises ends the run.
 
-        It may be a socket, such as a Push: each value is sent, so it has to be bytes. While nobody takes it all waits.
+        Args:
+            function: what to call; or a file (`sp.sinks.jsonl("found.jsonl")`); or a socket, such as a Push: each value
+                is sent, so it has to be bytes, and while nobody takes it all waits.
+            batch: call it with lists of so many values, the last one shorter: to write a database in transactions, say.
+                While a source that is a socket or async has nothing, a list goes as it is.
         """
+        size = None if batch is None else count_of(batch, "batch")
+        if isinstance(function, Written):
+            if size is not None:
+                raise BadValueError(
+                    f"sink: batch={size}: {function!r} writes value by value, in large pieces by itself"
+                )
+            return self._with(_end=Ending("sink", function.make, function))
         if isinstance(function, Socket):
             if not function._protocol.sends:
                 raise BadValueError(f"sink: a {type(function).__name__} sends nothing")
-            function = function.send
-        _check_function("sink", function)
-        return self._with(_end=Ending("sink", lambda: Sink(function)))
+            if size is not None:
+                raise BadValueError(f"sink: batch={size}: a {type(function).__name__} sends messages, and not lists")
+            called: Callable[[Any], object] = function.send
+        else:
+            _check_function("sink", function)
+            called = function
+        if size is None:
+            return self._with(_end=Ending("sink", lambda: Sink(called), function))
+        return self._with(_end=Ending("sink", lambda: Batches(called, size), function))
 
     def _with(self, **changes: Any) -> Pipeline:
         if self._end is not None:
@@ -236,6 +255,11 @@ class Pipeline:
         if checkpoint is not None and (items is not None or isinstance(source, Socket)):
             what = "items given to run()" if items is not None else f"{source!r}"
             raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
+        target = self._end.target
+        if isinstance(target, Written) and isinstance(source, FileSource):
+            for path in source.paths:
+                if path.exists() and target.path.exists() and path.samefile(target.path):
+                    raise BadValueError(f"{target!r} would overwrite {path}, which is read: give it another path")
         with ExitStack() as stack:
             kept = None
             if checkpoint is not None:
