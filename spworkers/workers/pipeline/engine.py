@@ -27,6 +27,7 @@ from spworkers.workers.pipeline.report import Failure, Report
 from spworkers.workers.pipeline.running import BatchStage, Broken, Item, Root, RunningStage, WorkStage
 from spworkers.workers.pipeline.sources import END, NOT_YET, Source
 from spworkers.workers.pipeline.tasks import is_broken
+from spworkers.workers.pipeline.watching import LOOK, Watch
 
 __all__ = ["Engine"]
 
@@ -70,6 +71,7 @@ class Engine:
     unsaved: int = 0
     """Roots that were closed since the last cut."""
     exhausted: bool = False
+    watch: Watch | None = None
     saved_failures: int = 0
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -98,6 +100,8 @@ class Engine:
             while self.step(source):
                 if self.checkpoint is not None and self.due():
                     self.save(self.checkpoint)
+                if self.watch is not None:
+                    self.look(self.watch)
             self.end.finish()
             if self.checkpoint is not None:
                 self.save(self.checkpoint)
@@ -113,6 +117,14 @@ class Engine:
         finally:
             source.close()
             self.end.close()
+            if self.watch is not None:
+                self.look(self.watch, last=True)
+                self.watch.close()
+
+    def look(self, watch: Watch, *, last: bool = False) -> None:
+        """Have the bars move."""
+        read, failed = self.report.read, len(self.report.failures)
+        watch.look(read, read - self.open, failed, exhausted=self.exhausted, last=last)
 
     def break_off(self, error: BaseException) -> ExecutorBrokenError:
         """What is under way has failed, of the executor's end."""
@@ -186,6 +198,8 @@ class Engine:
         if not running and due is None:
             return not (self.exhausted and self.open == 0)
         pause = 0.0 if more else None if due is None else max(due - now, 0)
+        if self.watch is not None and (pause is None or pause > LOOK):
+            pause = LOOK
         if running:
             wait(running, timeout=pause, return_when=FIRST_COMPLETED)
         elif pause:

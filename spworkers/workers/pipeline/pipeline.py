@@ -6,6 +6,7 @@ import copy
 import difflib
 import math
 import os
+import reprlib
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
@@ -19,13 +20,17 @@ from spworkers.workers.pipeline.checkpoint import Checkpoint
 from spworkers.workers.pipeline.ends import Batches, Collect, End, Fold, Sink
 from spworkers.workers.pipeline.engine import Engine
 from spworkers.workers.pipeline.files import FileSource, Written
+from spworkers.workers.pipeline.graph import Graph, Node
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pipeline.running import BatchStage, WorkStage
 from spworkers.workers.pipeline.sources import check_source, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
 from spworkers.workers.pipeline.tasks import workers_of
+from spworkers.workers.pipeline.watching import Watch, total_of
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.executor import Pool, PoolView
+from spworkers.workers.pool.functions import name_of
+from spworkers.workers.pool.progress import bars_of, check_progress, title_of
 from spworkers.workers.pool.terms import count_of, terms_of
 
 if TYPE_CHECKING:
@@ -215,6 +220,30 @@ class Pipeline:
         stage = Work(title, kind, function, count, ordered, terms, chunk)
         return self._with(_stages=(*self._stages, stage))
 
+    def graph(self, report: Report | None = None) -> Graph:
+        """A picture of the stages: `print(job.graph())`, `job.graph().save("job.svg")`; notebooks show it.
+
+        Args:
+            report: of a run; then it says how many items went where.
+        """
+        if report is not None and len(report.stages) != len(self._stages):
+            raise BadValueError(f"graph: {report!r} is of another pipeline: it has {len(report.stages)} stages")
+        words = [] if self._source is None else [reprlib.repr(self._source)]
+        if self._key is not None:
+            words.append(f"key={name_of(self._key)}")
+        nodes = [Node("read", ", ".join(words), f"{report.read:,}" if report else "")]
+        for index, stage in enumerate(self._stages):
+            node = Node(stage.name, stage.words())
+            if report is not None:
+                count = report.stages[index]
+                node = node._replace(
+                    given=f"{count.given:,}", failed=f"{count.failed:,} failed" if count.failed else ""
+                )
+            nodes.append(node)
+        if self._end is not None:
+            nodes.append(Node(self._end.name, "" if self._end.target is None else _name_of_target(self._end.target)))
+        return Graph(self.name, nodes)
+
     # --- Running
 
     def run(
@@ -223,6 +252,7 @@ class Pipeline:
         *,
         executor: Executor | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool | str | None = False,
     ) -> Report:
         """Run it, in this thread, until everything is through.
 
@@ -233,6 +263,8 @@ class Pipeline:
                 items (in the same order, where there is no `key`): it goes on where it was. Nothing is skipped; what is
                 done again is at most the window, and neither `collect` nor `fold` has it twice. A run that was through
                 has nothing left to do. The file holds pickles: only run what you trust.
+            progress: show bars, for the whole and for each stage with its rate, its queue and the time that it will
+                take: True (rich), "tqdm", "notebook", or a title.
 
         Raises:
             CheckpointError: the file is no checkpoint, or another pipeline's, or another run has it.
@@ -242,6 +274,7 @@ class Pipeline:
             ExecutorBrokenError: the executor takes no more tasks; its `report` has what failed and what was under way.
             BaseException: what the source, `fold`'s or `sink`'s function raised.
         """
+        check_progress(progress)
         source = self._source if items is None else items
         if source is None:
             raise BadValueError(f"{self!r} has no source: use read(…)")
@@ -267,14 +300,16 @@ class Pipeline:
                 kept = stack.enter_context(closing(Checkpoint(checkpoint, plan)))
             if executor is None:
                 executor = stack.enter_context(Pool(self._all_workers(), name=self.name))
-            return self._run(source, self._end.make(), executor, kept)
+            return self._run(source, self._end.make(), executor, kept, progress)
 
     def _all_workers(self) -> int | None:
         """Of a pool for this pipeline alone; None: as many as there are processors."""
         asked = [stage.workers for stage in self._stages if isinstance(stage, Work)]
         return sum(filter(None, asked)) if asked and None not in asked else None
 
-    def _run(self, source: Readable, end: End, executor: Executor, checkpoint: Checkpoint | None) -> Report:
+    def _run(
+        self, source: Readable, end: End, executor: Executor, checkpoint: Checkpoint | None, progress: Any
+    ) -> Report:
         begun = time.monotonic()
         stages = [self._running(stage, executor) for stage in self._stages]
         report = Report(self.name, [stage.count for stage in stages])
@@ -282,6 +317,10 @@ class Pipeline:
         if self._window is not None and self._window < held:
             raise BadValueError(f"window={self._window}: batches of this pipeline may hold {held} items: at least that")
         engine = Engine(stages, self._key, self._window or 0, held, end, report, checkpoint)
+        bars = bars_of(progress)
+        if bars is not None:
+            title = title_of(progress, self.name)
+            engine.watch = Watch(bars, title, stages, total_of(source), report.read - engine.open)
         engine.run(source_of(source, engine.unread))
         report.result = end.result()
         report.seconds = time.monotonic() - begun
@@ -314,3 +353,7 @@ def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise BadValueError(f"{what} is {value!r:.80}; it has to be a text")
     return value
+
+
+def _name_of_target(target: Any) -> str:
+    return name_of(target) if callable(target) else reprlib.repr(target)

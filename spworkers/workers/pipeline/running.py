@@ -71,6 +71,16 @@ class RunningStage:
         """Whether nothing is in it."""
         return not self.waiting
 
+    @property
+    def finished(self) -> int:
+        """Items that it took and is done with."""
+        return self.count.taken
+
+    @property
+    def queue(self) -> int:
+        """Items that wait."""
+        return len(self.waiting)
+
     def held(self) -> Iterator[Item]:
         """Everything that is in it."""
         return iter(self.waiting)
@@ -135,6 +145,16 @@ class WorkStage(RunningStage):
     def idle(self) -> bool:
         """Whether nothing is in it."""
         return not (self.waiting or self.running or self.again or self.done)
+
+    @property
+    def finished(self) -> int:
+        """Items that it took and is done with."""
+        return self.count.taken - self.handed - len(self.again)
+
+    @property
+    def queue(self) -> int:
+        """Items that wait."""
+        return len(self.waiting) + len(self.again)
 
     def held(self) -> Iterator[Item]:
         """Everything that is in it."""

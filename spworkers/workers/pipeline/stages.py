@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from spworkers.workers.pool.functions import name_of
 from spworkers.workers.pool.jobs import Terms
 
 Function = Callable[[Any], Any]
@@ -32,6 +33,18 @@ class Work:
         """What workers call with an item: `map` the function itself."""
         return self.function if self.kind == "map" else _CALLED[self.kind](self.function)
 
+    def words(self) -> str:
+        """Its function and options, for people."""
+        terms = self.terms
+        options = [
+            (self.workers is not None, f"{self.workers} worker{'' if self.workers == 1 else 's'}"),
+            (not self.ordered, "unordered"),
+            (terms.timeout, f"timeout {terms.timeout:g} s"),
+            (terms.retries, f"{terms.retries} retr{'y' if terms.retries == 1 else 'ies'}"),
+            (self.chunksize is not None, f"chunks of {self.chunksize}"),
+        ]
+        return ", ".join([f"{self.kind} {name_of(self.function)}", *(words for said, words in options if said)])
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -39,6 +52,10 @@ class Batch:
 
     name: str
     size: int
+
+    def words(self) -> str:
+        """What it does, for people."""
+        return f"lists of {self.size}"
 
 
 Stage = Work | Batch

@@ -30,6 +30,7 @@ from spworkers.workers.pool.kinds import CALL, CALL_KEYWORDS
 from spworkers.workers.pool.launch import START_METHODS, Forker, Launcher, Spawner
 from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
+from spworkers.workers.pool.progress import check_progress, shown
 from spworkers.workers.pool.shared import store
 from spworkers.workers.pool.terms import count_of, seconds_of, terms_of
 from spworkers.workers.pool.values import PLAIN, values_of
@@ -185,8 +186,7 @@ class PoolView(Executor):
     ) -> Iterator[Any]:
         if not iterables:
             raise BadValueError("map wants a function and at least one iterable")
-        if not (progress is None or isinstance(progress, (bool, str))):
-            raise BadValueError(f"progress is {progress!r:.80}; it has to be True, 'tqdm', 'notebook', or a title")
+        check_progress(progress)
         deadline = math.inf if timeout is None else time.monotonic() + seconds_of(timeout, "timeout")
         total = _total(iterables)
         engine = self._engine
@@ -207,11 +207,7 @@ class PoolView(Executor):
         )
         stream.fill()
         results = Results(stream.batches(deadline, return_exceptions=return_exceptions))
-        if progress:
-            from spworkers.workers.pool.progress import shown
-
-            return shown(results, total, progress, function.name)
-        return results
+        return shown(results, total, progress, function.name)
 
     def options(
         self,
