@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Final, NoReturn
 
 import click
@@ -20,7 +23,7 @@ from spworkers.errors import (
     WorkerDiedError,
 )
 
-__all__ = ["exit_code", "fail", "told", "words"]
+__all__ = ["as_interrupt", "exit_code", "fail", "show_traceback", "told", "words"]
 
 
 _ADVICE: Final[dict[type[SPError], str]] = {
@@ -64,3 +67,24 @@ def told() -> Iterator[None]:
         fail(words(error))
     except SPError as error:
         fail(words(error), exit_code(error))
+
+
+def show_traceback(error: BaseException) -> None:
+    """The traceback of an exception in the user's code, without our frames above it."""
+    trace = error.__traceback__
+    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    click.echo("".join(traceback.format_exception(type(error), error, trace)).rstrip(), err=True)
+
+
+def _is_users(filename: str) -> bool:
+    ours = (
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        os.path.dirname(os.__file__) + os.sep + "importlib",
+    )
+    return not filename.startswith((*ours, "<frozen importlib"))
+
+
+def as_interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal's handler: as if Ctrl-C had been pressed."""
+    raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from spworkers.cli.call import call
 from spworkers.cli.cert import cert
 from spworkers.cli.demo import demo
 from spworkers.cli.info import info
+from spworkers.cli.run import run
 from spworkers.cli.serve import serve
 from spworkers.cli.stubs import stubs
 from spworkers.cli.top import top
@@ -30,6 +31,7 @@ def main() -> None:
 main.add_command(demo)
 main.add_command(serve)
 main.add_command(call)
+main.add_command(run)
 main.add_command(info)
 main.add_command(bench)
 main.add_command(top)

@@ -8,25 +8,21 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import click
 
-from spworkers.cli.failures import fail, told
+from spworkers.cli.failures import as_interrupt, told
+from spworkers.cli.loading import load_app
 from spworkers.cli.tlsoptions import tls_options
-from spworkers.errors import SPError
-from spworkers.workers import origin
-from spworkers.workers.app import App
 from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server
 from spworkers.workers.settings import BACKLOG
 
-__all__ = ["load_app", "serve"]
+__all__ = ["serve"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
@@ -107,7 +103,7 @@ def serve(
     server when the requests at hand are answered, a second Ctrl-C at once. SIGHUP replaces the workers one after
     another by processes with new code, without failing a request.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)  # until the server is up; then both drain it
+    signal.signal(signal.SIGTERM, as_interrupt)  # until the server is up; then both drain it
     server: Server | None = None
     try:
         with told():
@@ -138,34 +134,6 @@ def _reloader(server: Server, drain: float) -> Reloader:
         server.reload(drain)
 
     return Reloader(lambda: source_files(server.app.module), changed)
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def load_app(target: str) -> App:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return origin.find(target)
-    except SPError:
-        raise
-    except Exception as error:  # the user's module raised it: their traceback, without our frames
-        trace = error.__traceback__
-        while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename):
-            trace = trace.tb_next
-        click.echo("".join(traceback.format_exception(type(error), error, trace)).rstrip(), err=True)
-        fail(f"importing {target.partition(':')[0]} raised {type(error).__name__}")
-
-
-def _is_users(filename: str) -> bool:
-    ours = (
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        os.path.dirname(os.__file__) + os.sep + "importlib",
-    )
-    return not filename.startswith((*ours, "<frozen importlib"))
 
 
 def _announce(server: Server, as_json: bool, metrics: str) -> None:

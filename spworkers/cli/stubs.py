@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spworkers.cli.failures import fail, told
-from spworkers.cli.serve import load_app
+from spworkers.cli.loading import load_app
 from spworkers.workers.stubs import client_module
 
 __all__ = ["stubs"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import cloudpickle
 
@@ -18,7 +18,9 @@ from spworkers.errors import BadValueError, SerializationError
 from spworkers.workers.app import App
 from spworkers.workers.shapes import closest
 
-__all__ = ["AppNotFoundError", "describe", "find", "load", "origin_of"]
+__all__ = ["AppNotFoundError", "describe", "find", "find_as", "load", "origin_of"]
+
+T = TypeVar("T")
 
 Origin = dict[str, Any]
 """What goes to the worker: `{"import": "module:attribute"}` or `{"value": bytes}`; it fits into a control message."""
@@ -28,7 +30,7 @@ _VALUE: Final = "value"
 
 
 class AppNotFoundError(BadValueError):
-    """`module:attribute` names no App: the module or the attribute does not exist, or it is something else."""
+    """`module:attribute` names nothing of the kind: module or attribute do not exist, or it is something else."""
 
 
 def origin_of(app: App) -> Origin:
@@ -87,20 +89,28 @@ def load(origin: Origin) -> App:
 
 
 def find(target: str) -> App:
-    """Import an app by its name.
+    """Import an app by its name; see `find_as`."""
+    return find_as(target, App, "calc:app")
+
+
+def find_as(target: str, kind: type[T], example: str) -> T:
+    """Import something by its name.
 
     Args:
         target: `module:attribute`; of the attribute, dots lead to attributes of attributes.
+        kind: what it has to be.
+        example: of such a name, for messages; after the colon stands what one calls such a thing.
 
     Raises:
-        AppNotFoundError: no such module, no such attribute, or no App.
+        AppNotFoundError: no such module, no such attribute, or it is something else.
         Exception: whatever the import of the module raises.
     """
     module_name, colon, attribute = target.partition(":")
+    usual_module, _, noun = example.partition(":")
     if not module_name or not colon or not attribute:
-        raise AppNotFoundError(f"{target!r} names no app: write module:attribute, calc:app for instance")
+        raise AppNotFoundError(f"{target!r} names no {noun}: write module:attribute, {example} for instance")
     if "/" in module_name or module_name.startswith("."):
-        name = module_name.rpartition("/")[2].removesuffix(".py") or "calc"
+        name = module_name.rpartition("/")[2].removesuffix(".py") or usual_module
         raise AppNotFoundError(
             f"{target!r}: {module_name} is a file's name, and a module's is wanted: {name}:{attribute}, from its folder"
         )
@@ -110,9 +120,11 @@ def find(target: str) -> App:
         try:
             value = getattr(value, part)
         except AttributeError:
-            raise AppNotFoundError(f"there is no {attribute!r} in {module_name}{_hint(module, attribute)}") from None
-    if not isinstance(value, App):
-        raise AppNotFoundError(f"{target} is no App but {type(value).__name__}{_hint(module, attribute)}")
+            hint = _hint(module, attribute, kind)
+            raise AppNotFoundError(f"there is no {attribute!r} in {module_name}{hint}") from None
+    if not isinstance(value, kind):
+        hint = _hint(module, attribute, kind)
+        raise AppNotFoundError(f"{target} is no {kind.__name__} but {type(value).__name__}{hint}")
     return value
 
 
@@ -130,10 +142,10 @@ def _import(module_name: str, target: str) -> Any:
         raise
 
 
-def _hint(module: Any, attribute: str) -> str:
-    apps = [name for name, value in vars(module).items() if isinstance(value, App)]
-    nearest = closest(attribute, apps) or apps
-    return f"; did you mean {nearest[0]!r}?" if nearest else ", nor any other App"
+def _hint(module: Any, attribute: str, kind: type) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, kind)]
+    nearest = closest(attribute, names) or names
+    return f"; did you mean {nearest[0]!r}?" if nearest else f", nor any other {kind.__name__}"
 
 
 def describe(origin: Origin) -> str:

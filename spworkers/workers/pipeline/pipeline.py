@@ -299,11 +299,12 @@ class Pipeline:
                 plan = ["read", *(stage.name for stage in self._stages), self._end.name]
                 kept = stack.enter_context(closing(Checkpoint(checkpoint, plan)))
             if executor is None:
-                executor = stack.enter_context(Pool(self._all_workers(), name=self.name))
+                executor = stack.enter_context(Pool(self.workers, name=self.name))
             return self._run(source, self._end.make(), executor, kept, progress)
 
-    def _all_workers(self) -> int | None:
-        """Of a pool for this pipeline alone; None: as many as there are processors."""
+    @property
+    def workers(self) -> int | None:
+        """Workers of a pool for this pipeline alone: what its stages ask for; None: as many as there are processors."""
         asked = [stage.workers for stage in self._stages if isinstance(stage, Work)]
         return sum(filter(None, asked)) if asked and None not in asked else None
 
