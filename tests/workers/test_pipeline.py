@@ -395,6 +395,44 @@ def test_a_source_that_is_awaited(threads: ThreadPoolExecutor) -> None:
         sp.Pipeline().read(broken()).map(abs).collect().run(executor=threads)
 
 
+def test_an_awaited_source_that_waits_for_what_it_has_given(threads: ThreadPoolExecutor) -> None:
+    """Items are fetched many at a time, and none is held back for those that are not there yet."""
+    through = threading.Semaphore(0)
+
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        for number in range(1, 4):
+            assert await asyncio.to_thread(through.acquire, timeout=30)
+            yield number
+
+    seen: list[int] = []
+    job = sp.Pipeline().read(source()).map(abs).sink(lambda x: seen.append(x) or through.release())  # type: ignore[func-returns-value]
+    job.run(executor=threads)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_an_awaited_source_is_closed_and_read_again(threads: ThreadPoolExecutor, tmp_path: Path) -> None:
+    closed = threading.Semaphore(0)
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            closed.release()
+
+    def fail_at(least: int) -> sp.Pipeline:
+        def add(so_far: list[int], x: int) -> list[int]:
+            return [*so_far, x] if x < least else [1 // 0]
+
+        return sp.Pipeline(window=5).read(source()).map(abs).fold(add, [])
+
+    with pytest.raises(ZeroDivisionError):
+        fail_at(40).run(executor=threads, checkpoint=tmp_path / "c")
+    assert closed.acquire(timeout=30), "its finally was run"
+    assert fail_at(100).run(executor=threads, checkpoint=tmp_path / "c").result == list(range(100))
+
+
 def test_between_sockets(threads: ThreadPoolExecutor) -> None:
     """A pipeline may run through several machines: PULL, stages, PUSH."""
     with (

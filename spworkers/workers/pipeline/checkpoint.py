@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +150,6 @@ class Checkpoint:
             db.execute("rollback")
             raise
         self._new_keys.clear()
-
-    def unread(self, source: Iterator[Any], key: Any, read: int) -> Iterator[Any]:
-        """What of a source was not read before the last cut: by its key, or, without keys, behind the first `read`."""
-        for position, value in enumerate(source):
-            if position < read if key is None else self.has(key(value)):
-                continue
-            yield value
 
     def _get(self, name: str) -> Any:
         row = self._db.execute("select value from head where name = ?", (name,)).fetchone()

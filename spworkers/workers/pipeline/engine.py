@@ -15,7 +15,7 @@ again is a window at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -72,6 +72,8 @@ class Engine:
     """Roots that were closed since the last cut."""
     exhausted: bool = False
     watch: Watch | None = None
+    to_skip: int = 0
+    """Items of the source that an earlier run has read, where they have no keys."""
     saved_failures: int = 0
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -84,10 +86,6 @@ class Engine:
     def window(self) -> int:
         """Items that may be read and not through."""
         return self.fixed or self.held + max(sum(stage.span for stage in self.works), 16)
-
-    def unread(self, items: Iterator[Any]) -> Iterator[Any]:
-        """What of a source's items was not read before the last cut."""
-        return items if self.checkpoint is None else self.checkpoint.unread(items, self.key, self.report.read)
 
     def run(self, source: Source) -> None:
         """Until the source is exhausted and everything is through.
@@ -169,7 +167,7 @@ class Engine:
         cut = checkpoint.load()
         if cut is None:
             return
-        self.report.read = cut["read"]
+        self.report.read = self.to_skip = cut["read"]
         self.open = cut["open"]
         self.live = cut["live"]
         for stage, saved in zip(self.stages, cut["stages"], strict=True):
@@ -230,29 +228,36 @@ class Engine:
         """Open roots up to the window, for a moment; whether there may be more already."""
         window = self.window
         until = time.monotonic() + READ_FOR
-        first = self.stages[0].waiting if self.stages else None
-        while not self.exhausted and self.open + self.unsaved < window and self.live < window:
-            value = source.take()
+        while not self.exhausted and self.live < window and (room := window - self.open - self.unsaved) > 0:
+            value = source.take(room)
             if value is NOT_YET:
                 return False
             if value is END:
                 self.exhausted = True
                 return False
-            position = self.report.read
-            self.report.read += 1
-            self.open += 1
-            self.live += 1
-            root = Root(position, position if self.key is None else self.key(value), value)
-            if self.checkpoint is not None and self.key is not None:
-                self.checkpoint.took(root.key)
-            item = Item(value, (root,))
-            if first is not None:
-                first.append(item)
-            else:
-                self.give(-1, [item])
+            self.take(value)
             if time.monotonic() > until:
                 return True
         return False
+
+    def take(self, value: Any) -> None:
+        """A value of the source is under way, unless an earlier run has read it."""
+        position = self.report.read
+        if self.key is None:
+            key = position
+            if self.to_skip > 0:
+                self.to_skip -= 1
+                return
+        else:
+            key = self.key(value)
+            if self.checkpoint is not None:
+                if self.checkpoint.has(key):
+                    return
+                self.checkpoint.took(key)
+        self.report.read += 1
+        self.open += 1
+        self.live += 1
+        self.give(-1, [Item(value, (Root(position, key, value),))])
 
     def flush(self) -> None:
         """Let batches go that will not become full any more."""

@@ -322,7 +322,7 @@ class Pipeline:
         if bars is not None:
             title = title_of(progress, self.name)
             engine.watch = Watch(bars, title, stages, total_of(source), report.read - engine.open)
-        engine.run(source_of(source, engine.unread))
+        engine.run(source_of(source))
         report.result = end.result()
         report.seconds = time.monotonic() - begun
         return report
