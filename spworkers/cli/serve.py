@@ -30,8 +30,14 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP")
+@click.option("--listen", "-l", "listen", multiple=True, metavar="ADDRESS", help="Where; may be repeated.")
 @click.option(
-    "--listen", "-l", "listen", multiple=True, required=True, metavar="ADDRESS", help="Where; may be repeated."
+    "--dial",
+    "-d",
+    "dial",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A broker to dial in to, as soon as it is there; may be repeated.",
 )
 @click.option("--workers", "-w", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")
 @click.option(
@@ -90,6 +96,7 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
 def serve(
     target: str,
     listen: tuple[str, ...],
+    dial: tuple[str, ...],
     drain: float,
     as_json: bool,
     reloads: bool,
@@ -102,13 +109,20 @@ def serve(
     MODULE:APP names the App, for instance calc:app; modules of the current folder are found. Ctrl-C and SIGTERM end the
     server when the requests at hand are answered, a second Ctrl-C at once. SIGHUP replaces the workers one after
     another by processes with new code, without failing a request.
+
+    With --dial it serves a broker: the back socket of a device (docs/handlers.md), to whose front clients dial.
     """
     signal.signal(signal.SIGTERM, as_interrupt)  # until the server is up; then both drain it
     server: Server | None = None
     try:
         with told():
             logging.basicConfig(level=log_level.upper(), format=_FORMAT)
-            server = Server(load_app(target), listen, metrics=metrics_at is not None, **options)
+            app = load_app(target)
+            if not (listen or dial) and (app.handlers or app.raw_handler is not None):
+                raise click.UsageError(f"{app.name} would be served nowhere: give --listen or --dial, an address")
+            if dial:
+                options["dial_asynch"] = True  # a broker may start later than who works for it
+            server = Server(app, listen, dial=dial, metrics=metrics_at is not None, **options)
             with contextlib.ExitStack() as around:
                 metrics = ""
                 if metrics_at is not None:
@@ -140,11 +154,14 @@ def _announce(server: Server, as_json: bool, metrics: str) -> None:
     workers = server.workers
     if as_json:
         pids = [worker.pid for worker in workers]
-        facts = {"app": server.app.name, "addresses": server.addresses, "pid": os.getpid(), "workers": pids}
+        dials = {"dials": server.dials} if server.dials else {}
+        facts = {"app": server.app.name, "addresses": server.addresses, **dials, "pid": os.getpid(), "workers": pids}
         click.echo(json.dumps({**facts, **({"metrics": metrics} if metrics else {})}))
     else:
         many = f"{len(workers)} worker{'' if len(workers) == 1 else 's'}"
-        click.echo(f"serving {server.app.name} on {', '.join(server.addresses)} with {many}")
+        where = [f"on {', '.join(server.addresses)}"] if server.addresses else []
+        where += [f"for {', '.join(server.dials)}"] if server.dials else []
+        click.echo(" ".join(["serving", server.app.name, *where, "with", many]))
         if metrics:
             click.echo(f"metrics at http://{metrics}/metrics")
     sys.stdout.flush()

@@ -26,7 +26,7 @@ from spworkers.workers.handler import check_count
 from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of
 from spworkers.workers.middleware.timelimit import TimeLimit
 from spworkers.workers.origin import origin_of
-from spworkers.workers.prometheus import exposition
+from spworkers.workers.prometheus import Measured, exposition
 from spworkers.workers.settings import BACKLOG, Settings, processors
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
@@ -85,6 +85,7 @@ class ContextPool(Closing):
             raise BadValueError(f"an App's handlers answer requests of a Rep; for {rep!r} give one function")
         self.app = handler if isinstance(handler, App) else _raw_app(handler, kind)
         part = part or (self.app.name if kind != "raw" else "")
+        self.part = part
         self._rep = rep
         self._name = name or self.app.name
         self._closed = False
@@ -136,8 +137,12 @@ class ContextPool(Closing):
 
     def metrics(self) -> str:
         """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on."""
+        return exposition(self._name, [self.measured()])
+
+    def measured(self) -> Measured:
+        """The same as numbers."""
         measures = self._group.measures() if self.settings.metrics else {}
-        return exposition(self._name, self.stats(), measures)
+        return Measured(self.part if self.part != self.app.name else "", self.stats(), measures)
 
     def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
         """Replace the workers by new processes, with new code, one after another. No request fails of that.

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from spworkers.closing import Closing
 from spworkers.errors import AddrInUseError, BadValueError
 from spworkers.workers.measures import BOUNDS, Measure
 
-__all__ = ["CONTENT_TYPE", "MetricsServer", "exposition"]
+__all__ = ["CONTENT_TYPE", "Measured", "MetricsServer", "exposition"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,22 +32,38 @@ _SOCKET: Final = {
 }
 
 
-def exposition(app: str, stats: Mapping[str, Any], measures: Mapping[str, Measure]) -> str:
+class Measured(NamedTuple):
+    """What is counted of one socket and its workers.
+
+    Attributes:
+        part: the respondent, consumer or subscriber whose it is, for the label `part`; empty: the handlers.
+        stats: as `ContextPool.stats` gives them.
+        measures: of each handler.
+    """
+
+    part: str
+    stats: Mapping[str, Any]
+    measures: Mapping[str, Measure]
+
+
+def exposition(app: str, measured: Sequence[Measured]) -> str:
     """Everything in Prometheus' text format.
 
     Args:
         app: the value of the label `app`.
-        stats: as `Server.stats` gives them.
-        measures: of each handler.
+        measured: of each of its sockets.
     """
     page = _Page(app)
+    of = [({"part": each.part} if each.part else {}, each) for each in measured]
     for name, (metric, kind, doc) in _SOCKET.items():
-        if name in stats:
-            page.add(metric, kind, doc, [({}, stats[name])])
-    drops = [({"cause": cause}, number) for cause, number in stats.get("drops", {}).items()]
+        page.add(metric, kind, doc, [(part, each.stats[name]) for part, each in of if name in each.stats])
+    drops = [
+        ({**part, "cause": cause}, number) for part, each in of for cause, number in each.stats.get("drops", {}).items()
+    ]
     page.add("spworkers_drops_total", "counter", "Messages and requests dropped or turned away, by cause.", drops)
-    workers = stats.get("workers", [])
-    named = [({"worker": worker["name"]}, worker) for worker in workers]
+    named = [
+        ({**part, "worker": worker["name"]}, worker) for part, each in of for worker in each.stats.get("workers", [])
+    ]
     page.add(
         "spworkers_worker_answers_total",
         "counter",
@@ -66,13 +82,20 @@ def exposition(app: str, stats: Mapping[str, Any], measures: Mapping[str, Measur
         "Whether the worker has a request in hand.",
         [(labels, int(worker["state"] == "busy")) for labels, worker in named],
     )
+    handlers = [({**part, "handler": name}, measure) for part, each in of for name, measure in each.measures.items()]
+    page.add(
+        "spworkers_handler_calls_total",
+        "counter",
+        "Calls of the handler.",
+        [(labels, measure.calls) for labels, measure in handlers],
+    )
     page.add(
         "spworkers_handler_errors_total",
         "counter",
         "Calls whose handler raised.",
-        [({"handler": name}, measure.failed) for name, measure in measures.items()],
+        [(labels, measure.failed) for labels, measure in handlers],
     )
-    page.histogram("spworkers_handler_seconds", "Duration of calls.", measures)
+    page.histogram("spworkers_handler_seconds", "Duration of calls.", handlers)
     return page.text()
 
 
@@ -89,17 +112,17 @@ class _Page:
     def _head(self, metric: str, kind: str, doc: str) -> None:
         self._lines += [f"# HELP {metric} {doc}", f"# TYPE {metric} {kind}"]
 
-    def histogram(self, metric: str, doc: str, measures: Mapping[str, Measure]) -> None:
+    def histogram(self, metric: str, doc: str, measures: Sequence[tuple[dict[str, str], Measure]]) -> None:
         if not measures:
             return
         self._head(metric, "histogram", doc)
-        for name, measure in measures.items():
+        for names, measure in measures:
             total = 0
             for bound, number in zip((*BOUNDS, math.inf), measure.buckets, strict=True):
                 total += number
-                labels = self._labels({"handler": name, "le": "+Inf" if bound == math.inf else f"{bound:g}"})
+                labels = self._labels({**names, "le": "+Inf" if bound == math.inf else f"{bound:g}"})
                 self._lines.append(f"{metric}_bucket{labels} {total}")
-            labels = self._labels({"handler": name})
+            labels = self._labels(names)
             self._lines.append(f"{metric}_sum{labels} {_number(measure.seconds)}")
             self._lines.append(f"{metric}_count{labels} {total}")
 

@@ -22,6 +22,7 @@ from spworkers.workers.app import App, Part
 from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
+from spworkers.workers.prometheus import exposition
 from spworkers.workers.runner import HEALTH
 from spworkers.workers.settings import NAMES
 
@@ -113,6 +114,11 @@ class Server(Closing):
         return self.addresses[0]
 
     @property
+    def dials(self) -> list[str]:
+        """Whom it dials in to."""
+        return [each.address for each in self._rep.dialers]
+
+    @property
     def workers(self) -> list[WorkerInfo]:
         """Each worker as it is now: name, pid, state, how many requests it has answered."""
         return [*self._pool.workers, *(worker for _, pool in self._parts for worker in pool.workers)]
@@ -123,12 +129,17 @@ class Server(Closing):
         return sum(worker.answered for worker in self.workers)
 
     def stats(self) -> dict[str, Any]:
-        """Messages, connections, every drop by cause, and the workers."""
-        return self._pool.stats()
+        """Messages, connections, every drop by cause, and the workers.
+
+        Returns:
+            Those of the handlers; in `parts` those of each respondent, consumer and subscriber by its name.
+        """
+        return {**self._pool.stats(), "parts": {pool.part: pool.stats() for _, pool in self._parts}}
 
     def metrics(self) -> str:
         """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on."""
-        return self._pool.metrics()
+        pools = [self._pool, *(pool for _, pool in self._parts)]
+        return exposition(self.app.name, [pool.measured() for pool in pools])
 
     def healthy(self, timeout: Seconds = 1.0) -> bool:
         """Whether a worker answers within this time; asked over a connection inside of this process."""
@@ -215,7 +226,7 @@ class Server(Closing):
 
     def __repr__(self) -> str:
         workers = self.workers
-        where = ", ".join(self.addresses) if not self._ended.is_set else "closed"
+        where = ", ".join([*self.addresses, *self.dials]) if not self._ended.is_set else "closed"
         return f"<Server {self.app.name}: {where}, {len(workers)} workers, {self.answered} answered>"
 
 

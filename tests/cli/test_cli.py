@@ -21,6 +21,8 @@ from helpers import eventually
 
 import spworkers
 from spworkers.cli.main import main
+from spworkers.devices import device
+from spworkers.socket import Rep, Req
 from spworkers.workers.client import Client
 
 WAIT = 30.0
@@ -103,8 +105,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    command = [*COMMAND, "serve", "calc:app", "--listen", "tcp://127.0.0.1:0", "--workers", "2", "--json"]
+def serving(folder: Path, *where: str) -> Iterator[Served]:
+    where = where or ("--listen", "tcp://127.0.0.1:0")
+    command = [*COMMAND, "serve", "calc:app", *where, "--workers", "2", "--json"]
     process = subprocess.Popen(
         command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -298,6 +301,16 @@ def test_serve_needs_an_address(in_folder: Path, asked: Asked) -> None:
     done = asked("serve", "calc:app")
     assert done.returncode == 2
     assert "--listen" in done.stderr
+
+
+@pytest.mark.alike
+def test_workers_dial_in_to_a_broker_that_starts_later(folder: Path, tmp_path: Path) -> None:
+    inside = f"ipc://{tmp_path}/broker"
+    with serving(folder, "--dial", inside) as served:
+        assert (served.facts["addresses"], served.facts["dials"]) == ([], [inside])
+        with Rep(raw=True, listen=f"ipc://{tmp_path}/front") as front, Req(raw=True, listen=inside) as back:
+            with device(front, back), Client(front.listeners[0].address, timeout=WAIT) as client:
+                assert client.add(2, 3) == 5
 
 
 def test_an_address_in_use(shared: Served, folder: Path) -> None:

@@ -18,6 +18,7 @@ from spworkers.workers.middleware.logs import AccessLog
 from spworkers.workers.middleware.memory import MemoryLimit
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.middleware.tasks import MaxTasks
+from spworkers.workers.middleware.tracing import Tracing
 from spworkers.workers.requestinfo import RequestInfo, current_request
 from spworkers.workers.settings import Settings
 
@@ -214,6 +215,51 @@ def test_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     records = [r for r in caplog.records if r.name == "spworkers.access"]
     assert [(r.levelname, r.getMessage().split()[0]) for r in records] == [("INFO", "add"), ("WARNING", "fail")]
     assert records[1].getMessage().endswith("ms ValueError")
+
+
+@pytest.mark.once
+def test_spans_of_opentelemetry() -> None:
+    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    exporter = memory.InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(exporter))
+    app = App("calc", middleware=[Tracing(provider)])
+
+    @app.handler
+    def add(a: int, b: int) -> int:
+        with provider.get_tracer("mine").start_as_current_span("inner"):
+            return a + b
+
+    @app.handler
+    async def aadd(a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        with provider.get_tracer("mine").start_as_current_span("ainner"):
+            return a + b
+
+    @app.handler(retries=1, retry_on=KeyError)
+    def fail() -> None:
+        raise KeyError("no")
+
+    with app.client() as calc:
+        assert calc.add(1, 2) + calc.aadd(3, 4) == 10
+        with pytest.raises(errors.RemoteError):
+            calc.fail()
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert spans.keys() == {"add", "inner", "aadd", "ainner", "fail"}
+    for inner, outer in (("inner", "add"), ("ainner", "aadd")):  # what a handler does is part of its request
+        assert spans[inner].parent.span_id == spans[outer].context.span_id
+        assert spans[inner].context.trace_id == spans[outer].context.trace_id
+    assert spans["add"].parent is None
+    assert spans["add"].kind.name == "SERVER"
+    assert spans["add"].status.status_code.name == "UNSET"
+    attributes = dict(spans["add"].attributes)
+    assert len(attributes.pop("spworkers.request")) == 16
+    assert attributes == {"rpc.system": "spworkers", "rpc.method": "add", "spworkers.attempts": 1}
+    assert spans["fail"].attributes["spworkers.attempts"] == 2
+    assert (spans["fail"].status.status_code.name, spans["fail"].status.description) == ("ERROR", "KeyError")
+    assert spans["fail"].events[0].attributes["exception.type"] == "KeyError"
 
 
 def test_limits_reach_the_dispatcher() -> None:

@@ -62,7 +62,10 @@ def test_an_app_of_parts(tmp_path: Path) -> None:
             return b"aye" if body == b"lunch?" else None
 
         assert "consumer store" in repr(app)
-        with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        with (
+            app.serve(ANYWHERE, workers=1, block=False, metrics=True) as server,
+            Client(server.address, timeout=WAIT) as client,
+        ):
             assert client.add(1, 2) == 3
             for number in range(50):
                 push.send(b"%d" % number, timeout=WAIT)
@@ -79,6 +82,15 @@ def test_an_app_of_parts(tmp_path: Path) -> None:
             with pytest.raises((errors.RecvTimeoutError, errors.ProtoStateError)):
                 surveyor.recv(timeout=WAIT)
             assert len(server.workers) == 5
+            counted = {"store": 50, "read": 3, "vote": 2}  # SUB receives what it does not take, too
+
+            def received() -> dict[str, int]:
+                return {name: part["received"] for name, part in server.stats()["parts"].items()}
+
+            eventually(lambda: received() == counted, WAIT)
+            assert 'spworkers_messages_received_total{app="parts",part="store"} 50\n' in server.metrics()
+            calls = 'spworkers_handler_calls_total{app="parts",part="read",handler="read"} 2\n'
+            eventually(lambda: calls in server.metrics(), WAIT)
 
 
 def test_a_message_outlives_its_worker_and_its_peer(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from spworkers import errors
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.measures import BOUNDS, OTHER, Measures
-from spworkers.workers.prometheus import MetricsServer, exposition
+from spworkers.workers.prometheus import Measured, MetricsServer, exposition
 from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server
 
@@ -283,18 +283,21 @@ def test_metrics(server: Server, client: Client) -> None:
     assert 'spworkers_connections{app="life"} ' in page
 
 
+@pytest.mark.once
 def test_the_exposition_is_what_prometheus_reads() -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     fd = Measures.memory(2, 1)
     measures = Measures(fd, ['odd "name"\\'])
     measures.add(0, 'odd "name"\\', 0.002, False)
     measures.add(1, 'odd "name"\\', 700.0, True)
-    page = exposition('a\n"b"', {"sent": 3, "drops": {"busy": 2}}, measures.totals())
+    handlers = Measured("", {"sent": 3, "drops": {"busy": 2}}, measures.totals())
+    page = exposition('a\n"b"', [handlers, Measured("eat", {"sent": 4}, {})])
     os.close(fd)
     families = {family.name: family for family in parser.text_string_to_metric_families(page)}
     seconds = families["spworkers_handler_seconds"]
     assert seconds.type == "histogram"
     assert seconds.samples[-1].value == 2
+    assert [sample.labels.get("part") for sample in families["spworkers_messages_sent"].samples] == [None, "eat"]
     assert families["spworkers_drops"].samples[0].labels == {"app": 'a\n"b"', "cause": "busy"}
 
 
