@@ -17,6 +17,10 @@ A request that names a pipe is **pinned**: it is sent by that pipe once, and fai
 A `CANCEL` with a body has that sent, under the request's id, by the pipe that has the request: what the peer makes of
 it is a matter of the format above. If it names a pipe, the body goes there, and has no answer.
 
+A connection that is lost within a second of a request's being sent may be lost because of it: a peer closes it on what
+is over its MAX-RCV-SIZE. So the largest request that such a connection had fails with ConnResetError when that has
+happened to it five times in a row, IN-FLIGHT only; of a plain REQ it is for the program to give up.
+
 With IN-FLIGHT above 0 the socket's own context, number 0, is no conversation but a counter for many: each message is a
 request of its own, named by its serial in the answer, in `CANCEL` and to its successor. So who has many calls on their
 way at once needs one pair of lanes for them, and one wake-up for all that has come.
@@ -56,6 +60,11 @@ _RETRY: Final = 60.0
 # Retries of one request are at least this far apart, in seconds: a RETRY-TIME of 1 ns must not occupy the process.
 _RETRY_FLOOR: Final = 0.001
 
+# A connection that is lost so soon, in seconds, may be lost because of what was sent; and how often in a row that is
+# enough to say so.
+_SOON: Final = 1.0
+_LOSSES: Final = 5
+
 # The least serial of one request among many: contexts' numbers are below it.
 _MANY: Final = 1 << 32
 
@@ -78,6 +87,8 @@ class _Request(Node):
         self.pinned: Final = message.pipe  # the only pipe for it; 0: any will do
         self.pipe = 0  # the last one that it was sent by; in the end the one that its reply came by
         self.reply = b""
+        self.sent: float = 0.0  # when
+        self.losses = 0  # connections in a row that were lost soon after it was sent
 
 
 class _Asker:
@@ -320,6 +331,7 @@ class Req(Sharing):
     def _transmit(self, request: _Request, peer: Peer) -> None:
         request.claimed = True
         request.pipe = peer.id
+        request.sent = self.now
         request.retry = 0.0 if request.pinned else request.asker.retry
         self._sent[peer.id].append(request)
         if request.retry > 0.0:
@@ -359,6 +371,8 @@ class Req(Sharing):
         if len(self.peers) == 0:
             self._nobody_left()
         sent = self._sent[peer.id]
+        if self._in_flight > 0:
+            self._blame(sent)
         request = sent.head
         while request is not None:
             if request.retry > 0.0:
@@ -368,6 +382,20 @@ class Req(Sharing):
             request = sent.head
         del self._sent[peer.id]
         self.pump()
+
+    def _blame(self, sent: Fifo[_Request]) -> None:
+        """Their connection is lost: give up what it has been lost by again and again."""
+        largest: _Request | None = None
+        request = sent.head
+        while request is not None:
+            if largest is None or request.message.size > largest.message.size:
+                largest = request
+            request = sent.following(request)
+        if largest is None or largest.retry <= 0.0:
+            return
+        largest.losses = largest.losses + 1 if self.now - largest.sent <= _SOON else 0
+        if largest.losses >= _LOSSES:
+            self._fail(largest, "ConnResetError")
 
     def _nobody_left(self) -> None:
         """Fail what may not wait for a peer."""

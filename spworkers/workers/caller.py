@@ -130,10 +130,12 @@ class Caller(Closing):
             RemoteError: the handler raised an exception.
             BadArgumentsError: the arguments do not fit the handler; it was not called.
             UnknownHandlerError: there is no such handler.
-            BusyError: the server has more requests waiting than it takes.
+            BusyError: the server (of several, each) has more requests waiting than it takes.
             WorkerDiedError, QuarantinedError: the call killed its workers.
             TaskTimeoutError: the handler ran past its time limit.
             RecvTimeoutError: no answer came in time.
+            ConnResetError: each connection by which it was sent was lost at once, five times in a row: it is longer
+                than the server's MAX-RCV-SIZE, most often.
             SerializationError: an argument cannot be sent.
             GarbledError: the answer is none of the call format, or no value of the type that this class names for it.
             ClosedError: the client is closed.

@@ -60,6 +60,7 @@ __all__ = [
     "encode_part",
     "encode_value",
     "handler_of",
+    "is_busy",
     "is_call",
     "is_next",
 ]
@@ -332,6 +333,17 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
             raise GarbledError(f"a part of the stream of {handler}() is no array but {type(content).__name__}")
         return Part(content, mark == LAST_PART_MARK)
     raise _failure(content).as_error(handler)
+
+
+def is_busy(body: bytes | memoryview) -> bool:
+    """Whether an answer says that the server has no room for the call, or is about to end."""
+    if body[:2] != ERROR_MARK:
+        return False
+    try:
+        content = codec.decode(body[ANSWER_HEAD:])
+    except GarbledError:
+        return False
+    return isinstance(content, dict) and content.get("kind") == "busy"
 
 
 def _failure(content: object) -> Failure:

@@ -25,10 +25,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, from_name
+from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
 from spworkers.socket import Req
 from spworkers.waiting import Deadline, doze, run
+from spworkers.workers import callformat
 from spworkers.workers.caller import Reply, left_until
 from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, TrioWaiting, Waiting
 from spworkers.workers.collector import Collector
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallLine", "CallSocket"]
 
+_KNOWN: Final = 8  # pipes that are remembered for each server
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
 
 
@@ -64,12 +66,15 @@ class CallLine:
 
     Args:
         socket: by which they go.
+        servers: at how many addresses; what one of several is too busy for goes to another.
         ended: called when a submitted call is over, whatever its end.
     """
 
-    def __init__(self, socket: CallSocket, ended: Callable[[], None]) -> None:
+    def __init__(self, socket: CallSocket, servers: int, ended: Callable[[], None]) -> None:
         self.port: Port = socket._port
         self.ended = ended
+        self._servers = servers
+        self._answering: dict[int, None] = {}  # pipes by which several servers have answered
         self.collector = Collector(self)
         self._half: Any = socket._half
         self._tx, self._rx = self.port.tx, self.port.rx
@@ -197,6 +202,8 @@ class CallLine:
         serial = next(self._serials)
         waiting.serial = serial
         self._waiting[serial] = waiting
+        if self._servers > 1 and not waiting.payload and not pipe:
+            waiting.payload = payload
         waiting.ticket = self._tx.publish(payload, b"", pipe, serial, DATA, True)
         if waiting.ticket:
             return True
@@ -255,13 +262,44 @@ class CallLine:
         """Each is told until it has been for certain: twice is no harm."""
         while taken:
             waiting, record = taken[0]
-            if record.kind == ERROR:
-                name = record.body().decode("ascii", "replace")
-                waiting.end(None, from_name(name, [f"the call failed: {name}"]))
-            else:
-                waiting.end(Reply(record.body(), record.pipe), None)
+            if not (waiting.payload and self._goes_elsewhere(waiting, record)):
+                if record.kind == ERROR:
+                    name = record.body().decode("ascii", "replace")
+                    waiting.end(None, from_name(name, [f"the call failed: {name}"]))
+                else:
+                    waiting.end(Reply(record.body(), record.pipe), None)
             taken.popleft()
             record.release()
+
+    def _goes_elsewhere(self, waiting: Waiting, record: Record) -> bool:
+        """Whether one of several servers is too busy, and the call was sent again, to another.
+
+        To one that is known to answer: REQ itself prefers whoever is ready at once, and who refuses everything is that.
+        """
+        if waiting.serial != record.serial:  # it was; we were interrupted, and look once more
+            return True
+        if record.kind == ERROR:
+            self._answering.pop(waiting.pinned, None)
+            return waiting.pinned != 0 and self._again(waiting, 0)  # that connection is lost: any other, then
+        if record.pipe not in self._answering:
+            if len(self._answering) >= _KNOWN * self._servers:  # most of them are connections that were lost
+                self._answering.clear()
+            self._answering[record.pipe] = None
+        if not callformat.is_busy(record.body()):
+            return False
+        waiting.busy.append(record.pipe)
+        # All of them have said so; or the same ones twice, while others are not there.
+        if len(set(waiting.busy)) >= self._servers or len(waiting.busy) >= 2 * self._servers:
+            return False
+        others = [pipe for pipe in self._answering if pipe not in waiting.busy]
+        return self._again(waiting, others[-1] if others else 0)
+
+    def _again(self, waiting: Waiting, pipe: int) -> bool:
+        waiting.pinned = pipe
+        try:
+            return self._publish(waiting, waiting.payload, pipe)
+        except SPError:  # it is closed: then that is said
+            return False
 
     def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
         """Until its answer is there, by reading or by another's reading."""

@@ -28,12 +28,15 @@ class Waiting:
         over: one of the two is here.
     """
 
-    __slots__ = ("error", "farewell", "over", "reply", "serial", "ticket")
+    __slots__ = ("busy", "error", "farewell", "over", "payload", "pinned", "reply", "serial", "ticket")
 
     def __init__(self, farewell: bytes) -> None:
         self.farewell = farewell  # what the server is told, should the call be given up
         self.serial = 0
         self.ticket = 0
+        self.payload = b""  # to be sent again, should the server be busy; empty: it is not
+        self.busy: list[int] = []  # the pipes by which that was said
+        self.pinned = 0  # the pipe by which it goes in the end; 0: any
         self.reply: Reply | None = None
         self.error: Exception | None = None
         self.over = False

@@ -10,7 +10,7 @@ from anyio import Semaphore, WouldBlock
 from anyio.lowlevel import RunVar
 
 from spworkers._coerce import Seconds
-from spworkers.errors import BadValueError, ClosedError, RecvTimeoutError, SendTimeoutError, SPError
+from spworkers.errors import BadValueError, ClosedError, ConnResetError, RecvTimeoutError, SendTimeoutError, SPError
 from spworkers.workers import callformat
 from spworkers.workers.caller import Caller, Reply, left_until
 from spworkers.workers.callline import CallLine, CallSocket
@@ -35,7 +35,7 @@ class Client(Caller):
     ```
 
     One client may be shared by threads and tasks. Each call is a REQ conversation of its own: a server that goes away
-    is replaced by another of the addresses, and what it had not answered goes there.
+    is replaced by another of the addresses, and what it had not answered goes there; so does what it is too busy for.
 
     Args:
         addresses: where the App is served; with several, calls go round among them.
@@ -72,7 +72,7 @@ class Client(Caller):
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
         self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
-        self._line = CallLine(self._req, self._slots.give)
+        self._line = CallLine(self._req, len(self._addresses), self._slots.give)
 
     # --- sending and receiving
 
@@ -88,7 +88,7 @@ class Client(Caller):
         try:
             return self._line.call(payload, deadline, _farewell(call_id), pipe)
         except SPError as error:
-            self._raise(error, what)
+            self._raise(error, what, len(payload))
         finally:
             self._slots.give()
 
@@ -105,7 +105,7 @@ class Client(Caller):
         try:
             return await self._line.acall(payload, deadline, _farewell(call_id), pipe)
         except SPError as error:
-            self._raise(error, what)
+            self._raise(error, what, len(payload))
         finally:
             slots.release()
 
@@ -116,11 +116,11 @@ class Client(Caller):
         self._wait_for_slot(deadline, what)
         try:
             return self._line.submit(
-                payload, deadline, _farewell(call_id), read, lambda error: self._explained(error, what)
+                payload, deadline, _farewell(call_id), read, lambda error: self._explained(error, what, len(payload))
             )
         except BaseException as error:
             self._slots.give()
-            self._raise(error, what)
+            self._raise(error, what, len(payload))
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
         if not self._closed:
@@ -130,16 +130,21 @@ class Client(Caller):
         if self._closed:
             raise ClosedError(f"{what}(): {self!r} is closed")
 
-    def _raise(self, error: BaseException, what: str) -> NoReturn:
-        raise self._explained(error, what)
+    def _raise(self, error: BaseException, what: str, size: int) -> NoReturn:
+        raise self._explained(error, what, size)
 
-    def _explained(self, error: BaseException, what: str) -> BaseException:
+    def _explained(self, error: BaseException, what: str, size: int) -> BaseException:
         """An error in a caller's words: not which socket, but which call and which server."""
         where = ", ".join(self._addresses)
         if isinstance(error, SendTimeoutError):
             told: SPError = RecvTimeoutError(f"{what}(): no server at {where} took the call within its timeout")
         elif isinstance(error, RecvTimeoutError):
             told = RecvTimeoutError(f"{what}(): no answer from {where} within its timeout")
+        elif isinstance(error, ConnResetError):
+            told = ConnResetError(
+                f"{what}(): the connection to {where} was lost each time that this call of {size:,} bytes was sent: a"
+                " server closes it when a call is longer than its MAX-RCV-SIZE (max_rcv_size=)"
+            )
         elif isinstance(error, ClosedError):
             told = ClosedError(f"{what}(): {self!r} was closed")
         else:

@@ -150,3 +150,49 @@ def test_other_contexts_are_conversations_as_ever(harness: Harness) -> None:
     delivery = harness.recv(3)
     assert delivery is not None
     assert delivery.body == b"good"
+
+
+# --- what a connection is lost by
+
+
+def lose(harness: Harness, pipe: FakePipe, after: float = 0.1) -> FakePipe:
+    """The connection goes, and there is another one."""
+    harness.advance(after)
+    harness.disconnect(pipe)
+    return harness.connect()
+
+
+def test_what_connections_are_lost_by_is_given_up(harness: Harness) -> None:
+    pipe = harness.connect()
+    small = ask(harness, 1)
+    large = ask(harness, 10_000)
+    for _ in range(4):
+        pipe = lose(harness, pipe)
+        assert set(keys(pipe)) == {b"1", b"10000"}
+    pipe = lose(harness, pipe)
+    assert got(harness) == [(10_000, b"ConnResetError")]
+    assert set(keys(pipe)) == {b"1"}  # who was there beside it is not to blame
+    harness.feed(pipe, keys(pipe)[b"1"] + b"one")
+    assert got(harness) == [(1, b"one")]
+    assert (small.state, large.state) == ("freed", "freed")
+    assert harness.leaks() == []
+
+
+def test_connections_that_have_lasted_are_no_reason(harness: Harness) -> None:
+    pipe = harness.connect()
+    ask(harness, 1)
+    for _ in range(3):
+        for after in (0.1, 0.1, 0.1, 0.1, 2.0):
+            pipe = lose(harness, pipe, after)
+    assert got(harness) == []
+
+
+def test_a_plain_req_is_sent_for_ever() -> None:
+    harness = Harness(Req, seed=0)
+    harness.open(0)
+    pipe = harness.connect()
+    harness.send(0, b"x", serial=1)
+    for _ in range(20):
+        pipe = lose(harness, pipe)
+        assert pipe.sent
+    assert harness.recv(0) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 import trio
@@ -67,9 +69,12 @@ class Answerer:
             for body in self.rep:
                 self.asked.append(body)
                 self.gate.wait()
-                self.rep.send(self._runner.answer(body).body)
+                self.rep.send(self.answer(body))
         except errors.ClosedError:
             return
+
+    def answer(self, body: bytes) -> bytes:
+        return self._runner.answer(body).body
 
     def close(self) -> None:
         self.gate.set()
@@ -303,6 +308,49 @@ def test_several_servers() -> None:
     finally:
         one.close()
         other.close()
+
+
+class Busy(Answerer):
+    """It has no room for anything."""
+
+    def answer(self, body: bytes) -> bytes:
+        return callformat.encode_failure(callformat.call_id_of(body), callformat.Failure("busy", "full"))
+
+
+def test_what_one_server_is_too_busy_for_goes_to_another() -> None:
+    with contextlib.ExitStack() as servers:
+        busy, free = Busy(), Answerer()
+        servers.callback(busy.close)
+        servers.callback(free.close)
+        with Client([busy.address, free.address], timeout=WAIT) as client:
+            eventually(lambda: len(client._req.pipes) == 2, WAIT)
+            for number in range(6):
+                assert client.add(number, 1) == number + 1
+            free.gate.clear()  # who refuses everything is always ready for more
+            futures = [client.submit("add", number, 1) for number in range(20)]
+            free.gate.set()
+            assert [future.result(WAIT) for future in futures] == list(range(1, 21))
+            assert anyio.run(client.acall, "add", 1, 1) == 2
+            assert anyio.run(client.acall, "add", 1, 1, backend="trio") == 2
+        assert busy.asked
+        other = Busy()
+        servers.callback(other.close)
+        with Client([busy.address, other.address], timeout=WAIT) as client:
+            eventually(lambda: len(client._req.pipes) == 2, WAIT)
+            with pytest.raises(errors.BusyError, match="full"):
+                client.add(1, 1)
+
+
+def test_a_call_that_is_too_long_for_the_server_is_told() -> None:
+    with Rep(listen=ANYWHERE, max_rcv_size=10_000) as rep:
+        with Client(rep.listeners[0].address, timeout=WAIT, reconnect_time=0.01) as client:
+            future = client.submit("add", "x" * 100_000, 1)
+            with pytest.raises(errors.ConnResetError, match=r"add\(\): .* of 50,02\d bytes .* MAX-RCV-SIZE"):
+                client.call("add", "x" * 50_000, 1)
+            with pytest.raises(errors.ConnResetError, match=r"100,02\d bytes"):
+                future.result(WAIT)
+            future = client.submit("add", 1, 2)
+            assert rep.recv(WAIT)[:2] == callformat.CALL_MARK
 
 
 @pytest.mark.parametrize(
