@@ -56,7 +56,8 @@ class HookRunner:
         elif message["t"] == "hello" and message["generation"] > 1:
             self.lost()
         elif message["t"] == "log":
-            logging.getLogger(message["logger"]).log(message["level"], "%s", message["message"])
+            extra = message.get("extra")
+            logging.getLogger(message["logger"]).log(message["level"], "%s", message["message"], extra=extra)
 
     def _note(self, message: dict[str, Any]) -> None:
         if message["kind"] == "attached":

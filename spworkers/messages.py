@@ -176,7 +176,7 @@ MESSAGES: Final[dict[str, Shape]] = {
     # An I/O process to its clients.
     "hello": _shape(generation=COUNT),
     "pipe_event": _shape(event=COUNT, kind=PIPE_EVENT, pipe=MAP),
-    "log": _shape(level=COUNT, logger=TEXT, message=TEXT),
+    "log": _shape(level=COUNT, logger=TEXT, message=TEXT, extra=_maybe(MAP)),
     # The user's process to its supervisor.
     "spawn": _shape(
         "always",

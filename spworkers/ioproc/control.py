@@ -22,6 +22,7 @@ from spworkers.ioproc.dialer import DialerDriver
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.line import Line
 from spworkers.ioproc.listener import ListenerDriver
+from spworkers.ioproc.logs import unanswered
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
 from spworkers.options import as_wire
@@ -90,6 +91,7 @@ class Control:
         self.on_close: Callable[[float], Any] = _no_close
         hub.on_kill = self._kill
         hub.on_cancel = self._cancel
+        hub.on_report = self._report
 
     # ---- clients
 
@@ -152,6 +154,10 @@ class Control:
         port = self.hub.contexts.get(context)
         if port is not None:
             self.supervisor.kill(port.client, reason)
+
+    def _report(self, cause: str, handler: str, call: bytes, seconds: float, text: str) -> None:
+        """A request that no worker has answered: for the logs of the user's process."""
+        self.notify(unanswered(self.name, cause, handler, call, seconds, text))
 
     def _cancel(self, context: int, serial: int) -> None:
         port = self.hub.contexts.get(context)

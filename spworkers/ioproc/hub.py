@@ -92,6 +92,7 @@ class Hub(Actions):
         self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
         self.on_kill: Callable[[int, str], None] = _ignore_kill
         self.on_cancel: Callable[[int, int], None] = _ignore_cancel
+        self.on_report: Callable[[str, str, bytes, float, str], None] = _ignore_report
         self.on_settled: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -544,6 +545,9 @@ class Hub(Actions):
         if port is not None:
             port.inlet.window = n
 
+    def report(self, cause: str, handler: str, call: bytes, seconds: float, text: str) -> None:
+        self.on_report(cause, handler, call, seconds, text)
+
     def cancel(self, context: int, serial: int) -> None:
         self.on_cancel(context, serial)
 
@@ -572,6 +576,10 @@ def _ignore_loss(pipe: PipePort, text: str) -> None:
 
 
 def _ignore_cancel(context: int, serial: int) -> None:
+    return None
+
+
+def _ignore_report(cause: str, handler: str, call: bytes, seconds: float, text: str) -> None:
     return None
 
 

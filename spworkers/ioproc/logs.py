@@ -5,7 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+ACCESS: Final = "spworkers.access"
+WORKERS: Final = "spworkers.workers"
+"""Loggers of the user's process: of requests, and of what becomes of workers."""
+
+_ENDS: Final = {
+    "died": "WorkerDiedError",
+    "timeout": "TaskTimeoutError",
+    "quarantined": "QuarantinedError",
+    "lost": "StreamLostError",
+    "busy": "BusyError",
+    "expired": "nobody waits for it any more",
+    "canceled": "its caller gave it up",
+}
+"""What a caller gets, by the cause for which no worker has answered."""
 
 Notify = Callable[[dict[str, Any]], bool]
 
@@ -45,3 +60,19 @@ def forward_logs(notify: Notify) -> None:
     root = logging.getLogger()
     root.handlers[:] = [Forwarder(notify)]
     root.setLevel(logging.WARNING)
+
+
+def unanswered(socket: str, cause: str, handler: str, call: bytes, seconds: float, text: str) -> dict[str, Any]:
+    """A record of a request that no worker has answered.
+
+    Args:
+        socket: whose name stands where a worker's would.
+        cause, handler, call, seconds, text: as for `Actions.report`; with a text it is a warning about workers.
+    """
+    name = handler or "a request"
+    if not name.isprintable():  # whoever sent it may have meant to write lines of their own
+        name = ascii(name)
+    message = f"{socket}: {name}: {text}" if text else f"{name} {seconds * 1000:.1f} ms {_ENDS.get(cause, cause)}"
+    extra = {"worker": socket, "handler": handler, "request": call.hex()}
+    logger = WORKERS if text else ACCESS
+    return {"t": "log", "level": logging.WARNING, "logger": logger, "message": message, "extra": extra}

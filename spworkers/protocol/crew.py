@@ -45,6 +45,7 @@ class Job(Node):
         self.due: float = NEVER  # when something is to be done about it, once it runs
         self.stopping = False  # its worker was told to stop running it
         self.deaths = 0  # workers that died of it
+        self.arrived: float = 0.0  # when
         self.worker: Worker | None = None
         self.serial = 0  # a new one each time it is handed out
         self.ticket = 0

@@ -55,6 +55,7 @@ class Deal(Dispatcher):
             return True
         self._last_number += 1
         job = Job(self._everyone, payload, self._last_number.to_bytes(8, "big"), 0)
+        job.arrived = self.now
         self.accept(job)
         self._backlog.append(job)
         self._hand_out()

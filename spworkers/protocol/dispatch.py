@@ -111,6 +111,7 @@ class Dispatcher(Staffing):
     def _queue(self, peer: Peer, payload: bytes, header: bytes, call: bytes) -> bool:
         """A new request. False: there is no room for it, and no way to say so."""
         job = Job(peer, payload, header)
+        job.arrived = self.now
         if len(call) > 0:
             job.call = call
             self._calls[call] = job
@@ -166,6 +167,8 @@ class Dispatcher(Staffing):
         if reply is None and kind == BUSY:
             return False
         self.out.count(kind, peer.id)
+        if self._access_log:
+            self._tell(kind, payload, len(header), 0.0, "")
         if reply is None:
             return False
         if peer.congested:
@@ -192,6 +195,7 @@ class Dispatcher(Staffing):
             self._close_stream(stream)
         elif job is not None and job.wanted:
             self.out.count(CANCELED, peer.id)
+            self._report(CANCELED, job)
             self._drop_request(job)
         self._hand_out()
 
@@ -221,6 +225,7 @@ class Dispatcher(Staffing):
             self._turn_away(peer, payload, header, STREAM_LOST, NO_STREAM)
             return
         job = Job(peer, payload, header)
+        job.arrived = self.now
         job.stream = stream
         job.crew = stream.worker.crew
         job.timeout = stream.timeout
@@ -248,6 +253,8 @@ class Dispatcher(Staffing):
             self.draining = bool(value)
         elif name == "STREAM-TIMEOUT":
             self._stream_timeout = float(value)
+        elif name == "ACCESS-LOG":
+            self._access_log = bool(value)
         elif name == "GRACE":
             self._grace = float(value)
         elif name == "LIMITS":

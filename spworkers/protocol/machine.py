@@ -209,6 +209,17 @@ class Actions:
         """A context's receive lane takes `n` messages that nobody waits for; 0: only messages that are waited for."""
         raise NotImplementedError
 
+    def report(self, cause: str, handler: str, call: bytes, seconds: float, text: str) -> None:
+        """Tell people of a request that no worker has answered. For dispatchers only.
+
+        Args:
+            cause: as for `count`.
+            handler: whose it was; empty: not known.
+            call: its id; empty: it has none.
+            seconds: how long it was here.
+            text: more, for a person; empty: there is no more to say.
+        """
+
     def cancel(self, context: int, serial: int) -> None:
         """Tell the worker that owns this context to stop what it does for this request. For dispatchers only.
 

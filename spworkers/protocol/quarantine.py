@@ -46,16 +46,18 @@ class Quarantine:
         deaths = self._deaths.get(hash(payload[begin:]), 0)
         return deaths if deaths >= self._limit else 0
 
-    def died(self, payload: bytes, begin: int) -> None:
-        """A worker died of it."""
+    def died(self, payload: bytes, begin: int) -> bool:
+        """A worker died of it. True: from now on it is turned away."""
         if self._limit == 0:
-            return
+            return False
         key = hash(payload[begin:])
         if key not in self._deaths and len(self._deaths) >= _REMEMBERED:
             for first in self._deaths:
                 del self._deaths[first]
                 break
-        self._deaths[key] = self._deaths.get(key, 0) + 1
+        deaths = self._deaths.get(key, 0) + 1
+        self._deaths[key] = deaths
+        return deaths == self._limit
 
     def survived(self, payload: bytes, begin: int) -> None:
         """A worker answered it."""

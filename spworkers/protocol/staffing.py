@@ -15,6 +15,7 @@ from __future__ import annotations
 from random import SystemRandom
 from typing import Any, Final, cast
 
+from spworkers import callhead
 from spworkers.protocol.alarms import Alarm, Alarms
 from spworkers.protocol.answers import Answering
 from spworkers.protocol.crew import CONCURRENT, EXCLUSIVE, Crew, Job, OpenStream, Worker
@@ -66,6 +67,10 @@ _STREAM_TIMEOUT: Final = 600.0
 _GRACE: Final = 2.0
 
 
+# Kinds of requests that have an id.
+_WITH_ID: Final = (callhead.CALL, callhead.NEXT)
+
+
 class Staffing(Answering):
     """What a dispatcher does with its workers."""
 
@@ -94,6 +99,7 @@ class Staffing(Answering):
         self._auto = False  # PREFETCH is AUTO
         self._ahead = 0  # requests that workers have ahead because of it
         self._next_look = 0.0
+        self._access_log = False  # requests that no worker has answered are reported
 
     @property
     def waiting(self) -> int:
@@ -335,6 +341,7 @@ class Staffing(Answering):
         elif job.expires <= self.now:
             if job.wanted:
                 self.out.count(EXPIRED, job.peer.id)
+                self._report(EXPIRED, job)
                 self.finish(job)
             self._stop(worker, job)
         elif worker.crew == EXCLUSIVE:
@@ -354,7 +361,7 @@ class Staffing(Answering):
             again = Job(job.peer, job.payload, job.header)
             again.call, again.crew, again.stream = job.call, job.crew, job.stream
             again.timeout, again.retries, again.expires = job.timeout, job.retries, job.expires
-            again.deaths = job.deaths
+            again.deaths, again.arrived = job.deaths, job.arrived
             self.finish(job)
             self._forget(job)
             self.accept(again)
@@ -383,6 +390,7 @@ class Staffing(Answering):
     def _expire(self, job: Job) -> None:
         """Drop a queued request: who asked for it has stopped waiting."""
         self.out.count(EXPIRED, job.peer.id)
+        self._report(EXPIRED, job)
         self.finish(job)
         self._leave_queue(job)
         self._forget(job)
@@ -399,6 +407,16 @@ class Staffing(Answering):
 
     def _retries_of(self, job: Job) -> int:
         return self._retries if job.retries < 0 else job.retries
+
+    def _report(self, cause: str, job: Job) -> None:
+        """No worker has answered it."""
+        if self._access_log:
+            self._tell(cause, job.payload, job.begin, self.now - job.arrived, "")
+
+    def _tell(self, cause: str, payload: bytes, begin: int, seconds: float, text: str) -> None:
+        handler = "" if self._errors is None else self._errors.handler_of(payload, begin)
+        call = callhead.id_at(payload, begin) if callhead.kind_at(payload, begin) in _WITH_ID else b""
+        self.out.report(cause, handler, call, seconds, text)
 
     # --- workers
 
@@ -483,8 +501,10 @@ class Staffing(Answering):
         job.deaths += 1
         if job.stream is not None:
             return True
-        if to_blame:
-            self._quarantine.died(job.payload, self._content_at(job.payload, job.begin))
+        if to_blame and self._quarantine.died(job.payload, self._content_at(job.payload, job.begin)):
+            deaths = self._deaths(job.payload, job.begin)
+            text = f"a request killed {deaths} workers in a row and is not run any more, whoever asks"
+            self._tell(QUARANTINED, job.payload, job.begin, self.now - job.arrived, text)
         return job.deaths > self._retries_of(job) or self._deaths(job.payload, job.begin) > 0
 
     def _give_up(self, job: Job, killed: bool) -> None:
@@ -509,6 +529,7 @@ class Staffing(Answering):
     def _fail(self, job: Job, kind: str, detail: dict[str, Any]) -> None:
         """Answer a request with an error."""
         self.out.count(kind, job.peer.id)
+        self._report(kind, job)
         if self._errors is not None:
             job.error = self._errors.error_reply(job.payload, job.begin, kind, detail)
         if job.error is None:

@@ -113,6 +113,9 @@ class FakeActions(Actions):
         assert n >= 0
         self.lanes[context].window = n
 
+    def report(self, cause: str, handler: str, call: bytes, seconds: float, text: str) -> None:
+        self.log.append(("report", cause, handler, call, seconds, text))
+
     def cancel(self, context: int, serial: int) -> None:
         self.log.append(("cancel", context, serial))
         assert context in self.lanes, f"context {context} is told to stop, but is not open"

@@ -229,6 +229,7 @@ def _kind_of(socket: Any) -> str:
 
 def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str, Any]:
     """What the dispatcher is told, after all middleware has had its say."""
+    access = {"ACCESS-LOG": True} if settings.access_log else {}
     if part:
         handler = app.parts[part].handler
         own = handler.options
@@ -240,9 +241,11 @@ def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str
             "BACKLOG": settings.backlog,
             "QUARANTINE": settings.quarantine,
             "PREFETCH": settings.max_async_tasks if handler.concurrent else 1,
+            **access,
         }
     handlers = [*app.handlers.values(), *([app.raw_handler] if app.raw_handler is not None else [])]
     options: dict[str, Any] = {
+        **access,
         "BACKLOG": settings.backlog,
         "QUARANTINE": settings.quarantine,
         "PREFETCH": _AUTO,

@@ -372,3 +372,59 @@ def test_who_leaves_goes_on_with_its_streams(harness: Harness) -> None:
     answer(harness, take(harness), b"b")
     assert pipe.sent[-1] == request_id(3) + b"b"
     assert idle(harness)
+
+
+# --- what people are told
+
+
+def reports(harness: Harness) -> list[tuple[Any, ...]]:
+    return [
+        (cause, handler, call[-1:], round(seconds, 3)) for cause, handler, call, seconds, _ in harness.did("report")
+    ]
+
+
+def test_requests_that_no_worker_answers_are_reported(harness: Harness) -> None:
+    harness.configure("ACCESS-LOG", True)
+    harness.configure("BACKLOG", 2)
+    harness.configure("RETRIES", 0)
+    pipe = harness.connect()
+    harness.open(1)
+    harness.feed(pipe, *(request_id(n) + call(n, patience=500 if n == 2 else 0) for n in range(1, 5)))
+    assert reports(harness) == [("busy", "work", b"\x04", 0.0)]
+    take(harness)
+    harness.feed(pipe, request_id(5) + cancel(3))
+    harness.advance(0.6)
+    harness.close(1)  # it has died
+    harness.open(1)
+    assert reports(harness)[1:] == [
+        ("canceled", "work", b"\x03", 0.0),
+        ("died", "work", b"\x01", 0.6),
+        ("expired", "work", b"\x02", 0.6),
+    ]
+
+
+def test_who_runs_too_long_is_reported_once(harness: Harness) -> None:
+    harness.configure("ACCESS-LOG", True)
+    harness.configure("TIMEOUT", 0.2)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(1) + call(1))
+    for context in (1, 2):
+        harness.open(context)
+        take(harness, context)
+        harness.advance(0.25)
+        harness.close(context)
+    assert reports(harness) == [("timeout", "work", b"\x01", 0.5)]
+
+
+def test_poison_is_reported_once_and_unasked(harness: Harness) -> None:
+    harness.configure("RETRIES", 9)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(1) + call(1))
+    for context in (1, 2, 3):
+        harness.open(context)
+        take(harness, context)
+        harness.close(context)
+    harness.feed(pipe, request_id(2) + call(2))
+    ((cause, handler, _, _, text),) = harness.did("report")
+    assert (cause, handler) == ("quarantined", "work")
+    assert text == "a request killed 3 workers in a row and is not run any more, whoever asks"

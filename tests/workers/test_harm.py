@@ -136,13 +136,14 @@ def test_memory_is_limited(client: Client, server: Server) -> None:
     assert client.add(1, 2) == 3
 
 
-def test_poison_is_given_up_while_others_are_answered(client: Client) -> None:
+def test_poison_is_given_up_while_others_are_answered(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         with pytest.raises((errors.WorkerDiedError, errors.QuarantinedError)):
             client.harm("exit")
     with pytest.raises(errors.QuarantinedError) as caught:
         client.harm("exit")
     assert caught.value.task == "harm"
+    eventually(lambda: ": harm: a request killed 3 workers in a row and is not run any more" in caplog.text, WAIT)
     longest = 0.0
     for number in range(20):
         poison = client.submit("harm", f"exit{number}" if number % 2 else "segfault")

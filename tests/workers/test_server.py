@@ -242,7 +242,7 @@ def test_the_supervisor_may_die(server: Server, calc: Client) -> None:
 # --- limits
 
 
-def test_a_request_past_its_time_is_killed() -> None:
+def test_a_request_past_its_time_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     local = App("local")
 
     @local.handler
@@ -253,12 +253,23 @@ def test_a_request_past_its_time_is_killed() -> None:
     def quick() -> int:
         return 1
 
-    with local.serve(ANYWHERE, workers=1, timeout=0.2, retries=0, block=False) as server:
+    def access() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "spworkers.access"]
+
+    caplog.set_level(logging.INFO, "spworkers.access")
+    with local.serve(ANYWHERE, workers=1, timeout=0.2, retries=0, block=False, access_log=True) as server:
         with Client(server.address, timeout=WAIT) as client:
             with pytest.raises(errors.TaskTimeoutError) as caught:
                 client.spin()
             assert caught.value.seconds == 0.2
             assert client.quick() == 1
+            eventually(lambda: len(access()) == 2, WAIT)  # whoever has answered: a worker, or nobody
+    lines = {record.getMessage().split()[0]: record for record in access()}
+    assert lines["spin"].getMessage().endswith(" ms TaskTimeoutError")
+    assert float(lines["spin"].getMessage().split()[1]) >= 200
+    told: Any = lines["spin"]
+    assert (told.levelname, told.worker, told.handler, len(told.request)) == ("WARNING", "local", "spin", 16)
+    assert lines["quick"].levelname == "INFO"
 
 
 def test_a_handlers_limits_are_its_own() -> None:
