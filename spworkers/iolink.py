@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import logging
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from spworkers._atexit import at_exit
 from spworkers.channel import Channel
 from spworkers.errors import ClosedError, ConnTimeoutError, ForkedError, SPError
 from spworkers.port import Port
@@ -122,17 +122,20 @@ class IOLink:
 
     # ---- ending it
 
-    def end(self, linger: float) -> None:
-        """Let the I/O process drain what was sent (at most `linger` seconds) and end.
+    def end(self, linger: float) -> dict[str, Any] | None:
+        """Let the I/O process drain what was sent (at most `linger` seconds) and end; returns its last figures.
 
-        Ctrl-C ends the wait; it drains on then for as long as the program runs, and no longer.
+        Ctrl-C ends the wait; it drains on then for as long as the program runs, and no longer. None: it did not answer.
         """
         if self.closed:
-            return
+            return None
         # Noted first: its end may be told before the answer has woken us.
         _finishing[self.key] = (self.supervisor, time.monotonic() + min(linger, 1e9))
         try:
-            self.request("close", linger=min(linger, 1e9), timeout=min(linger, 1e9) + PATIENCE)
+            figures: dict[str, Any] = self.request(
+                "close", linger=min(linger, 1e9), timeout=min(linger, 1e9) + PATIENCE
+            )
+            return figures
         except ConnTimeoutError:  # somebody has stopped it, or it hangs
             with contextlib.suppress(SPError):
                 self.supervisor.end(self.key, timeout=PATIENCE)
@@ -144,6 +147,7 @@ class IOLink:
             raise
         finally:
             self.close()
+        return None
 
     def close(self) -> None:
         """Give up this side's descriptors."""
@@ -197,7 +201,7 @@ _finishing: dict[str, tuple[Supervisor, float]] = {}
 """I/O processes of sockets that were closed, which still wait for their peers to read; until when."""
 
 
-@atexit.register
+@at_exit
 def _finish() -> None:
     """The program ends: they get what is left of their LINGER."""
     for key, (supervisor, deadline) in list(_finishing.items()):

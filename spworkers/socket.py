@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import contextlib
 import itertools
 import os
@@ -13,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
+from spworkers._atexit import at_exit
 from spworkers.attributes import SocketAttributes, SocketKeywords
 from spworkers.channel import Channel
 from spworkers.context import Context, apply_options
@@ -365,7 +365,10 @@ class Socket(Messaging, SocketAttributes):
 
     def stats(self) -> dict[str, Any]:
         """Messages and bytes sent and received, connections, and every drop by cause."""
-        found: dict[str, Any] = self._request("stats")
+        return self._and_own_drops(self._request("stats"))
+
+    def _and_own_drops(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What the I/O process has counted, and what was dropped on this side."""
         ports = [self._port, *(context._port for context in list(self._contexts.values()))]
         for port in ports:
             for cause, n in port.dropped.items():
@@ -414,13 +417,21 @@ class Socket(Messaging, SocketAttributes):
             ClosedError: it was closed before.
             KeyboardInterrupt: at once; what is not drained yet has until the program's end, which waits no longer.
         """
+        self._close(linger)
+
+    def _close(self, linger: Seconds = None) -> dict[str, Any] | None:
+        """As `close`; returns the last `stats`, where "closed" among the drops is what LINGER was too short for.
+
+        None: the I/O process did not answer any more.
+        """
         self._usable()
         limit = timeout_seconds(linger, self._options.get("LINGER"), "linger")
         if self._device is not None:
             self._device._end(self)
         _open.discard(self)
         self._shut_ports()
-        self._link.end(limit)
+        figures = self._link.end(limit)
+        return None if figures is None else self._and_own_drops(figures)
 
     def _shut_ports(self) -> None:
         for context in list(self._contexts.values()):
@@ -519,7 +530,7 @@ def _addresses(given: Addresses, what: str) -> list[str]:
     return list(given)
 
 
-@atexit.register
+@at_exit
 def _close_all() -> None:
     """What was sent and not drained when the program ends gets its LINGER."""
     for socket in list(_open):

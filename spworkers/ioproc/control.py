@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from spworkers.channel import Channel, close_fds
@@ -88,7 +88,7 @@ class Control:
         self.promised: set[int] = set()  # context numbers given to workers that have not opened them yet
         self.tasks: set[asyncio.Task[None]] = set()
         self.crossing: Crossing | None = None  # to the other socket of a device
-        self.on_close: Callable[[float], Any] = _no_close
+        self.on_close: Callable[[float], Awaitable[None]] = _no_close
         hub.on_kill = self._kill
         hub.on_cancel = self._cancel
         hub.on_report = self._report
@@ -529,8 +529,10 @@ class Control:
         found["drops"] = {cause: n for cause, index in CAUSES.items() if (n := region.counter(index))}
         return found
 
-    def do_close(self, linger: float) -> Any:
-        return self.on_close(linger)
+    async def do_close(self, linger: float) -> dict[str, Any]:
+        """The end; answered with the last figures there will be."""
+        await self.on_close(linger)
+        return self.do_stats()
 
     def leave_moved(self) -> None:
         """The socket is closed: so are its contexts in other processes, which cannot know it otherwise."""
@@ -588,5 +590,5 @@ def _know_transport(address: str, options: Mapping[str, Any]) -> None:
         register(address.partition("://")[0], target)
 
 
-def _no_close(linger: float) -> None:
+async def _no_close(linger: float) -> None:
     return None

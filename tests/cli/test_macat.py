@@ -359,6 +359,20 @@ def test_a_reply_to_each_request(beside: ThreadPoolExecutor, capsysbinary: pytes
 # --- what the original does not have
 
 
+def test_statistics_are_the_last_ones(macat: Says) -> None:
+    """After the drain: what had just been handed over is out by then."""
+    with sp.Pull(listen="inproc://macat-last", recv_deadline=WAIT) as pull:
+        code, _, err = macat("--push", "--connect", "inproc://macat-last", "-Dx", "--count", "50", "--stats")
+        assert (code, err.splitlines()[0]) == (0, f"sent: 50 messages, {50 * 9} bytes")
+        assert pull.recv() == b"x"
+
+
+def test_what_is_lost_to_nobody_is_no_failure(macat: Says) -> None:
+    """As always with PUB; the figures say it."""
+    code, _, err = macat("--pub", "--bind", "inproc://macat-nobody", "-Dx", "--stats")
+    assert (code, err.splitlines()[-1]) == (0, "dropped (no_peers): 1")
+
+
 def test_statistics(macat: Says, beside: ThreadPoolExecutor) -> None:
     with sp.Rep(listen="inproc://macat-stats", recv_deadline=WAIT) as rep:
         beside.submit(answer, rep, b"pong")
@@ -415,13 +429,14 @@ def test_a_second_macat(tmp_path: Path) -> None:
     assert (server.returncode, out, err) == (130, b"ping\n", b"")
 
 
-def test_what_could_not_be_sent_is_said() -> None:
+def test_what_could_not_be_sent_is_said_and_is_a_failure() -> None:
     done = subprocess.run(
-        [*COMMAND, "--push", "-L0", "-D", "x"], env=ENV, capture_output=True, timeout=WAIT, check=False
+        [*COMMAND, "--push", "-L0", "-D", "x", "--stats"], env=ENV, capture_output=True, timeout=WAIT, check=False
     )
-    assert (done.returncode, done.stdout) == (0, b"")
-    assert done.stderr.startswith(b"macat: push socket macat: 1 of its messages were not sent")
-    assert done.stderr.count(b"\n") == 1
+    assert (done.returncode, done.stdout) == (1, b"")
+    said, *stats = done.stderr.decode().splitlines()
+    assert said.startswith("macat: push socket macat: 1 of its messages were not sent")
+    assert stats == ["sent: 0 messages, 0 bytes", "received: 0 messages, 0 bytes", "dropped (closed): 1"]
 
 
 def test_nobody_reads_the_output() -> None:

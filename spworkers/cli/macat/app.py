@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     name = os.path.basename(sys.argv[0]) or "macat"
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
+        return 0 if run(sys.argv[1:] if arguments is None else arguments) else 1
     except Mistake as mistake:
         print(f"{name}: {mistake.message}", file=sys.stderr)
         if mistake.hint and mistake.hint != mistake.message:
@@ -37,11 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> bool:
     """Do what the arguments say, in the original's order.
+
+    Returns:
+        Whether all that was to be sent has gone out; what has not is in the log.
 
     Raises:
         Mistake: something is wrong with them, or could not be done.
@@ -49,7 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     settings = parse(arguments)
     if settings.help:
         sys.stdout.write(help_text())
-        return
+        return True
     _log(settings.verbosity)
     tls = _tls(settings)
     if not settings.protocol:
@@ -66,9 +68,13 @@ def run(arguments: Sequence[str]) -> None:
         time.sleep(max(settings.delay, 0.0))
         try:
             Talk(socket, settings).run()
-        finally:
-            if settings.stats:
-                _tell(socket)
+        finally:  # drained first, so that the figures are the last ones
+            stats = socket._close()
+            if settings.stats and stats is not None:
+                _tell(stats)
+        if stats is None:
+            raise Mistake("close: the I/O process does not answer", "what was not sent before is lost")
+        return "closed" not in stats["drops"]
 
 
 def _opened(settings: Settings) -> Socket:
@@ -134,8 +140,7 @@ def _log(verbosity: int) -> None:
     )
 
 
-def _tell(socket: Socket) -> None:
-    stats = socket.stats()
+def _tell(stats: dict[str, Any]) -> None:
     for way in ("sent", "received"):
         print(f"{way}: {stats[way]} messages, {stats[way + '_bytes']} bytes", file=sys.stderr)
     for cause, number in sorted(stats["drops"].items()):
