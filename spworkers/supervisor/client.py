@@ -14,10 +14,10 @@ called first.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 
+from spworkers._atexit import at_exit
 from spworkers.errors import ClosedError
 from spworkers.supervisor.claims import claim
 from spworkers.supervisor.control import Control
@@ -122,4 +122,4 @@ def _finish() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-atexit.register(_finish)
+at_exit(_finish)

@@ -77,6 +77,32 @@ except KeyboardInterrupt:
         assert time.monotonic() - before < 20
 
 
+@pytest.mark.slow
+def test_a_second_one_ends_the_wait_for_a_pools_tasks_without_a_word() -> None:
+    """A pool without `with`: at the program's end what was submitted is waited for, and that can be given up too."""
+    program = """
+import atexit
+pool = sp.Pool(1)
+assert pool.submit(abs, -1).result() == 1
+atexit.register(lambda: say(ending=True))
+future = pool.submit(time.sleep, 60)
+say(ready=True)
+future.result()
+"""
+    with Program(program) as user:
+        user.hear()
+        eventually(lambda: _sleeps(user.pid))
+        family = user.family()
+        user.signal(signal.SIGINT, group=True)
+        assert user.hear() == {"ending": True}
+        eventually(lambda: _sleeps(user.pid))
+        user.signal(signal.SIGINT, group=True)
+        assert user.wait() == -signal.SIGINT
+        gone(family)
+        assert user.stderr.count("Traceback") == 1, user.stderr
+        assert "Exception ignored" not in user.stderr
+
+
 def _sleeps(pid: int) -> bool:
     """Whether the main thread sleeps in poll or on a lock, and not in the midst of its way there."""
     with open(f"/proc/{pid}/wchan", encoding="ascii") as file:

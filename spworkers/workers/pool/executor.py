@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import math
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from spworkers._atexit import at_exit
 from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, SerializationError
 from spworkers.workers.pool.backoff import Backoff
@@ -444,7 +444,7 @@ def _finish_all() -> None:
         engine.await_end()
 
 
-atexit.register(_finish_all)  # after the supervisor's: called before it
+at_exit(_finish_all)  # after the supervisor's: called before it
 
 
 def _launcher(engine: Engine, method: str) -> Launcher:
