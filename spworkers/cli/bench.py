@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from spworkers.cli.failures import fail, told
+from spworkers.cli.kinds import Seconds, whole
 from spworkers.errors import ConnRefusedError, RecvTimeoutError, SendTimeoutError
 from spworkers.socket import Pair, Rep, Req, Socket
 
@@ -181,10 +182,10 @@ def _command(name: str, summary: str) -> click.Command:
                 fail(f"nothing moved for {timeout:g} s; do both ends run, with the same size and count?")
 
     address = [] if place == "inproc" else [click.Argument(["address"])]
-    numbers = [click.Argument(["size"], type=click.IntRange(0)), click.Argument(["count"], type=click.IntRange(1))]
+    numbers = [click.Argument(["size"], type=whole(0)), click.Argument(["count"], type=whole(1))]
     patience = click.Option(
         ["--timeout"],
-        type=click.FloatRange(0, min_open=True),
+        type=Seconds(more=True),
         default=10.0,
         show_default=True,
         metavar="SECONDS",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from spworkers.cli.failures import exit_code, told
+from spworkers.cli.kinds import Seconds
 from spworkers.cli.rendering import argument, as_json, as_text
 from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import RemoteError, SPError
@@ -26,7 +27,7 @@ __all__ = ["call"]
     "--keyword", "-k", "keywords", multiple=True, metavar="NAME=VALUE", help="A keyword argument; may be repeated."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]"
+    "--timeout", type=Seconds(more=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]"
 )
 @tls_options
 @click.option("--json", "json_", is_flag=True, help='Print {"value": ...} or {"error": ...}.')

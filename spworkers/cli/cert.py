@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spworkers.cli.failures import fail, told
+from spworkers.cli.kinds import whole
 from spworkers.errors import BadValueError
 
 if TYPE_CHECKING:  # with cryptography, which the other commands need not wait for
@@ -127,7 +128,7 @@ def renew(file: Path, new_key: bool, days: int, folder: Path | None, as_json: bo
 
 @cert.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--within", type=click.IntRange(0), metavar="DAYS", help="Exit code 1 if one ends within so many days.")
+@click.option("--within", type=whole(0), metavar="DAYS", help="Exit code 1 if one ends within so many days.")
 @_json
 def show(files: tuple[Path, ...], within: int | None, as_json: bool) -> None:
     """Say whose certificates these are, for what, and until when."""

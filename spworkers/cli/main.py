@@ -6,6 +6,8 @@ wrongly.
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 import spworkers
@@ -13,6 +15,7 @@ from spworkers.cli.bench import bench
 from spworkers.cli.call import call
 from spworkers.cli.cert import cert
 from spworkers.cli.demo import demo
+from spworkers.cli.failures import fail
 from spworkers.cli.info import info
 from spworkers.cli.run import run
 from spworkers.cli.serve import serve
@@ -22,7 +25,22 @@ from spworkers.cli.top import top
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose commands end in a sentence also where the machine is what does not suffice."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who read our output has seen enough: click's own way
+            raise
+        except OSError as error:  # a disk that is full, a terminal that is gone
+            fail(": ".join(filter(None, (error.filename, error.strerror))) or str(error))
+        except MemoryError:
+            fail("there is not enough memory for that")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(spworkers.__version__, "-V", "--version", prog_name="spworkers")
 def main() -> None:
     """Workers and sockets of the Scalability Protocols (nng, nanomsg, mangos)."""

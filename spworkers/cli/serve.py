@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from spworkers.cli.failures import as_interrupt, told
+from spworkers.cli.kinds import Seconds, whole
 from spworkers.cli.loading import load_app
 from spworkers.cli.tlsoptions import tls_options
 from spworkers.workers.contextpool import DRAIN
@@ -39,38 +40,38 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
     metavar="ADDRESS",
     help="A broker to dial in to, as soon as it is there; may be repeated.",
 )
-@click.option("--workers", "-w", type=click.IntRange(1), help="Worker processes.  [default: one per processor]")
+@click.option("--workers", "-w", type=whole(1), help="Worker processes.  [default: one per processor]")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(more=True),
     metavar="SECONDS",
     help="Kill a worker that takes longer for one request.",
 )
 @click.option(
-    "--retries", type=click.IntRange(0), default=1, show_default=True, help="Give a request to another worker so often."
+    "--retries", type=whole(0), default=1, show_default=True, help="Give a request to another worker so often."
 )
 @click.option(
-    "--backlog", type=click.IntRange(0), default=BACKLOG, show_default=True, help="Requests that may wait for a worker."
+    "--backlog", type=whole(0), default=BACKLOG, show_default=True, help="Requests that may wait for a worker."
 )
 @click.option(
     "--drain",
-    type=click.FloatRange(0),
+    type=Seconds(),
     default=DRAIN,
     show_default=True,
     metavar="SECONDS",
     help="At the end, wait so long for requests at hand.",
 )
 @tls_options
-@click.option("--max-tasks", type=click.IntRange(1), help="Replace a worker after so many requests.")
+@click.option("--max-tasks", type=whole(1), help="Replace a worker after so many requests.")
 @click.option(
-    "--max-tasks-jitter", type=click.IntRange(0), help="... and up to so many more, by chance.  [default: a tenth]"
+    "--max-tasks-jitter", type=whole(0), help="... and up to so many more, by chance.  [default: a tenth]"
 )
 @click.option(
     "--memory-limit", metavar="BYTES", help="Replace a worker that has grown larger, e.g. 512MB; kill it in a request."
 )
 @click.option(
     "--max-async-tasks",
-    type=click.IntRange(1),
+    type=whole(1),
     default=100,
     show_default=True,
     help="Async requests that one worker runs beside each other.",
@@ -78,12 +79,12 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
 @click.option("--affinity", is_flag=True, help="Pin each worker to a processor.")
 @click.option(
     "--threads-per-worker",
-    type=click.IntRange(1),
+    type=whole(1),
     help="Threads of BLAS, OpenMP and the like in each worker.  [default: theirs]",
 )
 @click.option(
     "--quarantine",
-    type=click.IntRange(0),
+    type=whole(0),
     default=3,
     show_default=True,
     help="Turn a request away when it has killed so many workers in a row; 0: never.",

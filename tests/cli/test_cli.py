@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -408,6 +409,42 @@ def test_help(asked: Asked, command: list[str]) -> None:
     done = asked(*command, "--help")
     assert done.returncode == 0
     assert "Usage: spworkers" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["top", "-i", "nan"], "nan is no time"),
+        (["top", "-i", "inf", "--json"], "inf is no time"),
+        (["call", "tcp://127.0.0.1:1", "add", "--timeout", "1e300"], "1e300 is no time"),
+        (["serve", "calc:app", "-l", "tcp://127.0.0.1:0", "--drain", "nan"], "nan is no time"),
+        (["serve", "calc:app", "-l", "tcp://127.0.0.1:0", "--retries", "9" * 30], "is not in the range"),
+        (["bench", "inproc_lat", "9" * 30, "1"], "is not in the range"),
+    ],
+)
+def test_numbers_that_are_none(asked: Asked, arguments: list[str], words: str) -> None:
+    done = asked(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+        (OSError(errno.EACCES, "Permission denied", "/there"), "/there: Permission denied"),
+        (MemoryError(), "there is not enough memory for that"),
+    ],
+)
+def test_what_the_machine_lacks_is_said(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("spworkers.cli.info.collect", refuse)
+    done = asked("info")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {words}\n")
 
 
 def test_version(asked: Asked) -> None:

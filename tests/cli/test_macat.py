@@ -173,10 +173,23 @@ def test_times(text: str, value: float) -> None:
     assert seconds(text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["", "s", "1 s", "1d", "ms1", "1s2", "nan", "inf", "1e3", "--1"])
+@pytest.mark.parametrize("text", ["", "9999999h", "-1e9h", "s", "1 s", "1d", "ms1", "1s2", "nan", "inf", "1e3", "--1"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError):
         seconds(text)
+
+
+def test_an_output_that_takes_nothing(macat: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert macat("--help") == (1, b"", "macat: write: No space left on device\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert macat("--help") == (1, b"", "macat: write: standard output is closed\n")
+
+
+def test_standard_input_that_is_none(macat: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert macat("--push", "-F", "-") == (1, b"", "macat: open -: standard input is closed\n")
 
 
 # --- formats

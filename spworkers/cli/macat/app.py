@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import spworkers as sp
-from spworkers.cli.macat.loops import Talk
+from spworkers.cli.macat.loops import Talk, put
 from spworkers.cli.macat.mistakes import Mistake
 from spworkers.cli.macat.options import Settings
 from spworkers.cli.macat.parser import help_text, parse, usage
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        print(f"{name}: there is not enough memory for that", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # who read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -50,7 +53,7 @@ def run(arguments: Sequence[str]) -> bool:
     """
     settings = parse(arguments)
     if settings.help:
-        sys.stdout.write(help_text())
+        put(help_text().encode())
         return True
     _log(settings.verbosity)
     tls = _tls(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from spworkers.errors import ProtoStateError, RecvTimeoutError, SPError
 from spworkers.message import Message
 from spworkers.socket import Socket
 
-__all__ = ["Talk"]
+__all__ = ["Talk", "put"]
 
 _RECEIVE_ONLY: Final = ("pull", "sub")
 _SEND_ONLY: Final = ("push", "pub")
@@ -135,8 +136,7 @@ class Talk:
         body = bytes(message.body)
         text = self._print(bytes(message.header) + body if self._settings.raw_mode else body)
         if text:
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
+            put(text)
         return True
 
     def _header(self) -> bytes:
@@ -144,6 +144,26 @@ class Talk:
         if self._settings.protocol in _ASK:
             return (next(self._ids) % (1 << 32) | 1 << 31).to_bytes(4, "big")
         return _HOPLESS if self._settings.protocol in ("pair1", "star") else b""
+
+
+def put(text: bytes) -> None:
+    """Write to standard output, at once.
+
+    Raises:
+        Mistake: it cannot be written there.
+        BrokenPipeError: who read it has gone.
+    """
+    if sys.stdout is None:
+        raise Mistake("write: standard output is closed")
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is in the buffer would be tried again, and complained of, when the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Mistake(f"write: {error.strerror}") from None
 
 
 def _limit(seconds: float | None) -> float:

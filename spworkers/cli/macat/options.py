@@ -100,7 +100,7 @@ def _time(name: str, option: str) -> Callable[[Settings, str], None]:
         except ValueError:
             raise Mistake(
                 f"failure parsing option value: {option}",
-                f"{value!r} is no time; give seconds, or a number with ns, us, ms, s, m or h",
+                f"{value!r} is no time (of 292 years at most); give seconds, or a number with ns, us, ms, s, m or h",
             ) from None
 
     return apply
@@ -130,10 +130,15 @@ def _data(settings: Settings, value: str) -> None:
 
 def _file(settings: Settings, value: str) -> None:
     _once(settings)
-    if value == "-":
-        settings.data = sys.stdin.buffer.read()
+    if value != "-":
+        settings.data = _read(value)
         return
-    settings.data = _read(value)
+    if sys.stdin is None:
+        raise Mistake("open -: standard input is closed")
+    try:
+        settings.data = sys.stdin.buffer.read()
+    except OSError as error:
+        raise Mistake(f"read -: {error.strerror}") from None
 
 
 def _read(path: str) -> bytes:

@@ -14,6 +14,7 @@ import click
 import psutil
 
 from spworkers.cli.failures import fail
+from spworkers.cli.kinds import Seconds, whole
 from spworkers.cli.top.sampling import Sampler
 from spworkers.supervisor.claims import ABSTRACT
 
@@ -24,11 +25,11 @@ _FIRST: Final = 0.25
 
 
 @click.command()
-@click.argument("pids", type=click.IntRange(1), nargs=-1, metavar="[PID]...")
+@click.argument("pids", type=whole(1), nargs=-1, metavar="[PID]...")
 @click.option(
     "--interval",
     "-i",
-    type=click.FloatRange(0.1),
+    type=Seconds(0.1, endless=False),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -1,0 +1,42 @@
+"""Kinds of values that several commands take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import click
+
+__all__ = ["LONGEST", "Seconds", "whole"]
+
+_MOST: Final = 2**31 - 1
+LONGEST: Final = 100 * 365 * 86400.0
+"""Seconds of a century: what the system's calls and all clocks can still count."""
+
+
+def whole(least: int) -> click.IntRange:
+    """A whole number, from `least` to what any of our counters holds."""
+    return click.IntRange(least, _MOST)
+
+
+class Seconds(click.FloatRange):
+    """A time; "inf" is for ever, where that makes sense.
+
+    Args:
+        least: it has to be so long.
+        more: and longer.
+        endless: whether there may be no end.
+    """
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0, *, more: bool = False, endless: bool = True) -> None:
+        super().__init__(least, min_open=more)
+        self._endless = endless
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; what is none, or more than a century, is refused."""
+        seconds = float(super().convert(value, param, ctx))
+        if not (seconds <= LONGEST or (seconds == math.inf and self._endless)):
+            self.fail(f"{value} is no time: give seconds, a century's at most", param, ctx)
+        return seconds
