@@ -29,7 +29,7 @@ ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py"
 ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
 ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py", "examples/test_originals.py")
 ALIKE += tuple(
-    f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "wordcount_example")
+    f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "batch_examples")
 )
 
 # Nothing of what these test is compiled by mypyc (the list is in setup.py).

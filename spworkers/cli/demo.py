@@ -1,4 +1,4 @@
-"""`spworkers demo`: sockets, handlers, a killed worker, a pool and a comparison, before one's eyes.
+"""`spworkers demo`: sockets, handlers, a killed worker, a pool, a pipeline and a comparison, before one's eyes.
 
 Everything runs on this machine, over 127.0.0.1, and every figure is measured while it is shown.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import operator
 import os
 import signal
 import statistics
@@ -18,12 +19,14 @@ from typing import Final
 
 import click
 from rich.console import Console
+from rich.progress import track
 
 from spworkers.cli.failures import fail, told
 from spworkers.errors import WorkerDiedError
 from spworkers.socket import Rep, Req
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
+from spworkers.workers.pipeline.pipeline import Pipeline
 from spworkers.workers.pool.executor import Pool
 from spworkers.workers.server import Server
 
@@ -31,6 +34,8 @@ __all__ = ["app", "demo"]
 
 PATIENCE: Final = 60.0
 """Seconds that one part may take; on any machine it takes less than some of them."""
+
+BAD: Final = 13
 
 app = App("demo")
 
@@ -50,6 +55,13 @@ def whoami() -> int:
 def primes(first: int, count: int = 300) -> int:
     """How many of so many numbers are prime: some milliseconds of work."""
     return sum(all(n % d for d in range(2, int(n**0.5) + 1)) for n in range(max(first, 2), first + count))
+
+
+def primes_from(number: int) -> int:
+    """The first stage of a pipeline; one of its items is bad."""
+    if number == BAD:
+        raise ValueError("not a good number")
+    return primes(100_000 + 300 * number)
 
 
 def die() -> None:
@@ -72,7 +84,7 @@ def nap() -> None:
 )
 @click.option("--quick", is_flag=True, help="A tenth of the work: to see that it runs, not how fast.")
 def demo(workers: int, quick: bool) -> None:
-    """Show in less than a minute what this is: sockets, handlers, a worker killed, a pool, a comparison.
+    """Show in less than a minute what this is: sockets, handlers, a worker killed, a pool, a pipeline, a comparison.
 
     Nothing leaves this machine. The code of it is spworkers/cli/demo.py.
     """
@@ -82,6 +94,7 @@ def demo(workers: int, quick: bool) -> None:
         _sockets(console, 100 * scale)
         _handlers(console, workers, 300 * scale)
         _pool(console, workers, 40 * scale)
+        _pipeline(console, workers, 40 * scale)
         _comparison(console, workers, 200 * scale)
     console.print("\nFrom here: docs/tutorial.md, examples/, and `spworkers --help`.")
 
@@ -144,6 +157,19 @@ def _pool(console: Console, workers: int, count: int) -> None:
         problem = crash.exception(PATIENCE)
         console.print(f"  a task that kills its worker fails alone: {type(problem).__name__}: {problem}")
         console.print(f"  the one after it: {fine.result(PATIENCE)} primes below 100")
+
+
+def _pipeline(console: Console, workers: int, count: int) -> None:
+    _title(console, "A pipeline", f"a batch job of stages in the workers; {count:,} items, one of which is bad")
+    # The bar counts what is read, which is never far ahead of what is through.
+    items = track(range(count), "  read", console=console, transient=True, disable=not console.is_terminal)
+    job = Pipeline("primes").read(items).map(primes_from, workers=workers).batch(10).map(sum).fold(operator.add, 0)
+    report = job.run()
+    for line in str(report).splitlines():
+        console.print(f"  {line}")
+    console.print(f"  {report.result:,} primes, and what failed is data: {report.failures[0]!r}, item {BAD}")
+    again = job.run(report.failures.items())
+    console.print(f"  run again, that alone: {again.read} read, {len(again.failures)} failed")
 
 
 def _comparison(console: Console, workers: int, count: int) -> None:

@@ -36,6 +36,8 @@ def test_every_part_is_shown_and_nothing_is_lost() -> None:
     assert successor[1] != victim[1]
     assert "fails alone: WorkerDiedError" in shown
     assert "25 primes below 100" in shown
+    assert re.search(r"primes_from +40 in, 39 out, 1 failed", shown), shown
+    assert "ValueError: not a good number" in shown
     assert re.search(r"one kills its worker +19 done, pool goes on +\d+ done, pool broken", shown), shown
 
 
