@@ -99,7 +99,8 @@ def main() -> None:
         same = [thumbnail(path) for path in paths if path not in failed]
         seconds = time.perf_counter() - begun
         assert same == report.result
-        print(f"workers: {report.seconds:.2f} s, one process: {seconds:.2f} s, {seconds / report.seconds:.1f} times as fast")
+        faster = seconds / report.seconds
+        print(f"workers: {report.seconds:.2f} s, one process: {seconds:.2f} s, {faster:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,9 @@ class Table:
     def __init__(self, path: str) -> None:
         self._database = sqlite3.connect(path)
         with self._database:
-            self._database.execute("create table if not exists names (file, name, occurrences, primary key (file, name))")
+            self._database.execute(
+                "create table if not exists names (file, name, occurrences, primary key (file, name))"
+            )
 
     def store(self, parts: list[tuple[str, Counts]]) -> None:
         """Write the counts of some files."""
@@ -114,7 +116,8 @@ def main() -> None:
         by_one(paths, same)
         seconds = time.perf_counter() - begun
         assert same.sums() == (names, different)
-        print(f"workers: {report.seconds:.2f} s, one process: {seconds:.2f} s, {seconds / report.seconds:.1f} times as fast")
+        faster = seconds / report.seconds
+        print(f"workers: {report.seconds:.2f} s, one process: {seconds:.2f} s, {faster:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py"
 # These know nothing of the Python they run on, but each of them may find what compiling has changed.
 ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
 ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py", "examples/test_originals.py")
-ALIKE += tuple(
-    f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "batch_examples")
-)
+ALIKE += tuple(f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "batch_examples"))
 
 # Nothing of what these test is compiled by mypyc (the list is in setup.py).
 PLAIN = ("supervisor", "transport", "ring", "test_channel.py", "test_options.py", "test_option_matrix.py")

@@ -17,7 +17,8 @@ LAYER_OF = {
     **dict.fromkeys(("errors", "options", "optionvalues", "attributes", "message", "protocols"), "vocabulary"),
     **dict.fromkeys(("_coerce", "_optiontypes", "_optiontable", "_optiondocs", "_oserrors", "_platform"), "vocabulary"),
     **dict.fromkeys(
-        ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"), "vocabulary"
+        ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
+        "vocabulary",
     ),
     "certificates": "vocabulary",
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),

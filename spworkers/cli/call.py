@@ -26,9 +26,7 @@ __all__ = ["call"]
 @click.option(
     "--keyword", "-k", "keywords", multiple=True, metavar="NAME=VALUE", help="A keyword argument; may be repeated."
 )
-@click.option(
-    "--timeout", type=Seconds(more=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]"
-)
+@click.option("--timeout", type=Seconds(more=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]")
 @tls_options
 @click.option("--json", "json_", is_flag=True, help='Print {"value": ...} or {"error": ...}.')
 def call(

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 
 import click
 
+from spworkers.cli.advice import for_commands
 from spworkers.errors import (
     ConnRefusedError,
     RecvTimeoutError,
@@ -42,7 +43,7 @@ def words(error: SPError) -> str:
     text = str(error)
     ours = next((advice for kind, advice in _ADVICE.items() if isinstance(error, kind)), None)
     advice = type(error).advice
-    return text.removesuffix(advice) + ours if ours and advice and text.endswith(advice) else text
+    return for_commands(text.removesuffix(advice) + ours if ours and advice and text.endswith(advice) else text)
 
 
 def exit_code(error: SPError) -> int:

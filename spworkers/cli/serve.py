@@ -63,9 +63,7 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
 )
 @tls_options
 @click.option("--max-tasks", type=whole(1), help="Replace a worker after so many requests.")
-@click.option(
-    "--max-tasks-jitter", type=whole(0), help="... and up to so many more, by chance.  [default: a tenth]"
-)
+@click.option("--max-tasks-jitter", type=whole(0), help="... and up to so many more, by chance.  [default: a tenth]")
 @click.option(
     "--memory-limit", metavar="BYTES", help="Replace a worker that has grown larger, e.g. 512MB; kill it in a request."
 )

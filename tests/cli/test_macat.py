@@ -508,6 +508,7 @@ def test_tls(
         assert (code, out) == (1, b"")
         assert err.startswith("macat: dial(tls+tcp://127.0.0.1:")
         assert "certificate" in err
+        assert "--cacert FILE" in err
     else:
         assert (code, out, err) == (0, b"pong\n", "")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import spworkers as sp
+from spworkers.cli.advice import for_commands
 from spworkers.cli.macat.loops import Talk, put
 from spworkers.cli.macat.mistakes import Mistake
 from spworkers.cli.macat.options import Settings
@@ -102,7 +103,7 @@ def _bind(socket: Socket, address: str, settings: Settings, tls: dict[str, Any])
     try:
         socket.listen(address, **(tls if _is_secure(address) else {}))
     except SPError as error:
-        raise Mistake(f"bind({address}): {error.summary}", str(error)) from error
+        raise Mistake(f"bind({address}): {error.summary}", for_commands(str(error))) from error
 
 
 def _dial(socket: Socket, address: str, settings: Settings, tls: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def _dial(socket: Socket, address: str, settings: Settings, tls: dict[str, Any])
         hint = "nobody listens there; start the listener first"
         raise Mistake(f"dial({address}): {error.summary}", hint) from error
     except SPError as error:
-        raise Mistake(f"dial({address}): {error.summary}", str(error)) from error
+        raise Mistake(f"dial({address}): {error.summary}", for_commands(str(error))) from error
 
 
 def _is_secure(address: str) -> bool:

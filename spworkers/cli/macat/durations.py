@@ -16,7 +16,7 @@ _WHOLE: Final = re.compile(rf"[+-]?(?:{_NUMBER}|(?:{_PART.pattern})+)")
 
 
 def seconds(text: str) -> float:
-    """The time that `text` says, in seconds. A bare number is seconds; ValueError if it is no time, or three centuries."""
+    """The time that `text` says, in seconds. A bare number is seconds; ValueError if it is no time, or too long."""
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is no time")
     sign = -1.0 if text.startswith("-") else 1.0

@@ -1,0 +1,19 @@
+"""What errors advise, for those who have a command line and no keywords."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["for_commands"]
+
+_FLAGS: Final = {
+    "TLSConfig(cert=..., key=...)": "--cert FILE --key FILE",
+    "TLSConfig(ca=...)": "--cacert FILE",
+}
+
+
+def for_commands(text: str) -> str:
+    """The same, with flags in place of Python's arguments."""
+    for argument, flag in _FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
