@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spworkers.cli.main import main
+from spworkers.cli.entry import spworkers
 
 if __name__ == "__main__":
-    main(prog_name="spworkers")
+    spworkers()

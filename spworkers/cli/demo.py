@@ -177,11 +177,23 @@ def _comparison(console: Console, workers: int, count: int) -> None:
     rows: dict[str, list[str]] = {}
     for make in (lambda: Pool(workers), lambda: _standard(workers)):
         with make() as pool:
-            wait([pool.submit(nap) for _ in range(4 * workers)], PATIENCE)  # imports this module as well
+            with _undisturbed():  # each of the first ones may start a process
+                first = [pool.submit(nap) for _ in range(4 * workers)]
+            wait(first, PATIENCE)  # imports this module as well
             for name, value in _measures(pool, count):
                 rows.setdefault(name, []).append(value)
     for name, (ours, theirs) in {"": ["sp.Pool", "ProcessPoolExecutor"], **rows}.items():
         console.print(f"  {name:34} {ours:>22} {theirs:>22}")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes that are started meanwhile know no Ctrl-C: those of the standard library would print tracebacks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _standard(workers: int) -> ProcessPoolExecutor:

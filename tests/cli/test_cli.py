@@ -21,6 +21,7 @@ import pytest
 from helpers import eventually
 
 import spworkers
+from spworkers.cli import entry
 from spworkers.cli.main import main
 from spworkers.devices import device
 from spworkers.socket import Rep, Req
@@ -426,6 +427,24 @@ def test_numbers_that_are_none(asked: Asked, arguments: list[str], words: str) -
     done = asked(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(("begin", "code", "said"), [(entry.spworkers, 1, "Aborted!\n"), (entry.macat, 130, "")])
+def test_ctrl_c_before_a_command_has_begun(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[], None],
+    code: int,
+    said: str,
+) -> None:
+    def interrupted(**arguments: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spworkers.cli.main.main", interrupted)
+    monkeypatch.setattr("spworkers.cli.macat.app.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        begin()
+    assert (ended.value.code, capsys.readouterr().err) == (code, said)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,3 @@
 Exit codes, as the original's: 0 it worked, 1 it did not, or it was asked wrongly; messages go to standard error as
 `macat: what was wrong`.
 """
-
-from __future__ import annotations
-
-from spworkers.cli.macat.app import main
-
-__all__ = ["main"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from spworkers.cli.macat.app import main
+from spworkers.cli.entry import macat
 
 if __name__ == "__main__":
     sys.argv[0] = "macat"
-    sys.exit(main())
+    macat()
