@@ -19,7 +19,6 @@ from typing import Final
 
 import click
 from rich.console import Console
-from rich.progress import track
 
 from spworkers.cli.failures import fail, told
 from spworkers.errors import WorkerDiedError
@@ -161,10 +160,9 @@ def _pool(console: Console, workers: int, count: int) -> None:
 
 def _pipeline(console: Console, workers: int, count: int) -> None:
     _title(console, "A pipeline", f"a batch job of stages in the workers; {count:,} items, one of which is bad")
-    # The bar counts what is read, which is never far ahead of what is through.
-    items = track(range(count), "  read", console=console, transient=True, disable=not console.is_terminal)
-    job = Pipeline("primes").read(items).map(primes_from, workers=workers).batch(10).map(sum).fold(operator.add, 0)
-    report = job.run()
+    stages = Pipeline("primes").read(range(count)).map(primes_from, workers=workers).batch(10).map(sum, workers=1)
+    job = stages.fold(operator.add, 0)
+    report = job.run(progress=console.is_terminal)
     for line in str(report).splitlines():
         console.print(f"  {line}")
     console.print(f"  {report.result:,} primes, and what failed is data: {report.failures[0]!r}, item {BAD}")

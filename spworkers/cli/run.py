@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 import click
 
 from spworkers.cli.failures import as_interrupt, fail, show_traceback, told, words
+from spworkers.cli.kinds import whole
 from spworkers.cli.loading import load_job
 from spworkers.cli.rendering import as_json as jsonable
 from spworkers.errors import ExecutorBrokenError, SPError
@@ -40,12 +41,12 @@ _SHOWN: Final = 5
     metavar="FILE",
     help="Keep the run's state there. Killed? The same command goes on where it was.",
 )
-@click.option("--workers", "-w", type=click.IntRange(1), help="Worker processes.  [default: what the stages ask for]")
+@click.option("--workers", "-w", type=whole(1), help="Worker processes.  [default: what the stages ask for]")
 @click.option("--memory-limit", metavar="BYTES", help="Replace a worker that has grown larger, e.g. 512MB.")
-@click.option("--max-tasks", type=click.IntRange(1), help="Replace a worker after so many items.")
+@click.option("--max-tasks", type=whole(1), help="Replace a worker after so many items.")
 @click.option(
     "--threads-per-worker",
-    type=click.IntRange(1),
+    type=whole(1),
     help="Threads of BLAS, OpenMP and the like in each worker.  [default: theirs]",
 )
 @click.option("--progress/--no-progress", default=True, help="Bars, on a terminal.  [default: progress]")
