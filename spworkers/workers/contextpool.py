@@ -9,6 +9,8 @@ replaced.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
 from spworkers.workers.handler import check_count
 from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of
-from spworkers.workers.middleware.timelimit import TimeLimit
+from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
 from spworkers.workers.settings import BACKLOG, Settings, processors
@@ -34,6 +36,7 @@ __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 DRAIN: Final = 10.0
 """Seconds that `close` gives the requests at hand, by default."""
 
+_log: Final = logging.getLogger("spworkers.workers")
 _AUTO: Final = -1  # of PREFETCH: it is up to the dispatcher, who goes by how fast each worker answers
 _LOOK: Final = 0.01  # seconds between two looks whether all requests are answered
 _ERRORS: Final = "spworkers.workers.callformat:CALL_ERRORS"
@@ -93,6 +96,8 @@ class ContextPool(Closing):
         self.settings = Settings.check(settings, self._name)
         self._errors = _ERRORS if kind == "raw" else ""  # surveys and messages have no answer that is an error
         self._options = dispatcher_options(self.app, self.settings, part)
+        # Of the handlers themselves, whatever other middleware has made of them.
+        self._limits = TimeLimit(self.settings.timeout, self.settings.retries).limits(own_limits(self.app))
         raw = [self.app.raw_handler.name] if self.app.raw_handler is not None else []
         measured = ([part] if part else [*self.app.handlers, *raw]) if self.settings.metrics else []
         self._group: WorkerGroup | ExecutorGroup
@@ -147,8 +152,8 @@ class ContextPool(Closing):
     def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
         """Replace the workers by new processes, with new code, one after another. No request fails of that.
 
-        A worker is told to end when its successor is ready, and finishes what it has. Options of handlers (`timeout`,
-        `retries`) stay as they were when the pool was made.
+        A worker is told to end when its successor is ready, and finishes what it has. When all are replaced the
+        handlers' own `timeout` and `retries` are those of the new code.
 
         Args:
             drain: seconds that each worker gets for that, before it is killed.
@@ -163,6 +168,30 @@ class ContextPool(Closing):
             raise ClosedError(f"{self!r} is closed")
         limit = math.inf if timeout is None else left_until(deadline_of(timeout))
         self._group.replace(left_until(deadline_of(drain)), limit)
+        if isinstance(self._group, WorkerGroup):
+            self._take_limits(self._group.limits)
+
+    def _take_limits(self, told: str) -> None:
+        """Have the dispatcher keep to what the handlers of new code say themselves."""
+        try:
+            own = {name: (each[0], each[1], each[2]) for name, each in json.loads(told).items()}
+        except ValueError:  # an App of more handlers than a report holds
+            _log.warning(
+                "%s: its workers could not tell the options of their handlers; the former ones hold", self._name
+            )
+            return
+        builtin = TimeLimit(self.settings.timeout, self.settings.retries)
+        if self._options.get("LIMITS") is None:  # a part: it has one handler
+            timeout, retries, _ = builtin.limits({"": (*own[""][:2], True)})[""]
+            new = {"TIMEOUT": timeout, "RETRIES": retries}
+        else:  # what other middleware has said of a handler holds on
+            others = {name: each for name, each in self._options["LIMITS"].items() if self._limits.get(name) != each}
+            self._limits = builtin.limits(own)
+            new = {"LIMITS": {**self._limits, **others}}
+        for name, value in new.items():
+            if self._options[name] != value:
+                self._options[name] = value
+                self._rep._request("set_option", place="socket", key=0, name=name, value=value)
 
     # --- its end
 

@@ -80,6 +80,9 @@ class WorkerGroup:
         settings: how they run requests.
         handlers: names of the handlers that are measured one by one; none: they are not.
         part: which part of the app they run, as `WorkerSpec` has it.
+
+    Attributes:
+        limits: what the handlers say themselves, as the worker that has started last told it.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class WorkerGroup:
         self._closed = False
         self._watchdog: Watchdog | None = None
         self._replacing = threading.Lock()
+        self.limits = ""
 
     def start(self, timeout: float = math.inf) -> None:
         """Start all workers and wait until each is ready.
@@ -199,6 +203,7 @@ class WorkerGroup:
             raise RemoteError(report["type"], what, report["traceback"])
         if report["kind"] == DIED:
             raise WorkerDiedError(f"{who} died while it started: {report['message']}", f"start of {who}", report["pid"])
+        self.limits = str(report.get("limits", ""))
         self._awaited.discard(row)
 
     # --- replaced

@@ -23,7 +23,11 @@ _LONGEST: Final = 48 << 10  # bytes; a packet's bound is beyond it on every syst
 _TRACEBACK: Final = 16 << 10  # characters, the last ones: there is the line that failed
 
 Report = dict[str, Any]
-"""`kind`, the worker's `number` and `pid`; of a failure also the exception's `type`, `message` and `traceback`."""
+"""`kind`, the worker's `number` and `pid`.
+
+Of a failure also the exception's `type`, `message` and `traceback`; of a start `limits`, what its handlers say
+themselves, as JSON.
+"""
 
 
 def _tell(sock: socket.socket, kind: str, number: int, pid: int, more: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ request at hand. Nothing of it writes to stdout.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -36,6 +37,7 @@ from spworkers.workers.middleware.memory import MemoryLimit
 from spworkers.workers.middleware.metrics import Metrics
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.middleware.tasks import MaxTasks
+from spworkers.workers.middleware.timelimit import own_limits
 from spworkers.workers.report import FAILED, READY, Reporter
 from spworkers.workers.runner import Runner
 from spworkers.workers.settings import THREAD_VARIABLES, Settings
@@ -108,7 +110,7 @@ def run(boot: Boot) -> int:
         stop.wait()
         return 0
     port = RingPort(Channel.from_fd(channel_fd))
-    reporter.tell(READY, spec.number, os.getpid())
+    reporter.tell(READY, spec.number, os.getpid(), limits=json.dumps(own_limits(app, spec.part)))
     retired = work(port, runner, row, stop, spec.name)
     if retired:
         _log.info("%s (pid %d) is replaced: %s", spec.name, os.getpid(), retired)

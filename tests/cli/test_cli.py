@@ -24,6 +24,7 @@ import spworkers
 from spworkers.cli import entry
 from spworkers.cli.main import main
 from spworkers.devices import device
+from spworkers.errors import TaskTimeoutError
 from spworkers.socket import Rep, Req
 from spworkers.workers.client import Client
 
@@ -234,8 +235,11 @@ def test_a_second_ctrl_c_ends_it_at_once(served: Served, tmp_path: Path) -> None
 @pytest.mark.parametrize("how", ["hup", "reload"])
 def test_new_code_is_taken_up_without_an_end(folder: Path, how: str) -> None:
     module = folder / f"news_{how}.py"
-    text = "import spworkers as sp\napp = sp.App('news')\n\n@app.handler\ndef edition():\n    return {!r}\n"
-    module.write_text(text.format("morning"))
+    text = (
+        "import time\nimport spworkers as sp\napp = sp.App('news')\n\n@app.handler\ndef edition():\n    return {!r}\n"
+        "@app.handler(timeout={}, retries=0)\ndef wait(seconds: float):\n    time.sleep(seconds)\n"
+    )
+    module.write_text(text.format("morning", 0.3))
     command = [*COMMAND, "serve", f"news_{how}:app", "-l", "tcp://127.0.0.1:0", "-w", "1", "--json"]
     more = ["--metrics", "127.0.0.1:0"] if how == "hup" else ["--reload"]
     environment = {**ENV, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -247,10 +251,11 @@ def test_new_code_is_taken_up_without_an_end(folder: Path, how: str) -> None:
         facts = json.loads(process.stdout.readline())
         with Client(facts["addresses"][0], timeout=WAIT) as client:
             assert client.edition() == "morning"
-            module.write_text(text.format("evening edition"))
+            module.write_text(text.format("evening edition", 60))
             if how == "hup":
                 process.send_signal(signal.SIGHUP)
             eventually(lambda: client.edition() == "evening edition", WAIT)
+            eventually(lambda: waited(client, 0.5), WAIT)  # its time is that of the new code, once all are replaced
             if how == "hup":
                 with urllib.request.urlopen(f"http://{facts['metrics']}/metrics", timeout=WAIT) as page:
                     assert b"spworkers_worker_answers_total" in page.read()
@@ -261,6 +266,13 @@ def test_new_code_is_taken_up_without_an_end(folder: Path, how: str) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def waited(client: Client, seconds: float) -> bool:
+    with contextlib.suppress(TaskTimeoutError):
+        client.wait(seconds)
+        return True
+    return False
 
 
 def outcome(client: Client) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spworkers.workers.middleware.base import Middleware
 
 if TYPE_CHECKING:
     from spworkers.workers.app import App
 
-__all__ = ["TimeLimit"]
+__all__ = ["OwnLimits", "TimeLimit", "own_limits"]
+
+OwnLimits: TypeAlias = "tuple[float | None, int | None, bool]"
+"""Time, retries (None: as the server has it), and whether the handler is async."""
 
 
 class TimeLimit(Middleware):
@@ -28,15 +32,37 @@ class TimeLimit(Middleware):
     def serving(self, app: App, options: dict[str, Any]) -> None:
         options["TIMEOUT"] = _seconds(self.timeout)
         options["RETRIES"] = self.retries
-        handlers = {**app.handlers, **({"": app.raw_handler} if app.raw_handler is not None else {})}
-        limits = {}
-        for name, handler in handlers.items():
-            own = handler.options
-            if own.timeout is not None or own.retries is not None or handler.concurrent:
-                timeout = self.timeout if own.timeout is None else own.timeout
-                retries = self.retries if own.retries is None else own.retries
-                limits[name] = [_seconds(timeout), retries, handler.concurrent]
-        options["LIMITS"] = limits
+        options["LIMITS"] = self.limits(own_limits(app))
+
+    def limits(self, own: Mapping[str, OwnLimits]) -> dict[str, list[Any]]:
+        """The dispatcher's LIMITS.
+
+        Args:
+            own: as `own_limits` has them.
+        """
+        limits: dict[str, list[Any]] = {}
+        for name, (timeout, retries, concurrent) in own.items():
+            if timeout is not None or retries is not None or concurrent:
+                limits[name] = [
+                    _seconds(self.timeout if timeout is None else timeout),
+                    self.retries if retries is None else retries,
+                    concurrent,
+                ]
+        return limits
+
+
+def own_limits(app: App, part: str = "") -> dict[str, OwnLimits]:
+    """What each handler says itself: its time, its retries, and whether it runs beside others.
+
+    Args:
+        part: of this respondent, consumer or subscriber, under no name, as the raw handler has none.
+    """
+    raw = app.parts[part].handler if part else app.raw_handler
+    handlers = {**({} if part else app.handlers), **({"": raw} if raw is not None else {})}
+    return {
+        name: (handler.options.timeout, handler.options.retries, handler.concurrent)
+        for name, handler in handlers.items()
+    }
 
 
 def _seconds(timeout: float | None) -> float:
