@@ -87,6 +87,10 @@ def forward_logs(fd: int, worker: str, level: int) -> None:
         fd: of the socket; it belongs to the logging from now on.
         worker: the worker's name.
     """
+    known = logging.root.manager.loggerDict.values()
+    for logger in [logger for logger in known if isinstance(logger, logging.Logger)]:
+        logger.handlers.clear()  # of a worker that was forked from the user's process: they are at work there
+        logger.propagate = True
     logging.root.handlers[:] = [_Forwarder(fd, worker)]
     logging.root.setLevel(level)
 

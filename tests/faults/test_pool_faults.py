@@ -1,4 +1,7 @@
-"""What a pool does when things break: each line of the fault list of other pools, and the outcome that a user wants."""
+"""What a pool does when things break: each line of the fault list of other pools, and the outcome that a user wants.
+
+`FAULTS`, below, says which line is which test.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,49 @@ HERE = Path(__file__).parent
 def pool() -> Iterator[sp.Pool]:
     with sp.Pool(2, name="hurt") as made:
         yield made
+
+
+FAULTS = {
+    "a worker is killed, and the pool waits for ever, or is broken": "only_the_task_of_a_killed_worker_fails",
+    "a worker is killed, and the whole map fails": "a_map_loses_only_the_item_that_kills",
+    "… and a batch with it": "a_map_with_chunks_loses_only_that_item",
+    "… and what it had done with it": "a_worker_that_dies_with_results_in_its_lane",
+    "an idle worker is killed": "an_idle_worker_is_killed",
+    "all workers are killed": "the_supervisor_is_killed",
+    "workers are killed again and again": "ten_thousand_tasks_survive_a_killer",
+    "a poison task goes round": "a_poison_task_is_quarantined",
+    "an exception cannot be unpickled": "an_exception_that_cannot_be_unpickled",
+    "a result cannot be pickled": "a_result_that_cannot_be_pickled",
+    "a result cannot be unpickled": "a_result_that_cannot_be_read",
+    "arguments cannot be pickled": "arguments_that_cannot_be_pickled",
+    "arguments cannot be unpickled": "arguments_that_cannot_be_read",
+    "a timeout frees the caller, and the work goes on": "a_timeout_stops_the_work",
+    "a timeout kills the whole map": "a_timeout_hits_one_item_of_a_map",
+    "cancel says yes, and the work goes on": "cancel_stops_running_work",
+    "… also a task of asyncio": "a_cancelled_task_of_asyncio_stops_the_work",
+    "… and of trio": "a_cancelled_task_of_trio_stops_the_work",
+    "cancel hits the next task": "cancel_while_it_finishes_never_hurts_the_next",
+    "the parent is killed, and workers stay": "nobody_outlives_the_parent",
+    "Ctrl-C: a traceback of each worker, and orphans": "ctrl_c",
+    "a task forks": "a_task_that_forks",
+    "the user forks": "a_forked_child_of_the_parent_has_no_pool",
+    "/dev/shm is full: SIGBUS": "shared_memory_that_is_full",
+    "a worker's memory grows": "a_worker_that_uses_too_much_memory",
+    "an initializer raises": "an_initializer_that_raises",
+    "an initializer dies": "an_initializer_that_kills",
+    "the map of an endless input": "map_is_lazy_and_bounded",
+    "what workers log vanishes": "what_workers_log_comes_out_here",
+    "each worker has BLAS threads for the whole machine": "affinity_and_threads",
+    "large arguments are copied into the pickle": "arrays_there_and_back",
+    "large objects are copied into each worker": "shared_objects_are_mapped",
+}
+"""What breaks elsewhere, and the test of what happens here: in this file, or in `workers/test_pool.py`."""
+
+
+def test_each_line_has_its_test() -> None:
+    there = (HERE.parent / "workers" / "test_pool.py").read_text()
+    missing = [name for name in FAULTS.values() if f"test_{name}" not in globals() and f"def test_{name}(" not in there]
+    assert not missing
 
 
 # --- a worker is killed

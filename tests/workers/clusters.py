@@ -29,6 +29,18 @@ ROOT = Path(__file__).parents[2]
 LARGE = 9 << 20
 WAIT = 60.0
 
+app = sp.App("clusters")
+
+
+@app.handler
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.handler
+def where() -> int:
+    return os.getpid()
+
 
 def wait_for(path: str) -> int:
     while not Path(path).exists():
@@ -69,6 +81,14 @@ def common(executor: Any, folder: Path) -> dict[str, Callable[[], Any]]:
     def limited() -> Any:
         return sp.Pipeline().read(range(3)).map(abs, timeout=1).collect().run(executor=executor)
 
+    def handlers() -> Any:
+        """Calls whose handlers run there; the socket is here."""
+        with (
+            app.serve("tcp://127.0.0.1:0", executor=executor, block=False) as server,
+            sp.Client(server.address, timeout=WAIT) as client,
+        ):
+            return [client.add(2, 3), client.where() != os.getpid()]
+
     return {
         "pow": lambda: executor.submit(pow, 2, 10).result(WAIT),
         "repr": lambda: repr(executor),
@@ -84,6 +104,7 @@ def common(executor: Any, folder: Path) -> dict[str, Callable[[], Any]]:
         "map": lambda: list(itertools.islice(executor.map(pow, itertools.count(), itertools.repeat(2)), 10)),
         "callback": lambda: callback(executor),
         "pipeline": pipeline,
+        "handlers": handlers,
         "pipeline's timeout": limited,
     }
 

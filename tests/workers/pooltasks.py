@@ -42,6 +42,14 @@ def hang(mark: str = "") -> None:
         time.sleep(60)
 
 
+def wait_for(gate: str, mark: str) -> int:
+    """Returns once there is a file `gate`; makes one first, by which a test knows that it runs."""
+    Path(mark).touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return 1
+
+
 def spin(mark: str = "") -> None:
     """As `hang`, in pure Python that never lets go."""
     if mark:

@@ -103,6 +103,10 @@ def test_a_pipeline_with_a_checkpoint(found: dict[str, Any]) -> None:
     assert found["pipeline"] == [[4, -4, 14, -14], 10, 2, True]
 
 
+def test_handlers(found: dict[str, Any]) -> None:
+    assert found["handlers"] == [5, True]
+
+
 def test_a_time_limit_is_refused(found: dict[str, Any]) -> None:
     assert error(found, "pipeline's timeout").startswith("UnsupportedOptionError: abs: timeout=1: ")
 

@@ -6,7 +6,9 @@ import asyncio
 import concurrent.futures
 import functools
 import itertools
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,12 +229,20 @@ def test_errors_as_results(pool: sp.Pool) -> None:
     assert [value.args[0] for value in results if isinstance(value, ValueError)] == list(range(1, 2000, 2))
 
 
-def test_the_timeout_of_a_map_is_the_waiters(pool: sp.Pool, tmp_path: Path) -> None:
-    with sp.Pool(1) as own:
-        results = own.map(tasks.hang, [str(tmp_path / "mark")], timeout=0.2)
-        with pytest.raises(concurrent.futures.TimeoutError):
+def test_the_timeout_of_a_map_is_the_waiters_who_then_wants_nothing_more(tmp_path: Path) -> None:
+    with sp.Pool(2) as own:
+        marks = [str(tmp_path / str(n)) for n in range(50)]
+        results = own.map(tasks.hang, marks, timeout=0.2, chunksize=1)
+        with pytest.raises(concurrent.futures.TimeoutError, match="the map's tasks are cancelled"):
             next(results)
-        own.kill_workers()
+        assert list(results) == []
+        assert own.stats()["cancelled"] == 50
+        assert own.submit(tasks.double, 2).result(WAIT) == 4  # there is a worker for it
+    eventually(lambda: not any(_lives(int(file.read_text() or 0)) for file in tmp_path.iterdir() if file.read_text()))
+
+
+def test_a_map_in_time_has_its_results(pool: sp.Pool) -> None:
+    assert list(pool.map(tasks.double, range(100), timeout=WAIT)) == list(range(0, 200, 2))
 
 
 def test_progress_is_for_terminals(pool: sp.Pool, capfd: pytest.CaptureFixture[str]) -> None:
@@ -254,6 +264,18 @@ def test_progress_by_tqdm(pool: sp.Pool, capfd: pytest.CaptureFixture[str]) -> N
     pytest.importorskip("tqdm")
     assert list(pool.map(tasks.double, range(100), progress="tqdm")) == list(range(0, 200, 2))
     assert "100/100" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["tqdm", "notebook"])
+def test_without_tqdm_nothing_is_begun(pool: sp.Pool, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", None)
+    before = pool.stats()["submitted"]
+    with pytest.raises(
+        sp.BadValueError, match=f"progress='{how}' needs tqdm, which is not installed: pip install tqdm"
+    ):
+        pool.map(tasks.double, [1], progress=how)
+    assert pool.stats()["submitted"] == before
 
 
 # --- options
@@ -339,6 +361,18 @@ def test_trio(pool: sp.Pool) -> None:
     assert trio.run(main) == 42
 
 
+def test_a_pool_is_used_from_several_event_loops(pool: sp.Pool) -> None:
+    def loop(start: int) -> list[int]:
+        async def main() -> list[int]:
+            return await asyncio.gather(*(pool.asubmit(tasks.double, n) for n in range(start, start + 20)))
+
+        return asyncio.run(main())
+
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        for start, found in zip((0, 100, 200), threads.map(loop, (0, 100, 200)), strict=True):
+            assert found == [2 * n for n in range(start, start + 20)]
+
+
 def test_an_async_block() -> None:
     async def main() -> int:
         async with sp.Pool(1) as own:
@@ -346,6 +380,35 @@ def test_an_async_block() -> None:
             return result
 
     assert asyncio.run(main()) == 8
+
+
+def test_what_workers_log_comes_out_here(pool: sp.Pool, caplog: pytest.LogCaptureFixture) -> None:
+    def say(text: str) -> None:
+        try:
+            raise LookupError(text)
+        except LookupError:
+            logging.getLogger("tested").warning("it is %s", text, exc_info=True)
+        logging.getLogger("tested").debug("too low for everybody here")
+
+    pool.submit(say, "said").result(WAIT)
+    (record,) = eventually(lambda: [each for each in caplog.records if each.name == "tested"])
+    assert record.getMessage() == "it is said"
+    assert record.worker == record.processName == pool.workers[record.worker.endswith("2")].name
+    assert record.process in [worker.pid for worker in pool.workers]
+    assert "LookupError: said" in record.exc_text
+
+
+@pytest.mark.parametrize("method", ["supervisor", "fork"])
+def test_at_the_end_of_a_pool_all_is_logged(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """And once, also by a fork of this process, which has its handlers."""
+
+    def say(number: int) -> None:
+        logging.getLogger("tested").error("%d", number)
+
+    with sp.Pool(2, start_method=method) as own:
+        list(own.map(say, range(50)))
+    said = [record.getMessage() for record in caplog.records if record.name == "tested"]
+    assert sorted(said, key=int) == [str(number) for number in range(50)]
 
 
 def test_threads_share_a_pool(pool: sp.Pool) -> None:
@@ -447,6 +510,63 @@ def test_resize() -> None:
             own.resize(0)
 
 
+def test_resize_while_tasks_run(tmp_path: Path) -> None:
+    """What runs and what waits is done, whoever has to leave."""
+    gate = tmp_path / "gate"
+    with sp.Pool(3) as own:
+        running = [own.submit(tasks.wait_for, str(gate), str(tmp_path / f"mark{n}")) for n in range(3)]
+        eventually(lambda: len(list(tmp_path.glob("mark*"))) == 3, WAIT)
+        waiting = [own.submit(tasks.double, n) for n in range(100)]
+        own.resize(1)
+        assert own.stats()["limit"] == 1
+        gate.touch()
+        assert [future.result(WAIT) for future in waiting] == list(range(0, 200, 2))
+        assert [future.result(WAIT) for future in running] == [1, 1, 1]
+        eventually(lambda: len(own.workers) == 1, WAIT)
+        assert own.stats()["died"] == own.stats()["failed"] == 0
+
+
+def test_what_is_counted(tmp_path: Path) -> None:
+    with sp.Pool(1) as own:
+        own.submit(tasks.double, 1).result(WAIT)
+        assert list(own.map(tasks.double, range(10))) == list(range(0, 20, 2))
+        own.submit(tasks.fail, "it").exception(WAIT)
+        own.submit(tasks.leave, 1).exception(WAIT)
+        own.options(retries=1, backoff=0.001).submit(tasks.die).exception(WAIT)
+        running = own.submit(tasks.hang, str(tmp_path / "mark"))
+        waiting = own.submit(tasks.pid)
+        eventually(running.running, WAIT)
+        stats = own.stats()
+        assert (stats["queued"] + stats["given"], stats["limit"]) == (2, 1)
+        assert [worker["state"] for worker in stats["workers"]] == ["busy"]
+        assert waiting.cancel()
+        assert running.cancel()
+        own.options(timeout=0.05).submit(tasks.hang).exception(WAIT)
+        counted = {name: value for name, value in own.stats().items() if isinstance(value, int) and value}
+    assert counted.pop("replaced") >= 4  # two deaths, a cancellation, a timeout; the last successor may not be counted
+    assert counted == {
+        "submitted": 17,
+        "done": 11,
+        "failed": 4,
+        "cancelled": 2,
+        "retried": 1,
+        "died": 3,
+        "timed_out": 1,
+        "quarantined": 1,
+        "limit": 1,
+    }
+
+
+def test_pauses_double_up_to_a_limit_and_are_shortened_by_chance() -> None:
+    assert [sp.Backoff(0.1, jitter=0).pause(n) for n in (1, 2, 3)] == pytest.approx([0.1, 0.2, 0.4])
+    assert sp.Backoff(0.1, limit=5, jitter=0).pause(1000) == 5
+    pauses = [sp.Backoff(1.0, jitter=0.5).pause(1) for _ in range(200)]
+    assert all(0.5 <= pause <= 1.0 for pause in pauses)
+    assert len(set(pauses)) > 100
+    with pytest.raises(sp.BadValueError, match="jitter is between 0 and 1"):
+        sp.Backoff(jitter=2)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_affinity_and_threads() -> None:
     cpu = min(os.sched_getaffinity(0))
@@ -526,6 +646,29 @@ def test_shutdown_cancels_what_waits(tmp_path: Path) -> None:
     assert not running.done()
     running.cancel()
     own.shutdown()
+
+
+def test_kill_workers(tmp_path: Path) -> None:
+    own = sp.Pool(1)
+    running = own.submit(tasks.hang, str(tmp_path / "mark"))
+    waiting = own.submit(tasks.pid)
+    eventually(running.running, WAIT)
+    own.kill_workers()
+    assert running.cancelled()
+    assert waiting.cancelled()
+    assert repr(own).endswith("shut down>")
+    with pytest.raises(sp.ShutdownError):
+        own.submit(tasks.pid)
+    own.terminate_workers()
+
+
+def test_shutdown_right_after_a_cancel() -> None:
+    own = sp.Pool(1)
+    own.submit(tasks.pid).result(WAIT)
+    for _ in range(5):
+        own.submit(tasks.double, 1).cancel()
+    own.shutdown()
+    assert repr(own).endswith("shut down>")
 
 
 def test_a_pool_that_nobody_holds_ends() -> None:

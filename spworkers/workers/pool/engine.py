@@ -113,8 +113,8 @@ class Engine(Reader):
                 self.refuse()
             first = self._collector is None
             if first:
-                self._begin()
                 self._keeper.begin(self)
+                self._begin()
                 if self.idle_timeout != FOREVER:
                     self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
             self.counts["submitted"] += job.count

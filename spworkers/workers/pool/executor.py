@@ -155,7 +155,7 @@ class PoolView(Executor):
             progress: show a bar: True (rich), "tqdm", "notebook", or a title for it.
 
         Raises:
-            TimeoutError: a result is not there in time.
+            TimeoutError: a result is not there in time; the tasks that are left are cancelled, also those that run.
             Exception: what a task has raised.
         """
         return self._map(fn, iterables, True, timeout, chunksize, buffersize, return_exceptions, progress)

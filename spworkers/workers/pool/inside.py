@@ -19,6 +19,7 @@ from typing import Any, Final
 from spworkers.errors import ProtoStateError
 from spworkers.ring import Receiver, Record, Region, Sender, wait_readable
 from spworkers.supervisor.boot import Boot
+from spworkers.workers.logs import forward_logs
 from spworkers.workers.pool.bench import Bench
 from spworkers.workers.pool.kinds import KIND, READY, SETUP, STOP, UNFIT
 from spworkers.workers.pool.ledger import Ledger
@@ -78,11 +79,13 @@ def live(fds: list[int], spec: dict[str, Any]) -> int:
     """Be a worker.
 
     Args:
-        fds: the pool's memory, our receive and send bell, the pool's bell, the ledger; perhaps what is shared.
-        spec: plain values: `segment`, `number`, `name`, `argv`, `serializer`, `cpus`, `threads`, `shared`.
+        fds: the pool's memory, our receive and send bell, the pool's bell, the ledger, the socket of log records;
+            perhaps what is shared.
+        spec: plain values: `segment`, `number`, `name`, `argv`, `serializer`, `cpus`, `threads`, `shared`, `log_level`.
     """
     global _this
-    memory, receive_bell, send_bell, pool_bell, ledger_fd = fds[:5]
+    memory, receive_bell, send_bell, pool_bell, ledger_fd, log_fd = fds[:6]
+    forward_logs(log_fd, spec["name"], spec["log_level"])
     _surround(spec)
     region = Region.attach(memory)
     segment = region.segment(spec["segment"])
@@ -95,7 +98,7 @@ def live(fds: list[int], spec: dict[str, Any]) -> int:
     first = _first(receiver)
     if first is None:
         return 0
-    finalizer = _set_up(first, sender, _this, fds[5:], spec)
+    finalizer = _set_up(first, sender, _this, fds[6:], spec)
     if finalizer is _FAILED:
         return 0
     os.register_at_fork(after_in_child=lambda: setattr(bench, "forked", True))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import ShutdownError, SPError
+from spworkers.workers.logs import LogDesk, lowest_level
 from spworkers.workers.pool.crew import Worker
 from spworkers.workers.pool.launch import Launcher, lives
 
@@ -58,10 +59,16 @@ class Keeper:
         self._engine: Engine | None = None
         self._launcher: Launcher | None = None
         self._tried = threading.Event()
+        self._logs: LogDesk | None = None
 
     def begin(self, engine: Engine) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            ResourceError: there is no descriptor left for the workers' log.
+        """
         self._engine = engine
+        self._logs = LogDesk()
         threading.Thread(target=self._main, name=f"{engine.name}-keeper", daemon=True).start()
 
     def await_first(self) -> None:
@@ -87,7 +94,9 @@ class Keeper:
             self._launcher.forget(worker)
 
     def end(self) -> None:
-        """The pool has ended: so does the thread."""
+        """The pool has ended: what its workers have logged comes out, then the thread ends."""
+        if self._logs is not None:
+            self._logs.close()
         self._jobs.put(None)
 
     def _main(self) -> None:
@@ -116,8 +125,11 @@ class Keeper:
         if worker.stopped and not worker.jobs:  # it is not needed any more
             engine.died(worker, "exit code 0", 0)
             return
-        fds = [engine.region.fd, worker.receive_bell, worker.send_bell, engine.bell, engine.ledger_fd, *self._fds]
+        assert self._logs is not None
+        own = [engine.region.fd, worker.receive_bell, worker.send_bell, engine.bell, engine.ledger_fd]
+        fds = [*own, self._logs.worker_fd, *self._fds]
         spec = {**self._spec, "segment": worker.segment, "number": worker.number, "name": worker.name}
+        spec["log_level"] = lowest_level()
         try:
             if self._launcher is None:
                 self._launcher = self._make(engine)

@@ -88,7 +88,9 @@ class Chunk:
     def piece(self, job: Job, begin: int, end: int) -> Job:
         """A job for a part of a batch."""
         base = job.about
-        return self.stream.job_of(self, base + begin, base + end)
+        piece = self.stream.job_of(self, base + begin, base + end)
+        self.stream.note(piece)
+        return piece
 
     def _fill(self, at: int, results: list[Any], failed: dict[int, BaseException] | None, again: Any) -> None:
         stream = self.stream
@@ -326,6 +328,10 @@ class Stream:
             return self._single(chunk, begin, self._pack_alone(items[0], batch=False))
         return self._several(chunk, begin, [self._pack_small_alone(item) for item in items])
 
+    def note(self, job: Job) -> None:
+        """A job that came about on its way, and is to be taken back with the others."""
+        self._jobs.append(job)
+
     def _pack_small_alone(self, item: Any) -> bytes:
         packed = self._pack_alone(item, batch=True)
         return packed if type(packed) is bytes else b"".join(packed.parts[1:])
@@ -367,7 +373,8 @@ class Stream:
                         return
                     left = deadline if deadline == float("inf") else deadline - time.monotonic()
                     if not self.engine.wait(self, max(left, 0.0)):
-                        raise FutureTimeoutError("the next result is not there in time")
+                        self.close(stop=True)
+                        raise FutureTimeoutError("the next result is not there in time; the map's tasks are cancelled")
                 results, errors = self._take()
                 if errors and not return_exceptions:
                     first = min(errors)
@@ -404,13 +411,17 @@ class Stream:
                     self.chunks.popleft()
             return results, errors
 
-    def close(self) -> None:
-        """Take back what nobody has begun."""
+    def close(self, *, stop: bool = False) -> None:
+        """Take back what nobody has begun.
+
+        Args:
+            stop: what runs is stopped, too.
+        """
         if not self._closed:
             self._closed = True
             self._exhausted = True
-            for job in self._jobs:
-                self.engine.withdraw(job)
+            for job in list(self._jobs):
+                (self.engine.cancel if stop else self.engine.withdraw)(job)
             self._jobs.clear()
 
 

@@ -34,9 +34,11 @@ class Bars(Protocol):
 
 
 def check_progress(how: Any) -> None:
-    """Raise BadValueError if no `progress=` can be this."""
+    """Raise BadValueError if no `progress=` can be this, or what it needs is not installed."""
     if not (how is None or isinstance(how, (bool, str))):
         raise BadValueError(f"progress is {how!r:.80}; it has to be True, 'tqdm', 'notebook', or a title")
+    if how in _BY_TQDM:
+        _tqdm_for(how)
 
 
 def title_of(how: Any, name: str) -> str:
@@ -131,16 +133,20 @@ class _RichBar:
         self._progress.update(self._task, completed=done, total=total, text=text)
 
 
+def _tqdm_for(how: str) -> Any:
+    try:
+        if how == "notebook":
+            from tqdm.notebook import tqdm
+        else:
+            from tqdm import tqdm
+    except ImportError:
+        raise BadValueError(f"progress={how!r} needs tqdm, which is not installed: pip install tqdm") from None
+    return tqdm
+
+
 class _TqdmBars:
     def __init__(self, how: str) -> None:
-        try:
-            if how == "notebook":
-                from tqdm.notebook import tqdm
-            else:
-                from tqdm import tqdm
-        except ImportError:
-            raise BadValueError(f"progress={how!r} needs tqdm, which is not installed: pip install tqdm") from None
-        self._tqdm = tqdm
+        self._tqdm = _tqdm_for(how)
         self._made: list[Any] = []
 
     def add(self, title: str, total: int | None) -> Bar:
