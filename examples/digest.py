@@ -91,6 +91,8 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     paths = files_below(options.folder, options.limit)
+    if not paths:
+        parser.error(f"there is no file below {options.folder}")
     console.print(f"{len(paths):,} files below {options.folder}, {options.clients} clients")
     digests = run(paths, options.workers, options.clients, console)
     wrong = [path for path in paths if digests.get(path) != hashlib.sha256(Path(path).read_bytes()).hexdigest()]
@@ -103,5 +105,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except sp.SPError as error:
+        sys.exit(f"digest.py: {error}")
     except KeyboardInterrupt:
         sys.exit(1)

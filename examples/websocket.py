@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import spworkers as sp
@@ -97,4 +99,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sp.SPError, urllib.error.URLError) as error:
+        sys.exit(f"websocket.py: {error}")

@@ -49,4 +49,10 @@ async def main(requests: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    match sys.argv[1:]:
+        case []:
+            asyncio.run(main(10))
+        case [number] if number.isdecimal() and int(number):
+            asyncio.run(main(int(number)))
+        case _:
+            sys.exit("usage: with_asyncio.py [REQUESTS]")

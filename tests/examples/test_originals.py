@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -122,3 +123,27 @@ def test_mistakes(name: str) -> None:
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert done.stderr.startswith(f"{name}.py: dial " if arguments else f"usage: {name}.py ")
+
+
+@pytest.mark.alike
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("websocket", ["req", "1"], "websocket.py: dial ws://127.0.0.1:1/req"),
+        ("websocket", ["static", "1"], "websocket.py: <urlopen error"),
+        ("broker", ["--front", "nowhere"], "broker.py: 'nowhere' has no scheme"),
+        ("digest", ["--workers", "0", "--limit", "1"], "digest.py: workers wants"),
+        ("with_asyncio", ["many"], "usage: with_asyncio.py [REQUESTS]"),
+    ],
+)
+def test_mistakes_of_others(
+    name: str,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process, as nothing of them outlives it."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert words in str(ended.value.code)
