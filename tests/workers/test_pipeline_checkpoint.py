@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from workers.executors import Immediate, Stop
 
 import spworkers as sp
 from spworkers.testing import eventually
+from spworkers.workers.pipeline.checkpoint import Checkpoint
 
 WAIT = 60.0
 PROGRAM = Path(__file__).with_name("pipeline_job.py")
@@ -190,3 +193,21 @@ def test_what_cannot_be_saved_or_read_again(tmp_path: Path) -> None:
     with pytest.raises(sp.UnsupportedOptionError, match="items given to run"):
         collect().run([1], executor=Immediate(), checkpoint=tmp_path / "e")
     assert not (tmp_path / "d").exists()
+
+
+def test_a_cut_is_worth_its_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds the whole window: one for every few items would make the time grow with its square."""
+    saved = 0
+    save = Checkpoint.save
+
+    def counting(*arguments: Any) -> None:
+        nonlocal saved
+        saved += 1
+        save(*arguments)
+
+    monkeypatch.setattr(Checkpoint, "save", counting)
+    monkeypatch.setattr("spworkers.workers.pipeline.engine.SAVE_AFTER", WAIT)
+    with ThreadPoolExecutor(1) as one:
+        job = sp.Pipeline(window=200).read(range(2000)).map(abs, chunksize=1).collect()
+        assert job.run(executor=one, checkpoint=tmp_path / "c").result == list(range(2000))
+    assert 2000 / 200 <= saved <= 2000 / 50 + 1

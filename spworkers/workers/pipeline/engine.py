@@ -138,15 +138,15 @@ class Engine:
         return broken
 
     def due(self) -> bool:
-        """Whether it is time for a cut: before the window is full of what is through, and not more often."""
+        """Whether it is time for a cut: when what is through takes a part of the window that others could use.
+
+        A cut holds the whole window, so it is worth its while only for a good part of it.
+        """
         if not self.unsaved:
             return False
         window = self.window
-        return (
-            2 * self.unsaved >= window
-            or self.open + self.unsaved >= window
-            or time.monotonic() - self.saved_at > SAVE_AFTER
-        )
+        full = self.open + self.unsaved >= window
+        return (4 if full else 2) * self.unsaved >= window or time.monotonic() - self.saved_at > SAVE_AFTER
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save a cut of everything."""
