@@ -147,10 +147,22 @@ class Attaching:
         return self._tell({"t": "pipe_event", "event": number, "kind": kind, "pipe": pipe.info()})
 
     def _lost(self, pipe: PipePort, text: str) -> None:
-        log.debug("pipe %d to %s ended: %s", pipe.id, pipe.remote, text)
         if pipe.id in self._hooked:
             self._hooked.discard(pipe.id)
             self._event("detached", pipe)
-        driver = self._drivers.pop(pipe.id, None)
-        if driver is not None:
-            driver.pipe_closed()
+        if pipe.closed or self._first_to_hang_up(pipe):
+            log.debug("pipe %d to %s ended: %s", pipe.id, pipe.remote, text)
+            driver = self._drivers.pop(pipe.id, None)
+            if driver is not None:
+                driver.pipe_closed()
+
+    def _first_to_hang_up(self, pipe: PipePort) -> bool:
+        """Whether its dialer may go on while messages of the lost peer wait here.
+
+        A listener may not, nor a dialer of which there is such a pipe already: MAX-PIPES counts descriptors, and a peer
+        that comes and goes while nobody receives would leave one each time.
+        """
+        others = self._hub.pipes.values()
+        return pipe.dialer >= 0 and not any(
+            other.hung_up and other.dialer == pipe.dialer for other in others if other is not pipe
+        )

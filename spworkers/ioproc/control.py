@@ -506,7 +506,7 @@ class Control:
         self.attaching.close_pipe(key)
 
     def do_pipes(self) -> list[dict[str, Any]]:
-        return [pipe.info() for pipe in self.hub.pipes.values()]
+        return [pipe.info() for pipe in self.hub.pipes.values() if not pipe.hung_up]
 
     def do_hook(self, on: bool) -> None:
         self.attaching.hook = on
@@ -519,7 +519,7 @@ class Control:
         region = self.hub.region
         found: dict[str, Any] = {name: region.counter(index) for index, name in enumerate(NAMES)}
         found.update(self.hub.totals())
-        found["pipes"] = len(self.hub.pipes)
+        found["pipes"] = len(self.hub.pipes) - self.hub.hung_up
         found["contexts"] = len(self.hub.contexts)
         found["generation"] = self.generation
         found["pid"] = os.getpid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 from spworkers.ioproc.control import Control
@@ -16,7 +17,8 @@ _OF_A_PIPE: Final = ("id", "address", "local", "remote", "sent", "received", "se
 
 def facts_of(control: Control) -> dict[str, Any]:
     """Statistics, endpoints, pipes, and the rings of each context; nothing that is secret."""
-    pipes = [pipe.info() for pipe in list(control.hub.pipes.values())[:PIPES_TOLD]]
+    living = (pipe for pipe in control.hub.pipes.values() if not pipe.hung_up)
+    pipes = [pipe.info() for pipe in itertools.islice(living, PIPES_TOLD)]
     return {
         "stats": control.do_stats(),
         "listeners": [_endpoint(driver) for driver in control.listeners.values()],

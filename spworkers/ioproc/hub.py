@@ -32,6 +32,7 @@ _NO_OPTIONS: Mapping[str, Any] = {}
 READABLE: Final = 1
 WRITABLE: Final = 4
 BROKEN: Final = 8 | 16
+HANGUP: Final = 0x2000
 """Events, as `spworkers.ring` has them; known to the compiler here."""
 
 OVER: Final = 2
@@ -78,6 +79,8 @@ class Hub(Actions):
         # Those asked for last; most sockets have one of each, and looking up a number costs as much as a delivery.
         self.last_context: ContextPort | None = None
         self.last_pipe: PipePort | None = None
+        self.hung_up = 0
+        """How many of the pipes have lost their peers, and are only read to their ends."""
         self.dirty: list[PipePort] = []
         self.hot = False
         self.resumed: list[PipePort] = []
@@ -90,6 +93,7 @@ class Hub(Actions):
         self.armed_at = math.inf
         self.timer_handle: Any = None
         self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
+        """Told when a pipe has ended; twice of one that has hung up, then the second time when it is closed."""
         self.on_kill: Callable[[int, str], None] = _ignore_kill
         self.on_cancel: Callable[[int, int], None] = _ignore_cancel
         self.on_report: Callable[[str, str, bytes, float, str], None] = _ignore_report
@@ -235,7 +239,7 @@ class Hub(Actions):
             self.last_pipe = None
             return False
         pipe.attached = True
-        self.region.pipes = len(self.pipes)
+        self.tell_pipes()
         self.read_on(pipe)
         if pipe.reader.more:  # it has bytes already, of which the kernel will not tell
             self.loop.call_soon(self.ready, pipe, READABLE)
@@ -253,15 +257,21 @@ class Hub(Actions):
             self.attend(pipe)
 
     def attend(self, pipe: PipePort) -> None:
-        """Watch for what it waits for now."""
+        """Watch for what it waits for now: of one that is not read from, for its peer's end at least."""
         if pipe.bell is not None:  # which tells of room as of bytes
-            self.watch.watch(pipe.fd, READABLE if pipe.reading or pipe.congested else 0, self.ready, pipe)
-            return
-        events = (READABLE if pipe.reading else 0) | (WRITABLE if pipe.congested else 0)
+            events = READABLE if pipe.reading or pipe.congested else 0
+        else:
+            events = (READABLE if pipe.reading else 0) | (WRITABLE if pipe.congested else 0)
+        if pipe.attached and not (pipe.reading or pipe.hung_up or pipe.left):
+            events |= HANGUP
         self.watch.watch(pipe.fd, events, self.ready, pipe)
 
     def ready(self, pipe: PipePort, events: int) -> None:
         """The kernel takes bytes of this pipe again, or has bytes for us, or tells of the end."""
+        if events & HANGUP and pipe.attached and not pipe.reading:
+            self.hang_up(pipe)
+            self.settle()
+            return
         if pipe.bell is not None:
             pipe.bell.hush()
             events |= READABLE | WRITABLE
@@ -274,9 +284,12 @@ class Hub(Actions):
 
     def leave(self, pipe: PipePort) -> None:
         """Watch this pipe no more; its socket stays open."""
-        self.read_no_more(pipe)
+        pipe.left = True
+        pipe.reading = False
         if pipe.congested:
             self.leave_congestion(pipe)
+        else:
+            self.attend(pipe)
 
     def readable(self, pipe: PipePort, broken: bool) -> None:
         """Read what there is; if it is `broken`, to the very end: before the error there may be bytes."""
@@ -369,10 +382,16 @@ class Hub(Actions):
                     self.flush_pipe(pipe)
 
     def flush_pipe(self, pipe: PipePort) -> None:
+        if pipe.hung_up:
+            self.count_unsent(pipe)
+            return
         try:
             done = pipe.writer.flush()
         except OSError as error:
-            self.lose(pipe, "connection_lost", str(error))
+            if pipe.attached and not pipe.reading:  # what it had sent before may still be had
+                self.hang_up(pipe)
+            else:
+                self.lose(pipe, "connection_lost", str(error))
             return
         if done == pipe.congested:
             if done:
@@ -395,30 +414,61 @@ class Hub(Actions):
             if other.congested:  # it may share the bit
                 self.region.set_congested(other.id, True)
 
+    def hang_up(self, pipe: PipePort) -> None:
+        """The peer of a pipe that nobody reads from now is gone; what it had sent is delivered when there is room.
+
+        To everybody else the pipe is over. It is not read to its end for that: the kernel has what is left of it.
+        """
+        if pipe.closed or pipe.hung_up:
+            return
+        pipe.hung_up = True
+        self.hung_up += 1
+        if pipe.congested:
+            self.leave_congestion(pipe)
+        else:
+            self.attend(pipe)
+        self.count_unsent(pipe)
+        self.tell_pipes()
+        self.machine.now = self.clock()
+        self.machine.pipe_hung_up(pipe.id)
+        self.on_pipe_lost(pipe, "the peer closed the connection")
+
+    def count_unsent(self, pipe: PipePort) -> None:
+        """Nothing more is sent by this pipe."""
+        unsent = pipe.writer.discard()
+        if unsent:
+            self.count("unsent", pipe.id, unsent)
+
+    def tell_pipes(self) -> None:
+        """Say in shared memory how many there are."""
+        number = len(self.pipes) - self.hung_up
+        self.region.pipes = number
+        if not number:
+            for port in self.contexts.values():  # senders that may not wait without a peer (FAIL-NO-PEERS)
+                port.ring()
+
     def lose(self, pipe: PipePort, cause: str, text: str) -> None:
         """A pipe is over: by its peer, by bad bytes, or by us."""
         if pipe.closed:
             return
         pipe.closed = True
         self.leave(pipe)
-        unsent = pipe.writer.discard()
         self.region.add(SENT, pipe.writer.frames)
         self.region.add(SENT_BYTES, pipe.writer.sent)
         self.region.add(RECEIVED, pipe.reader.frames)
         self.region.add(RECEIVED_BYTES, pipe.reader.received)
-        if unsent:
-            self.count("unsent", pipe.id, unsent)
+        self.count_unsent(pipe)
+        if pipe.backlog:
+            self.count("pipe_lost", pipe.id, len(pipe.backlog) - pipe.taken)
         if cause in ("too_long", "garbled"):
             self.count(cause, pipe.id)
         self.last_pipe = None
-        if self.pipes.pop(pipe.id, None) is not None:
-            self.region.pipes = len(self.pipes)
-            if pipe.attached:
-                self.machine.now = self.clock()
-                self.machine.pipe_removed(pipe.id)
-                if not self.pipes:
-                    for port in self.contexts.values():  # senders that may not wait without a peer (FAIL-NO-PEERS)
-                        port.ring()
+        if self.pipes.pop(pipe.id, None) is not None and pipe.attached:
+            if pipe.hung_up:
+                self.hung_up -= 1
+            self.machine.now = self.clock()
+            self.machine.pipe_removed(pipe.id)
+            self.tell_pipes()
         pipe.backlog = []
         pipe.link.hang_up()
         self.on_pipe_lost(pipe, text)

@@ -9,15 +9,22 @@ Elsewhere the hot ones are readers and writers of uvloop, if there is one, or of
 from __future__ import annotations
 
 import asyncio
+import select
 import selectors
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE, Region, hush_bell
+from spworkers.ring import BROKEN, HANGUP, POLLER, READABLE, WRITABLE, Region, hush_bell
 
 ROUNDS = 16
 """Looks at the board in a row, before it is the others' turn."""
+
+LOOK_AFTER = 0.25
+"""Seconds between two looks at those of which only the end is asked for, where the loop cannot wait for that."""
+
+ENDED = getattr(select, "POLLRDHUP", 0)
+"""What `poll` calls HANGUP; elsewhere it tells of it unasked, as POLLHUP."""
 
 __all__ = ["Watch", "new_loop", "watch_of"]
 
@@ -30,6 +37,8 @@ class Watch(Protocol):
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
+
+        HANGUP may be asked for too: the peer sends nothing more, whether or not what it had sent was read.
 
         Args:
             fd: the descriptor.
@@ -45,6 +54,8 @@ class LoopWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.watched: dict[int, int] = {}
+        self.asked: dict[int, tuple[Callable[[Any, int], None], Any]] = {}  # for HANGUP
+        self.looking = False
 
     def attend(self, board: Region, bell: int, look: Callable[[], None]) -> None:
         """See `Watch`. The bell is silenced, then the board armed: that is what looks once more."""
@@ -73,6 +84,24 @@ class LoopWatch:
             self.loop.add_writer(fd, call, about, WRITABLE)
         elif before & WRITABLE and not events & WRITABLE:
             self.loop.remove_writer(fd)
+        self.asked.pop(fd, None)
+        if events & HANGUP:
+            self.asked[fd] = call, about
+            if not self.looking:
+                self.looking = True
+                self.loop.call_later(LOOK_AFTER, self.look_after)
+
+    def look_after(self) -> None:
+        """Which of those that nobody reads from have ended? A loop of readers and writers cannot wait for that."""
+        poll = select.poll()
+        for fd in self.asked:
+            poll.register(fd, ENDED)
+        for fd, _ in poll.poll(0):
+            call, about = self.asked.pop(fd)
+            call(about, HANGUP)
+        self.looking = bool(self.asked)
+        if self.looking:
+            self.loop.call_later(LOOK_AFTER, self.look_after)
 
 
 if sys.platform == "linux" and POLLER:

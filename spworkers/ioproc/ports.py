@@ -66,6 +66,8 @@ class PipePort:
         self.congested = False
         self.dirty = False  # something was written to it since the last flush
         self.closed = False
+        self.hung_up = False  # its peer is gone, but not everything that it had sent has been delivered
+        self.left = False  # nobody watches it any more
         self.ending = False  # it stays until the socket's close has drained it
 
     def info(self) -> dict[str, Any]:

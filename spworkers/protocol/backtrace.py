@@ -54,6 +54,9 @@ class Backtraced(Peers):
             self.out.close_pipe(peer.id, GARBLED)
         return 0
 
+    def pipe_hung_up(self, pipe: int) -> None:
+        self.pipe_ready(pipe)  # nobody else can have its answers: they are dropped, and keep nobody waiting
+
     def configure(self, context: int | None, name: str, value: Any) -> None:
         if name == "TTL":
             self._ttl = int(value)

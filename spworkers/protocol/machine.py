@@ -275,6 +275,13 @@ class Machine:
     def pipe_removed(self, pipe: int) -> None:
         """A peer is gone, and its number will not come again soon."""
 
+    def pipe_hung_up(self, pipe: int) -> None:
+        """Its peer is gone; messages that it had sent are still to come, then `pipe_removed`.
+
+        What is sent to it until then is lost: what others can have does not go there.
+        """
+        self.pipe_congested(pipe)
+
     def pipe_congested(self, pipe: int) -> None:
         """The pipe takes no more messages for the time being."""
 

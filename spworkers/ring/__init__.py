@@ -18,6 +18,7 @@ from spworkers.ring._ring import (
     COUNTERS,
     DATA,
     ERROR,
+    HANGUP,
     INLINE,
     IPC,
     MAX_WINDOW,
@@ -54,6 +55,7 @@ from spworkers.ring._ring import (
 
 __all__ = [
     "BROKEN",
+    "HANGUP",
     "CANCEL",
     "CONDUIT",
     "CONTEXTS",

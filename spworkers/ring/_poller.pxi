@@ -59,6 +59,7 @@ cdef bint _alone() noexcept:
 
 READABLE = 1
 WRITABLE = 4
+HANGUP = 0x2000  # the peer sends nothing more: told only where it is asked for, without reading what came before
 BROKEN = 8 | 16  # an error, or the end in both directions: read until there is nothing more
 POLLER = bool(SPW_EPOLL)
 
@@ -141,7 +142,10 @@ cdef class Poller:
         self.watching = watching and len(os.sched_getaffinity(0)) > 1
 
     def watch(self, int fd, uint32_t events, call, about):
-        """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more."""
+        """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more.
+
+        HANGUP may be asked for too.
+        """
         if fd < 0:
             raise InternalError(f"there is no descriptor {fd} to watch")
         self.grow(fd)

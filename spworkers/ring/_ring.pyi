@@ -14,6 +14,7 @@ IPC: int
 READABLE: int
 WRITABLE: int
 BROKEN: int
+HANGUP: int
 CONDUIT: bool
 POLLER: bool
 

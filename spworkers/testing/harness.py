@@ -86,6 +86,13 @@ class Harness(FakeActions):
         self._remove(pipe)
         self._end()
 
+    def hang_up(self, pipe: FakePipe) -> None:
+        """A peer goes while messages of it wait in `unread`; `disconnect` follows when they have been taken."""
+        pipe.room, pipe.congested = None, False  # what is sent now is lost, and so has room
+        self._begin()
+        self.machine.pipe_hung_up(pipe.id)
+        self._end()
+
     def finish_close(self, pipe: FakePipe) -> None:
         """The machine hears that a pipe which it had closed is gone (`defer_close`)."""
         assert pipe.closed_for, f"{pipe!r} was not closed by the machine"

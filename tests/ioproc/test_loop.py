@@ -17,7 +17,7 @@ import pytest
 
 from spworkers.errors import InternalError
 from spworkers.ioproc.loop import Watch, new_loop, watch_of
-from spworkers.ring import BROKEN, POLLER, READABLE, WRITABLE, Region, make_bell
+from spworkers.ring import BROKEN, HANGUP, POLLER, READABLE, WRITABLE, Region, make_bell
 
 BOUND = 20.0
 
@@ -113,6 +113,38 @@ def test_what_it_waits_for_can_change(stage: Stage, ends: Ends) -> None:
     stage.run(lambda: stage.told)
     assert stage.told[0][1] & READABLE
     stage.watch.watch(one.fileno(), 0, stage.tell, None)
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def connection(request: pytest.FixtureRequest) -> Iterator[Ends]:
+    if request.param == "ipc":
+        one, other = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            other = socket.create_connection(server.getsockname())
+            one, _ = server.accept()
+    with one, other:
+        yield one, other
+
+
+@pytest.mark.parametrize("how", ["it ends its side", "it closes", "it resets"])
+def test_the_end_is_told_to_who_reads_nothing(stage: Stage, connection: Ends, how: str) -> None:
+    one, other = connection
+    stage.watch.watch(one.fileno(), HANGUP, stage.tell, "one")
+    other.send(b"unread")
+    stage.loop.run_until_complete(asyncio.sleep(0.01))
+    assert stage.told == []
+    if how == "it ends its side":
+        other.shutdown(socket.SHUT_WR)
+    else:
+        if how == "it resets":
+            one.send(b"what the other end will not have read")
+        other.close()
+    stage.run(lambda: stage.told)
+    assert stage.told[0][0] == "one"
+    assert stage.told[0][1] & HANGUP
+    stage.watch.watch(one.fileno(), 0, stage.tell, None)
+    assert one.recv(100) == b"unread"
 
 
 def test_a_reset_is_told_as_broken_or_by_reading_to_the_end(stage: Stage) -> None:

@@ -52,3 +52,17 @@ def test_back_pressure(harness: Harness) -> None:
     harness.feed(pipe, b"1", b"2", b"3")
     assert list(pipe.unread) == [b"2", b"3"]
     assert harness.recv_all() == [b"1", b"2", b"3"]
+
+
+def test_a_peer_that_hung_up_gets_nothing_more_and_what_it_sent_still_comes(harness: Harness) -> None:
+    harness.machine.configure(None, "READQ-LEN", 1)
+    first = harness.connect()
+    harness.feed(first, b"0", b"1", b"2")
+    harness.hang_up(first)
+    harness.send(0, b"for the next one")
+    assert first.sent == []
+    assert harness.recv_all() == [b"0", b"1", b"2"]
+    harness.disconnect(first)
+    second = harness.connect()
+    assert second.sent == [b"for the next one"]
+    assert harness.counts == {}

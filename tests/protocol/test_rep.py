@@ -472,3 +472,14 @@ def test_thirty_contexts_get_twenty_requests_each(crowd: Harness) -> None:
 
 def harness_is_clean(harness: Harness) -> bool:
     return not harness.leaks() and not harness.counts and not untaken(harness)
+
+
+def test_a_reply_to_a_peer_that_hung_up_waits_for_nothing(harness: Harness) -> None:
+    pipe = harness.connect()
+    harness.congest(pipe)
+    harness.feed(pipe, *[request_id(number) + b"ping" for number in range(STANDING + 2)])
+    held = answer(harness, take(harness))
+    assert held.state == "waiting"
+    harness.hang_up(pipe)
+    assert held.state == "freed"
+    assert answer(harness, take(harness)).state == "freed"
