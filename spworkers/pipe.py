@@ -132,8 +132,9 @@ class Pipe(PipeAttributes):
         """In an ATTACHING hook: refuse the pipe, and over ws and wss answer the request with a status instead of 101.
 
         A dialer of ours raises ConnRefusedError with both (BadProtoError for 400, 403 and 404, as mangos has it). A
-        browser's page learns of neither; it does of the 1008 with which `close` refuses. Over an `ASGIApp`, over
-        other transports, and later, it is what `close` is.
+        browser's page learns of neither; it does of the 1008 with which `close` refuses. Over an `ASGIApp` it needs a
+        server with ASGI's extension `websocket.http.response`; others answer with 403 for every status. Over other
+        transports, and later, it is what `close` is.
 
         Args:
             status: of HTTP, 400 to 599 (RFC 9110, 15.5 and 15.6): 401 "who are you?", 403 "not you", 429, 503 ...

@@ -4,8 +4,12 @@
                           messages    frames
 
 `spworkers.transport.ws.ASGIApp` runs where the ASGI server does. For each WebSocket it makes a socket pair and has the
-control channel bring one end here, with the request. On the pair are frames as in tcp, without a handshake: the
-WebSocket's was one. A frame's head with its highest bit set is a last word: the code to close the WebSocket with.
+control channel bring one end here, with the request. From here comes the verdict on it first, then there are frames as
+in tcp. Words that are no frame's head have their highest bit set:
+
+    word(101)              it is a pipe: accept the WebSocket
+    word(status) reason    first and last: do not accept it, and answer with this status of HTTP
+    word(code)             last: the code to close the WebSocket with; if it is the first too, accept it before
 """
 
 from __future__ import annotations
@@ -24,20 +28,33 @@ from spworkers.transport.handshake import Handshake
 from spworkers.transport.waiting import wake
 
 LAST_WORD = 1 << 63
-"""What is set in the head of a frame that says with which code to close."""
+"""What is set in a word that is no frame's head."""
+
+ADMITTED = 101
+"""The status of a WebSocket that is accepted (RFC 6455, 1.3)."""
 
 GOING_AWAY, POLICY, TOO_BIG = 1001, 1008, 1009
+
+MOST_REASON = 4096
+"""Bytes of a hook's reason: what a fresh socket pair always takes."""
+
+
+def word(code: int) -> bytes:
+    """A word that is no frame's head: a status of HTTP, or the code of a WebSocket's end."""
+    return struct.pack(">Q", LAST_WORD | code)
 
 
 class AsgiLink(Link):
     """One end of a socket pair whose other end is an `ASGIApp`."""
 
-    __slots__ = ("_reader", "_writer")
+    __slots__ = ("_admitted", "_reader", "_refusal", "_writer")
 
     def __init__(self, sock: socket.socket, **more: Any) -> None:
         super().__init__(sock, "stream", **more)
         self._reader: FrameReader | None = None
         self._writer: FrameWriter | None = None
+        self._admitted = False
+        self._refusal: tuple[int, str] | None = None
 
     async def shake(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
         """The WebSocket's handshake was enough."""
@@ -50,8 +67,20 @@ class AsgiLink(Link):
         self._writer = FrameWriter(self.sock.fileno(), 0)
         return self._writer
 
+    async def admit(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._admitted = True
+        self.sock.send(word(ADMITTED))
+
+    def decline(self, status: int, reason: str) -> None:
+        self._refusal = status, reason
+
     def refuse(self) -> None:
-        self._say(POLICY)
+        if self._refusal is None or self._admitted:
+            self._say(POLICY)
+        else:
+            status, reason = self._refusal
+            with contextlib.suppress(OSError):
+                self.sock.send(word(status) + reason.encode()[:MOST_REASON])
         self.close()
 
     def hang_up(self) -> None:
@@ -67,7 +96,7 @@ class AsgiLink(Link):
         """The last word, if it fits between two frames; without one, the other end takes it for GOING_AWAY."""
         if self._writer is None or self._writer.whole:
             with contextlib.suppress(OSError):
-                self.sock.send(struct.pack(">Q", LAST_WORD | code))
+                self.sock.send(word(code))
 
 
 class AsgiAcceptor(Acceptor):

@@ -13,7 +13,7 @@ from spworkers.closing import Closing
 from spworkers.errors import BadValueError, SPError
 from spworkers.httprequest import HTTPRequest
 from spworkers.ring import FrameReader
-from spworkers.transport.asgi import GOING_AWAY, LAST_WORD, POLICY, TOO_BIG
+from spworkers.transport.asgi import ADMITTED, GOING_AWAY, LAST_WORD, MOST_REASON, POLICY, TOO_BIG
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -25,6 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 READ_SIZE: Final = 256 * 1024
+_REFUSALS: Final = range(400, 600)
 _HEAD: Final = struct.Struct(">Q")
 
 
@@ -93,11 +94,46 @@ class ASGIApp(Closing):
                 except SPError:  # the socket, or its listener, is closed
                     await _refuse(scope, send, 503)
                     return
+                code, reason = await _verdict(ours)
+                if code in _REFUSALS:
+                    await _refuse(scope, send, code, reason)
+                    return
                 await send({"type": "websocket.accept", "subprotocol": protocol})
-                await Bridge(ours, receive, send, listener.max_rcv_size).run()
+                if code == ADMITTED:
+                    await Bridge(ours, receive, send, listener.max_rcv_size).run()
+                else:
+                    await send({"type": "websocket.close", "code": code})
 
     def __repr__(self) -> str:
         return f"<ASGIApp: {', '.join(sorted(self._listeners)) or 'closed'}>"
+
+
+async def _verdict(sock: socket.socket) -> tuple[int, str]:
+    """What the I/O process says first, and why: ADMITTED, a status of HTTP to refuse with, or a code to close with."""
+    said = await _read(sock, _HEAD.size)
+    if len(said) < _HEAD.size:  # it is gone
+        return 503, ""
+    code = _HEAD.unpack(said)[0] & 0xFFFF
+    return code, (await _read(sock, MOST_REASON)).decode(errors="replace") if code in _REFUSALS else ""
+
+
+async def _read(sock: socket.socket, size: int) -> bytes:
+    """So many bytes; fewer if it ends before."""
+    import anyio
+
+    said = b""
+    while len(said) < size:
+        try:
+            more = sock.recv(size - len(said))
+        except BlockingIOError:
+            await anyio.wait_readable(sock)
+            continue
+        except OSError:
+            more = b""
+        if not more:
+            break
+        said += more
+    return said
 
 
 class Bridge:
@@ -231,13 +267,16 @@ _WORDS: Final = {
 }
 
 
-async def _refuse(scope: Scope, send: Send, status: int) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, reason: str = "") -> None:
     """Refuse a WebSocket before it is accepted: with the status if the server can send one, else as it does (403)."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": POLICY})
         return
-    body = f"{_WORDS[status]}\n".encode()
+    words = reason or _WORDS.get(status, "")
+    body = f"{words}\n".encode() if words else b""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    if status == 401:  # RFC 9110, 15.5.2: it has to name a scheme
+        headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 

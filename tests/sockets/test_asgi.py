@@ -183,6 +183,27 @@ async def test_a_hook_that_refuses_closes_with_1008() -> None:
 
 
 @on_both
+async def test_a_hook_that_refuses_with_a_status_has_it_answered() -> None:
+    with sp.Pair() as pair, ASGIApp({"/pair": pair}) as app:
+        pair.set_pipe_event_hook(lambda event, pipe: pipe.refuse(401, "who are you?"))
+        async with browsing(app, scope("/pair", extensions={"websocket.http.response": {}}), accepted=False) as browser:
+            answer = await browser.recv()
+            assert (answer["type"], answer["status"]) == ("websocket.http.response.start", 401)
+            assert (b"www-authenticate", b"Bearer") in answer["headers"]
+            assert (await browser.recv())["body"] == b"who are you?\n"
+        async with browsing(app, scope("/pair"), accepted=False) as browser:
+            assert await browser.closed() == 1008  # before it was accepted: the server says 403
+        assert (pair.stats()["accepted"], pair.stats()["refused"]) == (0, 2)
+
+
+@on_both
+async def test_a_second_pair_is_turned_away() -> None:
+    with sp.Pair() as pair, ASGIApp({"/pair": pair}) as app:
+        async with browsing(app, scope("/pair")), browsing(app, scope("/pair")) as another:
+            assert await another.closed() == 1008
+
+
+@on_both
 async def test_max_rcv_size_is_exact_and_closes_with_1009() -> None:
     with sp.Pair(max_rcv_size=100) as pair, ASGIApp({"/pair": pair}) as app:
         async with browsing(app, scope("/pair")) as browser:
@@ -326,6 +347,9 @@ def test_on_uvicorn() -> None:
             with WsPeer.open(f"ws://127.0.0.1:{port}/rep", "rep") as peer:
                 peer.write(frame(2, bytes(2_000_000)))
                 assert peer.closed() == 1009
+            rep.set_pipe_event_hook(lambda event, pipe: pipe.refuse(429, "not so fast"))
+            with sp.Req() as req, pytest.raises(sp.ConnRefusedError, match="429 Too Many Requests: not so fast"):
+                req.dial(f"ws://127.0.0.1:{port}/rep")
         finally:
             server.should_exit = True
             thread.join(BOUND)
