@@ -352,6 +352,11 @@ class Supervisor:
                 self._recover()
             else:
                 self._give_up(problem)
+        if problem is None:
+            _log(
+                f"the supervisor, process {life.pid}, died: {reason}; another one sets up sockets and workers again",
+                "warning",
+            )
 
     def _try_again(self, reason: str) -> SPError | None:
         """Start another one; or say why not."""
@@ -451,7 +456,7 @@ class Supervisor:
         return f"<Supervisor: {state}>"
 
 
-def _log(text: str) -> None:
+def _log(text: str, level: str = "error") -> None:
     import logging
 
-    logging.getLogger("spworkers.supervisor").error("%s", text)
+    getattr(logging.getLogger("spworkers.supervisor"), level)("%s", text)

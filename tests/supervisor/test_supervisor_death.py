@@ -120,7 +120,9 @@ def children_of(pid: int) -> set[int]:
 # --- The supervisor
 
 
-def test_a_dead_supervisor_is_replaced_and_its_children_have_gone(sup: Supervisor) -> None:
+def test_a_dead_supervisor_is_replaced_and_its_children_have_gone(
+    sup: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
     child = Remote(sup)
     former = sup.pid
     pids = [child.pid, child("grandchild()"), child("grandchild(group=True)")]
@@ -134,6 +136,9 @@ def test_a_dead_supervisor_is_replaced_and_its_children_have_gone(sup: Superviso
     eventually(lambda: child.closed)
     assert gone(former)
     assert len(again) == 1
+    died = f"the supervisor, process {former}, died: killed by SIGKILL; another one"
+    eventually(lambda: died in caplog.text)
+    assert [record.levelname for record in caplog.records if record.name == "spworkers.supervisor"] == ["WARNING"]
 
 
 def test_what_was_not_answered_is_asked_of_the_next_one(sup: Supervisor) -> None:
@@ -306,7 +311,10 @@ def test_a_program_that_reaps_everybody() -> None:
         os.kill(sup.pid, signal.SIGKILL)
         print(eventually(lambda: again)[0]("boot.generation"))
     """
-    assert run_script(script) == ("1\n", "")
+    output, errors = run_script(script)
+    assert output == "1\n"
+    assert "died: ended, and somebody else took note of how;" in errors
+    assert errors.count("\n") == 1
 
 
 def test_no_descriptor_is_left_open() -> None:
