@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
+from spworkers._descriptors import made
 from spworkers.closing import Closing
 from spworkers.errors import ClosedError, ConnTimeoutError, ResourceError
 from spworkers.messages import BadPacketError
@@ -54,7 +55,9 @@ class Channel(Closing):
             ResourceError: no descriptors are left.
         """
         try:
-            one, other = socket.socketpair(socket.AF_UNIX, KIND)
+            one, other = made(lambda: socket.socketpair(socket.AF_UNIX, KIND), "a control channel")
+        except ResourceError:
+            raise
         except OSError as error:
             raise ResourceError(f"cannot make a control channel: {error.strerror}") from error
         if KIND == socket.SOCK_DGRAM:  # there the buffer's size bounds a packet's

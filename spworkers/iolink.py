@@ -57,13 +57,19 @@ class IOLink:
         region = Region.create(budget)
         io_bell = make_bell()
         key = f"{name}-{next(_numbers)}"
-        ours, theirs = Channel.pair()
-        link = cls(region, io_bell, key, ours, supervisor)
-        port = port_of(region, io_bell)
         try:
+            ours, theirs = Channel.pair()
+        except BaseException:
+            os.close(io_bell)
+            raise
+        link = cls(region, io_bell, key, ours, supervisor)
+        port: Port | None = None
+        try:
+            port = port_of(region, io_bell)
             link.spawn(spec, theirs, port)
         except BaseException:
-            port.close()
+            if port is not None:
+                port.close()
             link.release()
             raise
         finally:

@@ -19,8 +19,10 @@ import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
+from spworkers._descriptors import made
 from spworkers.errors import ChannelClosedError, ClosedError, ResourceError
 from spworkers.messages import (
     FDS_LIMIT,
@@ -134,13 +136,12 @@ class Packet:
         """
         copies: list[int] = []
         try:
-            for fd in self.fds:
-                copies.append(os.dup(fd))
+            copies.extend(made(partial(os.dup, fd), "a control message's copy of another one") for fd in self.fds)
         except OSError as error:
             close_fds(copies)
             if error.errno == errno.EBADF:
                 raise ClosedError(_DEAD_DESCRIPTOR) from error
-            raise ResourceError(f"cannot duplicate descriptor {fd} for a control message: {error.strerror}") from error
+            raise
         if self._file is not None:
             os.close(self._file)
             self._file = copies[0]

@@ -17,6 +17,15 @@ _ports: set[Port] = set()
 """All that are open, for a forked child. Each belongs to a socket or a context, which closes it when it is dropped."""
 
 
+def _new_bells() -> tuple[int, int]:
+    one = make_bell()
+    try:
+        return one, make_bell()
+    except BaseException:
+        os.close(one)
+        raise
+
+
 class Holder:
     """Stands among the sleepers for who does not sleep, but uses the bells."""
 
@@ -40,7 +49,7 @@ class Port:
         self.region = region
         self.index = index
         self.name = f"context {index}"
-        recv_bell, send_bell = bells if bells is not None else (make_bell(), make_bell())
+        recv_bell, send_bell = bells if bells is not None else _new_bells()
         segment = region.segment(index)
         self.tx = Sender(segment, send_bell, io_bell)
         self.rx = Receiver(segment, recv_bell, io_bell)

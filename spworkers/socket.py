@@ -291,7 +291,11 @@ class Socket(Messaging, SocketAttributes):
             if not self._indices:
                 raise BadValueError(f"a socket has at most {CONTEXTS} contexts; close some of them")
             index = self._indices.pop()
-        port = Port(self._link.region, index, self._link.io_bell)
+        try:
+            port = Port(self._link.region, index, self._link.io_bell)
+        except BaseException:
+            self._indices.append(index)
+            raise
         options = OptionValues(Place("context", self._protocol.name), self._options)
         context = Context(self._link, port, self._protocol.name, options, self)
         self._contexts[index] = context  # before it is asked for, so that `_rebuild` finds it

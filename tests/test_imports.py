@@ -20,7 +20,7 @@ LAYER_OF = {
         ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
         "vocabulary",
     ),
-    "certificates": "vocabulary",
+    **dict.fromkeys(("_descriptors", "certificates"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }

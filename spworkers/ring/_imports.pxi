@@ -17,6 +17,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 import os
 import stat
 
+from spworkers._descriptors import made, plenty
 from spworkers.errors import BadValueError, GarbledError, InternalError, TooLongError
 
 cdef extern from "lane.h" nogil:

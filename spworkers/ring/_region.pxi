@@ -6,7 +6,7 @@ def _anonymous_file(uint64_t size):
     """A file without a name: a memfd sealed against resizing, or an unlinked temporary file where there is none."""
     if hasattr(os, "memfd_create"):
         import fcntl
-        fd = os.memfd_create("spworkers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = made(lambda: os.memfd_create("spworkers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "shared memory")
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return fd

@@ -204,15 +204,19 @@ cdef extern from *:
 def make_bell():
     """A doorbell: one descriptor that can be rung and waited on (an eventfd where there is one)."""
     import sys
-    cdef int fd
     path = b""
     if not sys.platform.startswith("linux"):
         import tempfile
         path = os.fsencode(tempfile.mktemp(prefix="spw"))
-    fd = _make_bell(path)
-    if fd < 0:
-        raise OSError(errno, "cannot make a doorbell: " + os.strerror(errno))
-    return fd
+
+    def make():
+        cdef int made_ = _make_bell(path)
+        cdef int why = errno
+        if made_ < 0:
+            raise OSError(why, "cannot make a doorbell: " + os.strerror(why))
+        return made_
+
+    return plenty(made(make, "a doorbell"))
 
 
 def ring_bell(int fd):

@@ -19,10 +19,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Final
 
+from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
-from spworkers.supervisor.system import close_all_but, kill_session, name_process, raise_fd_limit, subreaper
+from spworkers.supervisor.system import close_all_but, kill_session, name_process, subreaper
 from spworkers.supervisor.watch import ProcessWatch, watch_process
 
 __all__ = ["main"]
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     loop = Loop()
     wake = _wake_on_death()
     watch = ProcessWatch(parent_fd) if parent_fd >= 0 else watch_process(parent)
-    service = Service(loop, Channel.from_fd(channel_fd), raise_fd_limit())
+    service = Service(loop, Channel.from_fd(channel_fd), raise_limit())
     loop.watch(wake, lambda _mask: _on_wake(wake, service))
     try:
         _watch_parent(loop, watch, parent, service)

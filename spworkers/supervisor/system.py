@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 from collections.abc import Collection
@@ -18,14 +17,12 @@ __all__ = [
     "kill_group",
     "kill_session",
     "name_process",
-    "raise_fd_limit",
     "subreaper",
 ]
 
 LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_FD_LIMIT = 65_536  # beyond it a hard limit of a thousand million would make every table of descriptors huge
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
 
@@ -58,21 +55,6 @@ def name_process(name: str) -> None:
     """The name (15 bytes) that `top` and `ps` show, where it can be set (Linux)."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
         file.write(name[:15])
-
-
-def raise_fd_limit() -> tuple[int, int] | None:
-    """Allow this process as many descriptors as it may have: it holds duplicates of everybody's.
-
-    Returns:
-        The limits before, for `resource.setrlimit` in a child; None: nothing was changed.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FD_LIMIT if hard == resource.RLIM_INFINITY else min(hard, _FD_LIMIT)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return soft, hard
-    return None
 
 
 def close_all_but(keep: Collection[int]) -> None:
