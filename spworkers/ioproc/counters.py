@@ -30,6 +30,9 @@ NAMES: Final = (
 )
 """By their index."""
 
+IN_HAND: Final = 15
+"""Messages that lie in the I/O process's own memory now. Its successor finds there how many were lost with it."""
+
 FIRST_CAUSE: Final = 16
 
 OWN_CAUSES: Final = {
@@ -38,6 +41,7 @@ OWN_CAUSES: Final = {
     "too_long": "a peer sent more than MAX-RCV-SIZE, and was disconnected",
     "best_effort": "a message found no room, and BEST-EFFORT is set",
     "closed": "a message was not sent within LINGER when the socket was closed",
+    "io_died": "a message was in the hands of an I/O process that was killed: not delivered yet, or a copy for a pipe",
 }
 """What the I/O process itself drops; the machines' causes are in `spworkers.protocol.machine`."""
 

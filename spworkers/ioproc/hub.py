@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import TooLongError
-from spworkers.ioproc.counters import CAUSES, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
+from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.protocol.machine import Actions, Machine, Outgoing
 from spworkers.ring import ERROR, Inlet, Outlet, Region
@@ -50,6 +50,9 @@ WRITE_AT_ONCE = 128 * 1024
 RETRY_DELIVERY = 0.02
 """Seconds until a delivery for which there was no slot is tried again."""
 
+ALL_BITS: Final = (1 << 64) - 1
+"""Of a counter's word, to which a negative number is added."""
+
 PUBLISHED = 2
 """State of a message in a lane that nobody has taken yet."""
 
@@ -81,6 +84,8 @@ class Hub(Actions):
         self.last_pipe: PipePort | None = None
         self.hung_up = 0
         """How many of the pipes have lost their peers, and are only read to their ends."""
+        self.held = 0
+        """How many messages the machine kept for its pipes when that was written into shared memory."""
         self.dirty: list[PipePort] = []
         self.hot = False
         self.resumed: list[PipePort] = []
@@ -109,6 +114,7 @@ class Hub(Actions):
         old.now = self.clock()
         for index in list(self.contexts):
             old.context_closed(index)
+        old.hand_over()
         machine = make_machine(self)
         machine.now = old.now
         self.machine = machine
@@ -354,7 +360,14 @@ class Hub(Actions):
         """There is no room for what is left of these, and so none for more."""
         pipe.backlog = payloads
         pipe.taken = taken
+        self.note(pipe, len(payloads) - taken)
         self.read_no_more(pipe)
+
+    def note(self, pipe: PipePort, waiting: int) -> None:
+        """So many messages of this pipe wait here: whoever succeeds us after a kill can tell what was lost."""
+        if waiting != pipe.waiting:
+            self.region.add(IN_HAND, (waiting - pipe.waiting) & ALL_BITS)
+            pipe.waiting = waiting
 
     def lead(self, pipe: PipePort, inlet: Deliveries) -> None:
         """Large bodies of this pipe may be read into this lane from now on."""
@@ -470,6 +483,7 @@ class Hub(Actions):
             self.machine.pipe_removed(pipe.id)
             self.tell_pipes()
         pipe.backlog = []
+        self.note(pipe, 0)
         pipe.link.hang_up()
         self.on_pipe_lost(pipe, text)
 
@@ -490,6 +504,10 @@ class Hub(Actions):
                     self.go_on(self.resumed.pop(0))
         finally:
             self.settling = False
+        held = self.machine.held()
+        if held != self.held:
+            self.region.add(IN_HAND, (held - self.held) & ALL_BITS)
+            self.held = held
         if self.machine.deadline < self.armed_at:
             self.arm_timer()
         if self.on_settled is not None:
@@ -502,6 +520,7 @@ class Hub(Actions):
         pipe.backlog = []
         self.feed(pipe, backlog, pipe.taken)
         if not pipe.backlog:
+            self.note(pipe, 0)
             self.read_on(pipe)
             if pipe.bell is not None:  # it may have rung for us, and been heard by who waited for room
                 self.loop.call_soon(self.ready, pipe, READABLE)

@@ -15,8 +15,9 @@ from spworkers.channel import Channel, close_fds
 from spworkers.errors import ClosedError
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.control import MAIN, Control, dispatcher
+from spworkers.ioproc.counters import CAUSES, IN_HAND
 from spworkers.ioproc.facts import facts_of
-from spworkers.ioproc.hub import Hub
+from spworkers.ioproc.hub import ALL_BITS, Hub
 from spworkers.ioproc.logs import forward_logs
 from spworkers.ioproc.loop import new_loop, watch_of
 from spworkers.options import defaults
@@ -73,6 +74,10 @@ class IOProcess:
         region.generation = boot.generation
         region.pipes = region.ready_pipes = 0
         region.clear_congested()
+        lost = region.counter(IN_HAND)
+        if lost:  # with a predecessor
+            region.add(CAUSES["io_died"], lost)
+            region.add(IN_HAND, ALL_BITS + 1 - lost)
         self.kept = {name: (msgpack.unpackb(blob, raw=False), fds) for name, (blob, fds) in boot.kept.items()}
         options: dict[str, Any] = dict(self.kept.get("options", (spec["options"], []))[0])
         self.hub = Hub(loop, watch_of(loop), region, io_bell, self._machine)

@@ -61,6 +61,7 @@ class PipePort:
         self.properties = properties
         self.backlog: list[Any] = []  # payloads (bytes, or landings) that the machine did not take yet,
         self.taken = 0  # but for so many at its beginning
+        self.waiting = 0  # how many those were when that was written into shared memory
         self.attached = False  # the machine knows it
         self.reading = False
         self.congested = False

@@ -106,6 +106,15 @@ class Replying(Backtraced):
             self.out.transmit(peer.id, b"", message, self._skip)
             message.release()
 
+    def hand_over(self) -> None:
+        outboxes, self._outboxes = self._outboxes, {}
+        for pipe, outbox in outboxes.items():
+            message = outbox.next()
+            while message is not None:
+                self.out.transmit(pipe, b"", message, self._skip)
+                message.release()
+                message = outbox.next()
+
     def peer_lost(self, peer: Peer) -> None:
         outbox = self._outboxes.pop(peer.id, None)
         if outbox is not None:

@@ -334,6 +334,9 @@ class Machine:
         """Pipe and payload of what it took from pipes and gave to no context: for a machine that takes its place."""
         return []
 
+    def hand_over(self) -> None:
+        """Another machine takes its place: transmit what it keeps for congested pipes, which the driver queues."""
+
     def held(self) -> int:
         """How many messages it took from contexts and keeps for pipes that do not take them yet; LINGER is for them."""
         return 0

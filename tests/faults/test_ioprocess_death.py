@@ -14,6 +14,9 @@ import pytest
 from faults.program import BOUND, Program, gone, killed, stopped, successor
 from helpers import eventually
 from sockets.kit import (
+    PUSH,
+    SUB,
+    Stranger,
     ask,
     background,
     error_of,
@@ -67,6 +70,32 @@ def test_how_long_it_takes_is_not_felt() -> None:
             successor(rep, before)
             took.append(time.monotonic() - started)
         assert sorted(took)[2] < 2
+
+
+def test_what_it_had_read_and_nobody_could_take_is_counted() -> None:
+    with sp.Pull(listen="tcp://127.0.0.1:0", readq_len=2) as pull:
+        with Stranger(pull.listeners[0].address, PUSH, [b"%d" % number for number in range(50)]):
+            eventually(lambda: pull.stats()["received"] == 50, BOUND, what="everything read")
+            before = kill_io(pull)
+            after = successor(pull, before)
+        assert after["drops"] == {"io_died": 48}
+        assert [pull.recv(timeout=BOUND) for _ in range(2)] == [b"0", b"1"]
+        again = successor(pull, kill_io(pull))
+        assert again["drops"] == {"io_died": 48}  # once
+
+
+def test_copies_that_waited_for_a_peer_are_counted() -> None:
+    with sp.Pub(listen="tcp://127.0.0.1:0", writeq_len=5) as pub:
+        with Stranger(pub.listeners[0].address, SUB, []):
+            wait_pipes(pub)
+
+            def full() -> bool:
+                pub.send(bytes(100_000))
+                return "congested" in pub.stats()["drops"]
+
+            eventually(full, BOUND, what="a queue that is full")
+            after = successor(pub, kill_io(pub))
+            assert after["drops"]["io_died"] == 5
 
 
 @pytest.mark.parametrize("victim", ["rep", "req", "both"])

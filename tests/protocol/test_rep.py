@@ -474,6 +474,19 @@ def harness_is_clean(harness: Harness) -> bool:
     return not harness.leaks() and not harness.counts and not untaken(harness)
 
 
+def test_replies_that_wait_for_a_pipe_are_handed_over_to_a_successor_of_the_machine(harness: Harness) -> None:
+    pipe = harness.connect()
+    harness.congest(pipe)
+    harness.feed(pipe, request_id(1) + b"ping", request_id(2) + b"ping")
+    first, second = answer(harness, take(harness), b"1"), answer(harness, take(harness), b"2")
+    assert second.take_back()
+    pipe.room, pipe.congested = None, False  # the driver queues what it is given
+    harness.machine.hand_over()
+    assert pipe.sent == [request_id(1) + b"1"]
+    assert first.state == "freed"
+    assert harness.counts == {}
+
+
 def test_a_reply_to_a_peer_that_hung_up_waits_for_nothing(harness: Harness) -> None:
     pipe = harness.connect()
     harness.congest(pipe)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ BOUND = 20.0
 SOON = 0.05
 """Seconds that a call is given which must time out: the shorter the better, as nothing is going to come."""
 
-REQ, REP = 0x30, 0x31
+PAIR, SUB, REQ, REP, PUSH = 0x10, 0x21, 0x30, 0x31, 0x50
 
 _numbers = itertools.count(1)
 
@@ -184,3 +185,23 @@ class Record:
         """How often each event came: attaching, attached, detached."""
         found = Counter(event for event, _ in self.events)
         return found[sp.PipeEvent.ATTACHING], found[sp.PipeEvent.ATTACHED], found[sp.PipeEvent.DETACHED]
+
+
+class Stranger:
+    """A peer made of a plain socket: it sends all at once."""
+
+    def __init__(self, address: str, protocol: int, messages: list[bytes]) -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), BOUND)
+        frames = b"".join(len(body).to_bytes(8, "big") + body for body in messages)
+        self.socket.sendall(b"\0SP\0" + protocol.to_bytes(2, "big") + b"\0\0")
+        greeting = b""
+        while len(greeting) < 8:
+            greeting += self.socket.recv(8 - len(greeting))
+        self.socket.sendall(frames)
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import eventually
-from sockets.kit import BOUND, Record, drops, inproc, numbered, wait_pipes
+from sockets.kit import BOUND, PAIR, PUSH, Record, Stranger, drops, inproc, numbered, wait_pipes
 
 import spworkers as sp
-
-PUSH, PAIR = 0x50, 0x10
 
 
 @pytest.fixture
@@ -24,26 +22,6 @@ def directory() -> Iterator[str]:
 
 def bodies(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
-
-
-class Stranger:
-    """A peer made of a plain socket: it sends all at once."""
-
-    def __init__(self, address: str, protocol: int, messages: list[bytes]) -> None:
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), BOUND)
-        frames = b"".join(len(body).to_bytes(8, "big") + body for body in messages)
-        self.socket.sendall(b"\0SP\0" + protocol.to_bytes(2, "big") + b"\0\0")
-        greeting = b""
-        while len(greeting) < 8:
-            greeting += self.socket.recv(8 - len(greeting))
-        self.socket.sendall(frames)
-
-    def __enter__(self) -> Stranger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
 
 
 def full(sock: sp.Socket, count: int) -> None:
