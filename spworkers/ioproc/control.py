@@ -85,7 +85,7 @@ class Control:
         self.topics: dict[int, dict[bytes, None]] = {}  # of SUB's contexts
         self.inherited: set[tuple[str, int]] = set()  # endpoints that a predecessor had started
         self.retired: dict[int, Segment] = {}  # contexts that were closed, whose memory is in use still
-        self.promised: set[int] = set()  # context numbers given to workers that have not opened them yet
+        self.promised: dict[int, str] = {}  # context numbers given to clients that have not opened them yet
         self.tasks: set[asyncio.Task[None]] = set()
         self.crossing: Crossing | None = None  # to the other socket of a device
         self.on_close: Callable[[float], Awaitable[None]] = _no_close
@@ -112,7 +112,7 @@ class Control:
         if line is not None:
             self._forget_client(key, line)
             line.close()
-        self._bury_client(key, obituary)
+        self._bury_client(key, obituary, dead=True)
 
     def _forget_client(self, key: str, line: Line) -> None:
         if self.clients.get(key) is line:
@@ -128,13 +128,15 @@ class Control:
         elif key not in self.clients:
             self.loop.call_later(OBITUARY_TIME, self._bury_client, key, Obituary())
 
-    def _bury_client(self, key: str, obituary: Obituary) -> None:
+    def _bury_client(self, key: str, obituary: Obituary, *, dead: bool = False) -> None:
+        """A client is gone, with its contexts. `dead`: its process is, which would else be reading there perhaps."""
         if key in self.clients:
             return
+        self.promised = {index: client for index, client in self.promised.items() if client != key}
         indexes = [port.index for port in self.hub.contexts.values() if port.client == key]
         self.hub.machine.obituary = obituary
         for index in indexes:
-            self.bury_context(index)
+            self.bury_context(index, dead=dead)
         self.hub.machine.obituary = Obituary()
         self.supervisor.drop(f"client:{key}")
 
@@ -182,6 +184,8 @@ class Control:
         fields = {name: value for name, value in message.items() if name not in ("t", "id")}
         if message["t"] in ("open_context", "client", "connection", "device"):
             fields.update(fds=fds, asker=key)
+        elif message["t"] == "join":
+            fields["asker"] = key
         try:
             value = handler(**fields)
         except Exception as error:
@@ -245,7 +249,7 @@ class Control:
         if port is not None:
             close_fds(fds)
             raise ResourceError(f"context {index} of this socket is a worker's; it has {CONTEXTS} at most")
-        self.promised.discard(index)
+        self.promised.pop(index, None)
         self.open_context(index, options, fds, asker)
         self._keep_context(self.hub.contexts[index])
 
@@ -257,7 +261,7 @@ class Control:
         again = options.get("RETRY-TIME", self.options.get("RETRY-TIME", math.inf)) != 0
         self.hub.open_context(port, options, again=again)
 
-    def do_join(self) -> WithFds:
+    def do_join(self, asker: str = "") -> WithFds:
         """A worker wants a context; numbers for those come from the far end, the user's from the near one."""
         for index in list(self.retired):
             self._recycle(index)
@@ -265,7 +269,7 @@ class Control:
         index = next((n for n in range(CONTEXTS - 1, 0, -1) if n not in taken), 0)
         if not index:
             raise ResourceError(f"the socket has {CONTEXTS} contexts, which is the limit")
-        self.promised.add(index)
+        self.promised[index] = asker
         self.hub.region.punch(index)  # a worker that died with a former supervisor may have left something there
         options = {name: as_wire(value) for name, value in self.options.items()}
         facts = {"index": index, "protocol": self.protocol.name, "name": self.name, "options": options}
@@ -288,7 +292,8 @@ class Control:
         self.bury_context(index)
         return self._recycle(index)
 
-    def bury_context(self, index: int) -> None:
+    def bury_context(self, index: int, *, dead: bool = False) -> None:
+        """Close a context for good. `dead`: its user is, and reads nothing that he had taken."""
         port = self.hub.contexts.get(index)
         if port is None:
             return
@@ -298,6 +303,8 @@ class Control:
             self.supervisor.drop(f"topics:{index}")
         self.supervisor.drop(f"context:{index}")
         close_fds(port.bells)
+        if dead:
+            port.segment.silence(True)
         self.retired[index] = port.segment
 
     def _recycle(self, index: int) -> bool:

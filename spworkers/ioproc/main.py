@@ -120,7 +120,7 @@ class IOProcess:
         living = {MAIN, *self.boot.clients, *(name.removeprefix("client:") for name in self.kept)}
         for port in list(self.hub.contexts.values()):
             if port.client not in living:
-                self.control.bury_context(port.index)
+                self.control.bury_context(port.index, dead=True)
 
     def _inherit(self, name: str, facts: dict[str, Any], fds: list[int]) -> None:
         kind, _, rest = name.partition(":")

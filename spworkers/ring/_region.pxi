@@ -258,15 +258,19 @@ cdef class Segment:
         if self.at != NULL:
             munmap(self.at, self.region.segment_size)
 
-    def silence(self):
-        """Take back all that was delivered and not taken: from here on nobody takes anything of a closed context."""
+    def silence(self, bint dead=False):
+        """Take back all that was delivered and not taken: from here on nobody takes anything of a closed context.
+
+        `dead`: nor does anybody read what was taken, or leased, as the process that did is gone.
+        """
         cdef spw_lane lane
-        cdef uint32_t slot
+        cdef uint32_t slot, state
         cdef uint64_t word
         self.lane(1, &lane)
         for slot in range(min(spw_load32(&lane.control.high_water), <uint32_t>SPW_SLOTS)):
             word = spw_load(&lane.slots[slot].state)
-            if spw_state_of(word) == SPW_PUBLISHED:  # else its user was faster, and reads it
+            state = spw_state_of(word)  # CLAIMED: its user was faster, and reads it
+            if state == SPW_PUBLISHED or (dead and (state == SPW_CLAIMED or state == SPW_LEASED)):
                 spw_cas(&lane.slots[slot].state, word, spw_word(spw_generation_of(word), SPW_FREE))
 
     def quiet(self):

@@ -465,6 +465,17 @@ def test_a_segment_is_quiet_when_nobody_uses_it(lane: Lane, which: int) -> None:
     assert quiet()
 
 
+def test_a_dead_users_segment_is_quiet_whatever_it_had_taken(recv_lane: Lane) -> None:
+    for body in (b"taken", b"leased", b"untaken"):
+        recv_lane.put(body)
+    taken, view = take(recv_lane), take(recv_lane).view()
+    recv_lane.segment.silence()
+    assert not recv_lane.segment.quiet()
+    recv_lane.segment.silence(True)
+    assert recv_lane.segment.quiet()
+    del taken, view
+
+
 def test_a_silenced_segment_gives_nothing_more_but_what_was_taken(recv_lane: Lane) -> None:
     recv_lane.put(b"taken")
     recv_lane.put(b"not taken")

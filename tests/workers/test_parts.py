@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import time
@@ -109,6 +110,39 @@ def test_a_message_outlives_its_worker_and_its_peer(tmp_path: Path) -> None:
         eventually(lambda: len(noted(tmp_path)) == 41, WAIT)
         assert set(noted(tmp_path).values()) == {1}
         eventually(lambda: pool.stats()["idle"], WAIT)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_with_a_message_in_its_hands_keeps_no_context(tmp_path: Path) -> None:
+    """Between taking a message and copying it: its successors use its place in shared memory again."""
+
+    def index_or_death(body: bytes) -> bytes:
+        [port] = importlib.import_module("spworkers.port")._ports
+        marker = tmp_path / body.decode()
+        deadline = time.monotonic() + 0.2
+        while body != b"index" and not marker.exists() and time.monotonic() < deadline:
+            record = port.rx.take()  # the one behind this, which was dealt ahead
+            if record is not None:
+                marker.touch()
+                os._exit(3)
+        return b"%d" % port.index
+
+    with Rep(listen=ANYWHERE) as rep, ContextPool(rep, index_or_death, workers=1, retries=1):
+        with Req(dial=rep.listeners[0].address) as req, req.open_context() as first, req.open_context() as second:
+            found = set()
+            for death in range(3):
+
+                def killed(name: str = f"die{death}") -> bool:
+                    for _ in range(20):  # quick ones, so that it is dealt some ahead
+                        first.send(b"index", timeout=WAIT)
+                        found.add(int(first.recv(timeout=WAIT)))
+                    first.send(name.encode(), timeout=WAIT)
+                    second.send(b"index", timeout=WAIT)
+                    found.update(int(each.recv(timeout=WAIT)) for each in (first, second))
+                    return (tmp_path / name).exists()
+
+                eventually(killed, WAIT, what="a death with a message in its hands")
+            assert len(found) <= 2, "each worker had another place"
 
 
 def test_a_slow_consumer_holds_up_who_pushes(tmp_path: Path) -> None:
