@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -22,15 +23,22 @@ MOST: Final = 65_536
 
 _NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
 
+_raised_in = 0
+"""The process that has raised its limit: a child that it forks has another one, perhaps."""
+
 
 def raise_limit() -> tuple[int, int] | None:
-    """Allow this process as many descriptors as it may have.
+    """Allow this process as many descriptors as it may have; once: whoever lowers the limit after that means it.
 
     Returns:
         The limits before, soft and hard; None: nothing could be changed.
     """
     import resource
 
+    global _raised_in
+    if _raised_in == os.getpid():
+        return None
+    _raised_in = os.getpid()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -403,7 +403,7 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(socket, "socketpair", full)
-    with pytest.raises(ResourceError, match="cannot make a control channel"):
+    with pytest.raises(ResourceError, match="no descriptor is left for a control channel"):
         Channel.pair()
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(ResourceError, match="cannot put a message of 3 bytes into a file"):

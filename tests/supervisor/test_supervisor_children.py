@@ -299,7 +299,7 @@ def test_a_system_without_room_for_a_successor(sup: Supervisor) -> None:
     os.kill(child.pid, signal.SIGKILL)
     resource.prlimit(sup.pid, resource.RLIMIT_NOFILE, (6, limits[1]))  # it needs that many by itself
     os.kill(sup.pid, signal.SIGCONT)
-    assert "cannot make a control channel" in child.saw("failed").reason
+    assert "no descriptor is left for a control channel" in child.saw("failed").reason
     resource.prlimit(sup.pid, resource.RLIMIT_NOFILE, limits)
     assert child.saw("started").generation == 2
     assert child("boot.generation") == 2

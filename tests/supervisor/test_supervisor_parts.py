@@ -500,7 +500,10 @@ def test_a_supervisor_without_pidfds() -> None:
         os.kill(sup.pid, signal.SIGKILL)
         print(eventually(lambda: again)[0]("boot.generation"))
     """
-    assert run_script(script) == ("1\n", "")
+    output, errors = run_script(script)
+    assert output == "1\n"
+    assert errors.startswith("the supervisor, process ")
+    assert errors.count("\n") == 1
 
 
 def test_what_cannot_be_imported_in_advance_does_no_harm() -> None:
