@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from spworkers._coerce import COERCE, Kind
 from spworkers.errors import BadValueError
+from spworkers.lean import item, lean
 from spworkers.protocols import PROTOCOLS
 
 __all__ = ["ANY_SCHEME", "SCHEMES", "Option", "Place"]
@@ -54,7 +54,7 @@ class Place(NamedTuple):
         return f"{article} {self.of} {self.kind}"
 
 
-@dataclass(frozen=True)
+@lean
 class Option:
     """One option's declaration.
 
@@ -73,7 +73,7 @@ class Option:
     settable: bool = True
     gettable: bool = True
     fixed: bool = False
-    special: Mapping[str, Any] = field(default_factory=dict)
+    special: Mapping[str, Any] = item(factory=dict)
 
     @property
     def attribute(self) -> str:

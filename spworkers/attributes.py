@@ -6,9 +6,7 @@ SUBSCRIBE and UNSUBSCRIBE are missing: they can only be set, and are methods.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
 
 from spworkers.errors import BadOptionError
@@ -100,10 +98,8 @@ class Misplaced:
 
 def _has(kind: type[Any], name: str) -> bool:
     """Whether a handle has this attribute, and not only words for who looks for it there."""
-    return not isinstance(getattr_static(kind, name, _NOWHERE), Misplaced)
-
-
-_NOWHERE = Misplaced("")
+    nearest = next((base.__dict__[name] for base in kind.__mro__ if name in base.__dict__), None)
+    return nearest is not None and not isinstance(nearest, Misplaced)
 
 
 class Attributes:
@@ -145,6 +141,8 @@ def _is_ours(kind: type[Any]) -> bool:
 
 def _no_such(kind: type[Any], name: str) -> BadOptionError:
     option = OPTIONS.get(option_name(name))
+    import difflib  # which only a mistake has to wait for
+
     nearest = difflib.get_close_matches(
         name, [each for each in dir(kind) if each[0] != "_" and _has(kind, each)], n=3, cutoff=0.6
     )

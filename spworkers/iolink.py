@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -108,7 +107,7 @@ class IOLink:
     def ticket(self, blob: bytes, port: Port) -> tuple[str, bytes]:
         """Deposit a context's descriptors, for another process to claim once; returns where, and the token."""
         self.check()
-        token = secrets.token_bytes(32)
+        token = os.urandom(32)
         ours, theirs = Channel.pair()
         try:
             client = f"context-{port.index}-{token.hex()[:8]}"

@@ -10,12 +10,12 @@ channel.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgpack
 
 from spworkers.errors import GarbledError, InternalError, ResourceError, SerializationError, to_wire
+from spworkers.lean import lean
 
 __all__ = [
     "FDS_LIMIT",
@@ -76,7 +76,7 @@ class DescriptorsLostError(ResourceError):
 # --- Kinds of values
 
 
-@dataclass(frozen=True)
+@lean
 class Kind:
     """What a field may hold.
 
@@ -125,7 +125,7 @@ PIPE_EVENT = _one_of("attaching", "attached", "detached")
 IdRule = Literal["always", "maybe", "never"]
 
 
-@dataclass(frozen=True)
+@lean
 class Shape:
     """One row of the table.
 

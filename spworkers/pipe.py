@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import enum
-import http
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from spworkers.attributes import PipeAttributes
 from spworkers.endpoint import Dialer, Endpoint, Listener
 from spworkers.errors import BadOptionError, BadValueError, ClosedError
-from spworkers.httprequest import HTTPRequest
 from spworkers.options import Place, lookup
-from spworkers.tlsstate import TLSState
 
 if TYPE_CHECKING:
     from spworkers.socket import Socket
@@ -20,11 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["Pipe", "PipeEvent"]
 
 
-_MADE: Final[dict[str, Any]] = {"HTTP-REQUEST": HTTPRequest, "TLS-STATE": TLSState}
-"""What becomes of the plain data as which some options cross to here."""
+def _made(name: str, value: Any) -> Any:
+    """What becomes of the plain data as which some options cross to here. Few programs need the modules."""
+    if name == "HTTP-REQUEST":
+        from spworkers.httprequest import HTTPRequest
 
+        return HTTPRequest.from_wire(value)
+    if name == "TLS-STATE":
+        from spworkers.tlsstate import TLSState
 
-_STATUSES: Final = frozenset(int(status) for status in http.HTTPStatus if status >= 400)
+        return TLSState.from_wire(value)
+    return value
 
 
 class PipeEvent(enum.Enum):
@@ -100,8 +103,7 @@ class Pipe(PipeAttributes):
             return self._info["remote"]
         own = self._info.get("properties", {})
         if name in own:
-            made = _MADE.get(name)
-            return own[name] if made is None else made.from_wire(own[name])
+            return _made(name, own[name])
         made_by = self._endpoint()
         place = Place("pipe", self.address.partition("://")[0])
         if made_by is None:
@@ -143,7 +145,9 @@ class Pipe(PipeAttributes):
         Raises:
             BadValueError: there is no such status, or the reason is no text.
         """
-        if not isinstance(status, int) or status not in _STATUSES:
+        from http import HTTPStatus  # its enumeration takes longer to make than this module
+
+        if not isinstance(status, int) or status < 400 or status not in set(HTTPStatus):
             raise BadValueError(f"refuse takes a status of HTTP from 400 to 599, such as 401 or 403, not {status!r}")
         if not isinstance(reason, str):
             raise BadValueError(f"refuse takes a reason in words, not {reason!r}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from spworkers.lean import lean
 
 __all__ = ["PROTOCOLS", "PROTOCOL_BY_NUMBER", "ProtocolInfo"]
 
 
-@dataclass(frozen=True)
+@lean
 class ProtocolInfo:
     """One side of a scalability protocol.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,7 @@ LAYER_OF = {
         ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
         "vocabulary",
     ),
-    **dict.fromkeys(("_descriptors", "certificates"), "vocabulary"),
+    **dict.fromkeys(("_descriptors", "certificates", "chance", "lean"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }
@@ -40,8 +42,8 @@ ALLOWED = {
     "cli": {"control", "ring", "handles", "workers", "supervisor", "transport", "protocol", "ioproc"},
     "testing": {"control", "ring", "handles", "workers", "supervisor", "transport", "protocol", "ioproc", "cli"},
 }
-# A protocol machine does no I/O, reads no clock and starts nothing: these are enough for it (random: the first ids).
-PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "random", "struct", "typing"}
+# A protocol machine does no I/O, reads no clock and starts nothing: these are enough for it.
+PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "struct", "typing"}
 
 
 class Import(NamedTuple):
@@ -143,3 +145,12 @@ def test_the_table_of_layers_has_no_cycle_either() -> None:
     for layer, others in ALLOWED.items():
         for other in others & set(ALLOWED):
             assert layer not in ALLOWED[other], f"{layer} ⇄ {other}"
+
+
+@pytest.mark.once
+def test_a_socket_needs_no_module_that_takes_long() -> None:
+    """Each of these was a tenth or more of what opening a first socket cost the user's process."""
+    program = "import sys, spworkers; spworkers.Rep; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    slow = {"asyncio", "cryptography", "dataclasses", "difflib", "http", "inspect", "secrets", "ssl", "websockets"}
+    assert not slow & set(done.stdout.split())

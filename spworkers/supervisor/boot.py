@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from spworkers.channel import Channel
 from spworkers.errors import BadValueError
+from spworkers.lean import item, lean
 
 __all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "load_entry"]
 
@@ -24,7 +24,7 @@ PRELOAD: Final[tuple[str, ...]] = ("spworkers.ioproc.main",)
 it. The modules of our other roles it imports when the first child of that role is asked for."""
 
 
-@dataclass(frozen=True)
+@lean
 class Boot:
     """What the entry point of a role is called with. All its descriptors belong to the child.
 
@@ -47,7 +47,7 @@ class Boot:
     fds: list[int]
     kept: dict[str, tuple[bytes, list[int]]]
     clients: tuple[str, ...]
-    channel: Channel = field(repr=False)
+    channel: Channel = item(repr=False)
 
 
 Entry = Callable[[Boot], "int | None"]

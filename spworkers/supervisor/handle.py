@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from spworkers.channel import Channel
@@ -24,6 +23,7 @@ from spworkers.errors import (
     SPError,
     SupervisorError,
 )
+from spworkers.lean import lean
 from spworkers.messages import Message
 from spworkers.packet import close_fds
 from spworkers.supervisor.boot import PRELOAD
@@ -42,7 +42,7 @@ EXIT_TIMEOUT: Final = 2.0
 """Seconds that a supervisor has to end at our exit; then it is killed."""
 
 
-@dataclass(frozen=True)
+@lean
 class ChildEvent:
     """What happened to a child.
 
@@ -192,7 +192,7 @@ class Supervisor:
 
         Args:
             key: the child with whose end the ticket ends.
-            token: 32 random bytes (`secrets.token_bytes(32)`).
+            token: 32 random bytes (`os.urandom(32)`).
             blob: for who claims it.
             fds: likewise; they stay the caller's here.
 

@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from spworkers.channel import Channel
 from spworkers.errors import SupervisorError
+from spworkers.lean import lean
 from spworkers.packet import anonymous_file, close_fds
 from spworkers.supervisor.watch import ProcessWatch, own_pidfd, watch_process
 
@@ -25,7 +25,7 @@ __all__ = ["Launched", "absolute_path", "launch"]
 # sys.path first: the new process has to find the same spworkers as this one, wherever that is. Until then, built-in
 # modules only.
 _STUB: Final = (
-    "import marshal, sys; file = open(4, 'rb'); sys.path[:] = marshal.load(file); file.close(); "
+    "import gc, marshal, sys; gc.disable(); file = open(4, 'rb'); sys.path[:] = marshal.load(file); file.close(); "
     "from spworkers.supervisor.main import main; main(sys.argv[2:])"
 )
 _LABEL: Final = "spworkers-supervisor"  # for who looks at `ps`
@@ -34,7 +34,7 @@ _DEFAULT_SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signa
 _XOPTIONS_LEFT_OUT: Final = frozenset({"importtime", "showrefcount", "presite"})  # they print
 
 
-@dataclass(frozen=True)
+@lean
 class Launched:
     """A supervisor that was started; it may not have reached its first line yet."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from spworkers.errors import BadValueError
+from spworkers.lean import item, lean_record
 from spworkers.messages import Message
 from spworkers.packet import close_fds
 from spworkers.supervisor.boot import entry_of
@@ -49,7 +49,7 @@ class Backoff:
         return min(PAUSE * 2.0 ** min(self.quick - QUICK_LIMIT - 1, 32), PAUSE_LIMIT)
 
 
-@dataclass
+@lean_record
 class Process:
     """One generation of a child.
 
@@ -62,7 +62,7 @@ class Process:
     pid: int
     peer: Peer
     watch: ProcessWatch | None
-    started: float = field(default_factory=time.monotonic)
+    started: float = item(factory=time.monotonic)
     crash: str = ""
     """The exception that ended it, if it reported one."""
     recycled: bool = False
@@ -73,7 +73,7 @@ class Process:
     """Its entry point returned 0."""
 
 
-@dataclass
+@lean_record
 class Child:
     """One key, from `spawn` to its end. It owns its descriptors.
 
@@ -96,15 +96,15 @@ class Child:
     restart: bool
     surroundings: Surroundings
     fds: list[int]
-    store: Store = field(default_factory=Store)
-    clients: dict[str, int] = field(default_factory=dict)
+    store: Store = item(factory=Store)
+    clients: dict[str, int] = item(factory=dict)
     """This process' ends of its clients' channels, by the clients' names, for its successors."""
     generation: int = 0
     process: Process | None = None
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = item(factory=Backoff)
     retry: Timer | None = None
     last_traceback: str = ""
-    ending: list[Callable[[str], None]] = field(default_factory=list)
+    ending: list[Callable[[str], None]] = item(factory=list)
     """Who waits for its end. Not empty: it is not replaced."""
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from spworkers.errors import ContextMovedError, ResourceError, SupervisorError
+from spworkers.lean import lean
 from spworkers.packet import close_fds
 
 __all__ = ["TICKETS_LIMIT", "Tickets"]
@@ -14,7 +14,7 @@ TICKETS_LIMIT: Final = 4096
 """Tickets that may be unclaimed at once; each holds descriptors."""
 
 
-@dataclass(frozen=True)
+@lean
 class _Ticket:
     key: str
     blob: bytes

@@ -17,7 +17,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import dataclasses
-import difflib
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -317,6 +316,8 @@ class Transport(abc.ABC):
         known: frozenset[str] = getattr(self, f"{place}_options")
         if name in known:
             return
+        import difflib  # which only a mistake has to wait for
+
         nearest = difflib.get_close_matches(name, sorted(known), n=3)
         if nearest:
             hint = f"did you mean {' or '.join(nearest)}?"

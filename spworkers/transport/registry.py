@@ -7,7 +7,6 @@ case-sensitive, as in mangos: `TCP://` is unknown.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 
@@ -65,6 +64,8 @@ class Registry:
         return made
 
     def _nearest(self, text: str) -> str:
+        import difflib  # which only a mistake has to wait for
+
         head = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
         near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.5)
         return near[0] if near else "tcp"
