@@ -10,7 +10,7 @@ negative one means not at all.
 
 from __future__ import annotations
 
-import difflib
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -80,6 +80,8 @@ def _unknown(name: object, place: Place, elsewhere: Option | None) -> BadOptionE
     if elsewhere is not None:
         return BadOptionError(f"{place} has no option {name}; it is one of {places(elsewhere)}", str(name))
     here = [option.name for option in OPTIONS.values() if option.applies(place)]
+    import difflib  # which only a mistake has to wait for
+
     nearest = difflib.get_close_matches(option_name(str(name)), here, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {', '.join(here)}"
     return BadOptionError(f"{place} has no option {name!r}; {hint}", str(name), nearest)
@@ -168,7 +170,21 @@ def endpoint_defaults(kind: str, scheme: str) -> dict[str, Any]:
     return _defaults(Place(kind, scheme))
 
 
+@functools.cache
+def _of_sockets() -> dict[Place, dict[str, Any]]:
+    """The defaults of all sockets and contexts. Made at once: an I/O process has them from its supervisor."""
+    found: dict[Place, dict[str, Any]] = {}
+    for option in OPTIONS.values():
+        if option.gettable:
+            for place in option.where:
+                if place.kind in ("socket", "context"):
+                    found.setdefault(place, {})[option.name] = option.default_at(place)
+    return found
+
+
 def _defaults(place: Place) -> dict[str, Any]:
+    if place.kind in ("socket", "context"):
+        return dict(_of_sockets().get(place, {}))
     return {o.name: o.default_at(place) for o in OPTIONS.values() if o.gettable and o.applies(place)}
 
 

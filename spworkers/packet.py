@@ -18,7 +18,6 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -54,8 +53,12 @@ INLINE_LIMIT: Final = 60 << 10
 (net.core.wmem_default)."""
 _INT: Final = array.array("i").itemsize
 _ANCILLARY: Final = socket.CMSG_SPACE((FDS_LIMIT + 1) * _INT)
-_CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+# Plain numbers: an enumeration's `|` is Python code, and runs for each message.
+_CLOEXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_SEND: Final = int(socket.MSG_DONTWAIT) | int(getattr(socket, "MSG_NOSIGNAL", 0))
+_RECEIVE: Final = int(socket.MSG_DONTWAIT) | _CLOEXEC
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
+_CONTROL_TRUNCATED: Final = int(socket.MSG_CTRUNC)
 _DEAD_DESCRIPTOR: Final = "control message not sent: a descriptor that goes with it, or the channel, is closed"
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.ESHUTDOWN})
 
@@ -175,7 +178,7 @@ class Packet:
         """
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", self.fds))] if self.fds else []
         try:
-            sock.sendmsg([self.data], ancillary, socket.MSG_DONTWAIT | _NO_SIGNAL)
+            sock.sendmsg([self.data], ancillary, _SEND)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -196,13 +199,15 @@ class Packet:
         raise ResourceError(f"control message with {len(self.fds)} descriptors not sent: {error.strerror}") from error
 
 
-@dataclass
 class Raw:
     """Bytes and descriptors as they came, not looked at yet; the descriptors belong to whoever holds it."""
 
-    data: bytes = b""
-    fds: list[int] = field(default_factory=list)
-    flags: int = 0
+    __slots__ = ("data", "fds", "flags")
+
+    def __init__(self, data: bytes = b"", fds: list[int] | None = None, flags: int = 0) -> None:
+        self.data = data
+        self.fds = [] if fds is None else fds
+        self.flags = flags
 
 
 def receive(sock: socket.socket) -> Received | None:
@@ -240,7 +245,7 @@ def receive_raw(sock: socket.socket) -> Raw | None:
     # Once, a reset is only Linux' news that the peer left unread what we sent; what it sent us comes after that news.
     for last in (False, True):
         try:
-            data, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
+            data, ancillary, flags, _ = sock.recvmsg(INLINE_LIMIT + 1, _ANCILLARY, _RECEIVE)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -268,9 +273,9 @@ def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 def _open_packet(raw: Raw) -> Message:
     """The message of a packet; takes the file out of its descriptors, if it came in one."""
-    if raw.flags & socket.MSG_TRUNC:
+    if raw.flags & _TRUNCATED:
         raise BadPacketError(f"control message of more than {INLINE_LIMIT} bytes in one packet")
-    if raw.flags & socket.MSG_CTRUNC:
+    if raw.flags & _CONTROL_TRUNCATED:
         raise _descriptors_lost(raw)
     if not raw.fds:
         return _not_nested(decode(raw.data))

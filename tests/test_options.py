@@ -641,3 +641,17 @@ def test_numbers_that_fit_no_message_are_refused() -> None:
     assert option.coerce(2**63 - 1) == 2**63 - 1
     with pytest.raises(BadValueError, match=r"MAX-RCV-SIZE must be less than 2\*\*63"):
         option.coerce(2**63)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["socket", "context"])
+def test_the_table_of_defaults_says_what_each_option_says(kind: str) -> None:
+    for protocol in PROTOCOLS:
+        for raw in (False, True):
+            place = Place(kind, Place.socket(protocol, raw=raw).of)
+            wanted = {
+                each.name: each.default_at(place) for each in OPTIONS.values() if each.gettable and each.applies(place)
+            }
+            found = defaults(protocol, raw, kind)
+            assert list(found) == list(wanted)
+            assert found == {**wanted, **({"RAW": raw} if "RAW" in wanted else {})}

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from spworkers.chance import random_bits
 from spworkers.errors import ConnTimeoutError
 from spworkers.ioproc.counters import ACCEPTED, DIALED, REFUSED
 from spworkers.ioproc.dialer import DialerDriver
@@ -41,9 +41,9 @@ class Attaching:
         self._loop = loop
         self._options = options
         self._tell = tell
-        self._ids = random.SystemRandom().randrange(1, 1 << 31)
+        self._ids = 1 + random_bits(30)
         # Not from 1: a verdict that was meant for our predecessor must not pass for one of ours.
-        self._events = itertools.count(random.SystemRandom().getrandbits(48))
+        self._events = itertools.count(random_bits(48))
         self._asked: dict[int, tuple[asyncio.Future[bool], Link]] = {}
         self._pending: dict[int, PipePort] = {}  # before the hook's verdict
         self._hooked: set[int] = set()  # pipes whose end the hook is to be told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import inspect
 import logging
 import math
 import os
@@ -19,9 +18,11 @@ from spworkers.ioproc.bridge import Crossing
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.counters import BAD_HANDSHAKES, CAUSES, NAMES, REFUSED
 from spworkers.ioproc.dialer import DialerDriver
+from spworkers.ioproc.dialer import State as Dialing
 from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.line import Line
 from spworkers.ioproc.listener import ListenerDriver
+from spworkers.ioproc.listener import State as Listening
 from spworkers.ioproc.logs import unanswered
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
@@ -42,6 +43,15 @@ MAIN = "main"
 
 OBITUARY_TIME = 0.5
 """Seconds that a worker whose channel has ended may stay undead: the supervisor has it from the kernel at once."""
+
+RESTING = (
+    Dialing.IDLE,
+    Dialing.CLOSED,
+    Listening.IDLE,
+    Listening.BINDING,
+    Listening.CLOSED,
+)
+"""States of endpoints that a successor does not set going again."""
 
 MOVED = "context-"
 """So begins the key of a client that took a context over: `context-<index>-…`."""
@@ -191,7 +201,7 @@ class Control:
         except Exception as error:
             self._failed(line, number, error)
             return
-        if inspect.isawaitable(value):
+        if hasattr(value, "__await__"):
             task = self.loop.create_task(self._finish(line, number, value))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
@@ -432,7 +442,7 @@ class Control:
     def _keep_endpoint(self, kind: str, key: int) -> None:
         register: dict[int, Any] = self.dialers if kind == "dialer" else self.listeners
         driver = register[key]
-        active = driver.state.value not in ("idle", "binding", "closed")
+        active = driver.state not in RESTING
         fds = [driver.fileno()] if kind == "listener" and driver.fileno() >= 0 else []
         facts = {"address": driver.address, "options": self.endpoint_options[kind, key], "active": active}
         self.supervisor.keep(f"{kind}:{key}", facts, fds)

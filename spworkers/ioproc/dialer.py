@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import random
 from collections.abc import Callable
 from typing import Protocol
 
+from spworkers.chance import between
 from spworkers.errors import AddrInUseError, ClosedError, ConnTimeoutError, SPError
 from spworkers.ioproc.offering import Count, Verdict, as_ours, not_counted, offer
 from spworkers.transport.base import Link, Options, Transport, flag, seconds
@@ -82,7 +82,7 @@ class DialerDriver:
         count: told the cause of every failed attempt: one of `handshake.CAUSES`, or `dial_failed`.
         transport: default: the one of the address's scheme.
         clock: times the waits between attempts; default: the loop.
-        jitter: default: `random.uniform`.
+        jitter: default: `chance.between`.
 
     Raises:
         BadTranError, BadAddrError: the address is wrong.
@@ -101,7 +101,7 @@ class DialerDriver:
         count: Count = not_counted,
         transport: Transport | None = None,
         clock: Clock | None = None,
-        jitter: Jitter = random.uniform,
+        jitter: Jitter = between,
     ) -> None:
         self.key = key
         self.transport = transport or transport_for(address)

@@ -26,15 +26,13 @@ Notify = Callable[[dict[str, Any]], bool]
 
 
 class Forwarder(logging.Handler):
-    """Sends records over the control channel; they never hold up the loop: what does not fit is dropped and counted.
+    """Sends records over the control channel; they never hold up the loop: what does not fit is dropped and counted."""
 
-    Args:
-        notify: sends a message; False: nobody listens.
-    """
+    notify: Notify
+    """Sends a message; False: nobody listens."""
 
-    def __init__(self, notify: Notify) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._notify = notify
         self._sending = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,7 +45,7 @@ class Forwarder(logging.Handler):
             if record.exc_info:
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
             message = {"t": "log", "level": record.levelno, "logger": record.name, "message": text[:8192]}
-            if not self._notify(message):
+            if not self.notify(message):
                 print(f"spworkers: {text}", file=sys.stderr)
         except Exception:
             self.handleError(record)
@@ -55,11 +53,16 @@ class Forwarder(logging.Handler):
             self._sending = False
 
 
+_forwarder = Forwarder()  # made with the module, in the supervisor: its pages are every I/O process's
+
+
 def forward_logs(notify: Notify) -> None:
     """All of this process's records of level WARNING and above go to the user's process."""
-    root = logging.getLogger()
-    root.handlers[:] = [Forwarder(notify)]
-    root.setLevel(logging.WARNING)
+    _forwarder.notify = notify
+    root = logging.root
+    root.handlers[:] = [_forwarder]
+    if root.level != logging.WARNING:  # which it begins with; to say it again would go through all loggers
+        root.setLevel(logging.WARNING)
 
 
 def unanswered(socket: str, cause: str, handler: str, call: bytes, seconds: float, text: str) -> dict[str, Any]:

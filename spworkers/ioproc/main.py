@@ -25,8 +25,9 @@ from spworkers.protocol import Machine, machine_for
 from spworkers.protocol.machine import Obituary
 from spworkers.protocols import PROTOCOLS
 from spworkers.ring import Region
-from spworkers.transport import Link, ipc, tcp, tls  # noqa: F401 - imported here once, not in each I/O process
+from spworkers.transport import Link
 from spworkers.transport.inproc import install_broker
+from spworkers.transport.registry import transport_for
 
 if TYPE_CHECKING:
     from spworkers.supervisor.boot import Boot
@@ -42,12 +43,14 @@ def warm_up() -> None:
     loop = new_loop()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
+    defaults("rep")
+    for scheme in ("inproc", "ipc", "tcp", "tls+tcp"):
+        transport_for(f"{scheme}://")
 
 
 def run(boot: Boot) -> int:
     """The entry point: serve one socket until it is closed."""
     loop = new_loop()
-    asyncio.set_event_loop(loop)
     process = IOProcess(loop, boot)
     forward_logs(process.control.notify)
     loop.call_soon(process.start)

@@ -32,9 +32,9 @@ pipe.
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import Any, Final, cast
 
+from spworkers.chance import random_bits
 from spworkers.protocol.alarms import Alarm, Alarms
 from spworkers.protocol.fifo import Fifo, Node
 from spworkers.protocol.machine import (
@@ -116,7 +116,7 @@ class Req(Sharing):
 
     def __init__(self, out: Actions, *, seed: int | None = None) -> None:
         super().__init__(out)
-        self._last_id: int = SystemRandom().getrandbits(31) if seed is None else seed
+        self._last_id: int = random_bits(31) if seed is None else seed
         self._retry: float = _RETRY
         self._fail_no_peers = False
         self._askers: dict[int, _Asker] = {}

@@ -12,10 +12,10 @@ Who was told and has not confirmed within GRACE seconds is killed.
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import Any, Final, cast
 
 from spworkers import callhead
+from spworkers.chance import random_bits
 from spworkers.protocol.alarms import Alarm, Alarms
 from spworkers.protocol.answers import Answering
 from spworkers.protocol.crew import CONCURRENT, EXCLUSIVE, Crew, Job, OpenStream, Worker
@@ -87,7 +87,7 @@ class Staffing(Answering):
         self._calls: dict[bytes, Job] = {}  # those in progress that have an id, by it; also such as nobody waits for
         self._streams: dict[int, dict[bytes, OpenStream]] = {}  # by pipe and by the id of the call that began it
         self._summoned: dict[Worker, None] = {}  # who has pinned requests
-        self._last_serial: int = SystemRandom().getrandbits(61)
+        self._last_serial: int = random_bits(61)
         self._prefetch: int = _PREFETCH
         self._concurrent: int = _CONCURRENT
         self._backlog_limit: int = _BACKLOG

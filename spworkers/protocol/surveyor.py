@@ -20,9 +20,9 @@ everybody who connects before the time, counted anew, is over; some may answer t
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import Any, Final
 
+from spworkers.chance import random_bits
 from spworkers.protocol.alarms import Alarm, Alarms
 from spworkers.protocol.fanout import Fanout
 from spworkers.protocol.machine import (
@@ -83,7 +83,7 @@ class Surveyor(Fanout):
 
     def __init__(self, out: Actions, *, seed: int | None = None) -> None:
         super().__init__(out)
-        self._last_id: int = SystemRandom().getrandbits(31) if seed is None else seed
+        self._last_id: int = random_bits(31) if seed is None else seed
         self._time: float = _TIME
         self._askers: dict[int, _Asker] = {}
         self._surveys: dict[bytes, _Survey] = {}  # by the id as it is on the wire

@@ -16,27 +16,26 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from spworkers.errors import ChannelClosedError, SPError
+from spworkers.lean import lean
 from spworkers.supervisor.boot import Boot, load_entry
 from spworkers.supervisor.system import close_all_but, die_with_parent, name_process
 
 __all__ = ["Plan", "Surroundings", "fork_child"]
 
-IGNORED: Final[dict[str, tuple[signal.Signals, ...]]] = {
-    # `systemctl stop` and container runtimes signal every process of a program at once. An I/O process has to outlive
-    # that, so that the user's process can drain what is queued; it goes when it is told to, or with its supervisor.
-    "io": (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-    "web": (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-}
-"""Signals that a role ignores. Others have Python's defaults: a worker runs foreign code, whose subprocesses would
-inherit it."""
+# `systemctl stop` and container runtimes signal every process of a program at once. An I/O process has to outlive that,
+# so that the user's process can drain what is queued; it goes when it is told to, or with its supervisor.
+IGNORING: Final = frozenset({"io", "web"})
+"""Roles that ignore SIGINT, SIGTERM and SIGHUP, and leave SIGCHLD to the supervisor's handler, which does nothing.
+Others have Python's defaults: a worker runs foreign code, whose subprocesses would inherit it."""
+_ENVIRONMENT: Final = dict(os.environ)
+"""The supervisor's; it does not change."""
 TRACEBACK_LIMIT: Final = 32 << 10  # characters that are sent to the supervisor; a recursion's traceback is long
 
 
-@dataclass(frozen=True)
+@lean
 class Surroundings:
     """What a process inherits from its parent, had the user's process forked it.
 
@@ -53,7 +52,7 @@ class Surroundings:
     path: list[str]
 
 
-@dataclass(frozen=True)
+@lean
 class Plan:
     """One child to be.
 
@@ -121,27 +120,21 @@ def _settle(plan: Plan) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, plan.fd_limit)
     name_process(f"spw-{plan.role}")
     _surround(plan.surroundings)
-    for stream in (sys.stdout, sys.stderr):  # a pipe's default holds lines back until the end, which may be SIGKILL
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     gc.enable()
 
 
 def _reset_signals(role: str) -> None:
     signal.set_wakeup_fd(-1)
+    if role in IGNORING:  # as the supervisor does: there is no moment at which they kill
+        return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    ignored = IGNORED.get(role, ())  # as the supervisor ignores them already: there is no moment at which they kill
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number in ignored:
-            signal.signal(number, signal.SIG_IGN)
-        elif number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-        else:
-            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _surround(surroundings: Surroundings) -> None:
-    if dict(os.environ) != surroundings.env:
+    if surroundings.env != _ENVIRONMENT:
         os.environ.clear()
         os.environ.update(surroundings.env)
         time.tzset()

@@ -23,6 +23,7 @@ from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
+from spworkers.supervisor.sharing import prepare_memory
 from spworkers.supervisor.system import close_all_but, kill_session, name_process, subreaper
 from spworkers.supervisor.watch import ProcessWatch, watch_process
 
@@ -75,6 +76,9 @@ def _become_supervisor() -> None:
         signal.signal(number, signal.SIG_IGN)
     name_process("spw-supervisor")
     subreaper()
+    for stream in (sys.stdout, sys.stderr):  # a pipe's default holds a child's lines back until its end, even SIGKILL
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     gc.disable()  # it makes no cycles, and no collection shall copy pages that it shares with its children
 
 
@@ -122,6 +126,7 @@ def _preload(names: Sequence[str]) -> None:
             module = importlib.import_module(name)
             getattr(module, "warm_up", int)()
     gc.collect()
+    prepare_memory()
     gc.freeze()
 
 

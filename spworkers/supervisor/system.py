@@ -53,8 +53,12 @@ def die_with_parent(parent: int) -> None:
 
 def name_process(name: str) -> None:
     """The name (15 bytes) that `top` and `ps` show, where it can be set (Linux)."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write(name[:15])
+    with contextlib.suppress(OSError):
+        fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, name[:15].encode())
+        finally:
+            os.close(fd)
 
 
 def close_all_but(keep: Collection[int]) -> None:

@@ -174,7 +174,7 @@ def _check_ipv6(url: str, host: str) -> None:
 
 
 def _check_name(url: str, host: str) -> None:
-    if host in ("", "*"):
+    if host in ("", "*") or _ipv4(host):
         return
     try:
         host.encode("idna")  # what the resolver makes of it; it would raise there as well, but without a word of ours
@@ -214,6 +214,8 @@ async def _resolve_to_listen(address: TcpAddress) -> list[Target]:
 
 def _plain(host: str) -> str:
     """The shortest spelling of an address: `0::0` is `::` too. Names stay as they are."""
+    if _ipv4(host):  # which has one spelling only
+        return host
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -221,6 +223,10 @@ def _plain(host: str) -> str:
 
 
 async def _resolve(address: TcpAddress, host: str, doing: str) -> list[Target]:
+    if _ipv4(host) and address.family in (socket.AF_UNSPEC, socket.AF_INET):
+        target = Target(socket.AF_INET, (host, address.port), f"{host}:{address.port}")
+        _check_single(address, target, doing)
+        return [target]
     try:
         if _is_literal(host):  # not a question for the resolver, whose answers come by way of a thread
             found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -235,7 +241,20 @@ async def _resolve(address: TcpAddress, host: str, doing: str) -> list[Target]:
     return targets
 
 
+def _ipv4(host: str) -> bytes:
+    """The four bytes of an IPv4 address as it is usually written; none if it is something else.
+
+    Nearly every listener has one, and `ipaddress` is many functions, each of which costs an I/O process pages.
+    """
+    try:
+        return socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):  # ValueError: with a null, or no ASCII
+        return b""
+
+
 def _is_literal(host: str) -> bool:
+    if _ipv4(host):
+        return True
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -246,8 +265,9 @@ def _is_literal(host: str) -> bool:
 def _check_single(address: TcpAddress, target: Target, doing: str) -> None:
     # The kernel binds a multicast or broadcast address without a word, and a connect to one may be let through by
     # some networks; TCP has no use for either.
-    ip = ipaddress.ip_address(target.sockaddr[0].partition("%")[0])
-    if ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
+    ip = target.sockaddr[0].partition("%")[0]
+    four = _ipv4(ip)
+    if 224 <= four[0] < 240 or four == b"\xff" * 4 if four else ipaddress.ip_address(ip).is_multicast:
         raise BadAddrError(f"{doing} {address}: {ip} is a multicast or broadcast address; TCP needs one host's")
 
 
