@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from benchmarks.contract import BUNDLE, PAYLOAD, Step
 
+LOST = 1.0  # seconds after which a publication counts as lost
+PAUSE = 0.1  # seconds without a publication: what was late has come
+JOINING = 20.0  # seconds that the subscribers may take to have all that is published
 LOOK_EVERY = 0.05  # seconds between two looks at what free-running clients have done
 
 
@@ -63,7 +67,9 @@ def taking(take: Callable[[], object]) -> Iterator[Step]:
 
 
 class Subscriber(Protocol):
-    """What receives publications, and can be asked whether there is one."""
+    """What receives publications. `recv` raises `late` when none comes for LOST seconds."""
+
+    late: type[Exception]
 
     def recv(self) -> object: ...
 
@@ -71,11 +77,13 @@ class Subscriber(Protocol):
 
 
 def received(subscriber: Subscriber) -> int:
-    """How many publications come until there is a pause."""
+    """How many publications of a bundle come. After one that is not whole, what comes too late is taken too."""
     n = 0
-    while subscriber.comes(0.1):
+    while n < BUNDLE and subscriber.comes(LOST):
         subscriber.recv()
         n += 1
+    while n < BUNDLE and subscriber.comes(PAUSE):
+        subscriber.recv()
     return n
 
 
@@ -83,21 +91,26 @@ def received(subscriber: Subscriber) -> int:
 def paced(ask: Callable[[], object], subscribers: Sequence[Subscriber]) -> Iterator[Step]:
     """Each step asks for a bundle, which all subscribers receive before the next is asked for."""
     whole = 0
-    for _ in range(100):  # until the last of them has subscribed for good
+    limit = time.monotonic() + JOINING
+    while whole < 3:  # until the last of them has subscribed for good
         ask()
         heard = [received(subscriber) for subscriber in subscribers]
         whole = whole + 1 if all(n == BUNDLE for n in heard) else 0
-        if whole == 3:
-            break
-    else:
-        raise RuntimeError(f"the subscribers received {heard} of {BUNDLE} messages each")
+        if time.monotonic() > limit:
+            raise RuntimeError(f"the subscribers received {heard} of {BUNDLE} messages each")
 
     def step() -> int:
         ask()
+        done = 0
         for subscriber in subscribers:
-            for _ in range(BUNDLE):
-                subscriber.recv()
-        return BUNDLE * len(subscribers)
+            try:
+                for _ in range(BUNDLE):
+                    subscriber.recv()
+                    done += 1
+            except subscriber.late:  # lost: that time is the peer's, and the next bundle is asked for all the same
+                while subscriber.comes(PAUSE):
+                    subscriber.recv()
+        return done
 
     yield step
 

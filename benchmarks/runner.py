@@ -115,12 +115,17 @@ def measure(peer: str, case: Case, count: int, seconds: float) -> Measurement:
     with child(peer, case.name, "serve") as server:
         address = server.hear(PATIENCE)["address"]
         with child(peer, case.name, "client", address) as client:
-            ready = client.hear(PATIENCE)
-            pids = (server.pid, client.pid)
-            before = cpu.seconds(pids)
-            client.tell(count=count, seconds=seconds)
-            got = client.hear(PATIENCE + seconds)
-            used = cpu.seconds(pids) - before
+            try:
+                ready = client.hear(PATIENCE)
+                pids = (server.pid, client.pid)
+                before = cpu.seconds(pids)
+                client.tell(count=count, seconds=seconds)
+                got = client.hear(PATIENCE + seconds)
+                used = cpu.seconds(pids) - before
+            except RunFailed:
+                if server.process.poll() is not None:  # then the client waited for nobody
+                    raise server.ended() from None
+                raise
     if not got["count"]:
         raise RunFailed(f"{peer} answered nothing in {seconds} s")
     rate = got["count"] / got["seconds"]

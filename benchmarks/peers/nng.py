@@ -112,8 +112,10 @@ def pulling(address: str) -> Iterator[Step]:
 
 
 class Subscriber:
+    late = pynng.Timeout
+
     def __init__(self, address: str) -> None:
-        self.socket = pynng.Sub0(topics=b"", dial=address, recv_buffer_size=BUNDLE)
+        self.socket = pynng.Sub0(topics=b"", dial=address, recv_buffer_size=BUNDLE, recv_timeout=int(forms.LOST * 1000))
         self.recv = self.socket.recv
         self.close = self.socket.close
 
@@ -138,7 +140,7 @@ def subscribers(address: str) -> Iterator[Step]:
         peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
 
         def ask() -> None:
-            req.send(b"")
+            req.send(b"?")  # not empty: pynng's recv raises RuntimeError for a message without a body
             req.recv()
 
         yield stack.enter_context(forms.paced(ask, peers))

@@ -152,8 +152,10 @@ def leasing(address: str) -> Iterator[Step]:
 
 
 class Subscriber:
+    late = sp.RecvTimeoutError
+
     def __init__(self, address: str) -> None:
-        self.socket = sp.Sub(subscribe=b"", dial=address)
+        self.socket = sp.Sub(subscribe=b"", dial=address, recv_deadline=forms.LOST)
         self.recv = self.socket.recv
         self.close = self.socket.close
 
@@ -178,7 +180,7 @@ def subscribers(address: str) -> Iterator[Step]:
         peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
 
         def ask() -> None:
-            req.send(b"")
+            req.send(b"?")
             req.recv()
 
         yield stack.enter_context(forms.paced(ask, peers))

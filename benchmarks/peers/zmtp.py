@@ -150,9 +150,12 @@ def frames(address: str) -> Iterator[Step]:
 
 
 class Subscriber:
+    late = zmq.Again
+
     def __init__(self, address: str) -> None:
         self.socket = zmq.Context.instance().socket(zmq.SUB)
         self.socket.linger = 0
+        self.socket.rcvtimeo = int(forms.LOST * 1000)
         self.socket.subscribe(b"")
         self.socket.connect(address)
         self.recv = self.socket.recv
@@ -181,7 +184,7 @@ def subscribers(address: str) -> Iterator[Step]:
         peers = [stack.enter_context(closing(Subscriber(pub))) for _ in range(SUBSCRIBERS)]
 
         def ask() -> None:
-            req.send(b"")
+            req.send(b"?")
             req.recv()
 
         yield stack.enter_context(forms.paced(ask, peers))
