@@ -173,8 +173,9 @@ class ThreadSleeper:
     """A thread; it has one bell of its own for its whole life."""
 
     def __init__(self) -> None:
-        self.own = make_bell()
+        self.own = -1  # for `__del__`, should there be no bell, or Ctrl-C in the middle
         self.asleep = False
+        self.own = make_bell()
 
     def ring(self) -> None:
         ring_bell(self.own)
@@ -191,7 +192,8 @@ class ThreadSleeper:
         return woken != 0
 
     def __del__(self) -> None:
-        os.close(self.own)
+        if self.own >= 0:
+            os.close(self.own)
 
 
 _own = threading.local()  # no subclass of it: compiled, that would have the same attributes in all threads

@@ -127,7 +127,7 @@ def test_no_numbers_left_for_its_descriptors(rig: Rig, monkeypatch: pytest.Monke
         return copies[0]
 
     monkeypatch.setattr(os, "dup", full)
-    with pytest.raises(ResourceError, match="cannot duplicate"):
+    with pytest.raises(ResourceError, match="no descriptor is left"):
         rig.outbox.put(answer(1, b"x" * 100_000), [0, 1])
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(copies[0])

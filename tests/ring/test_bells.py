@@ -12,6 +12,7 @@ import pytest
 from helpers import eventually
 
 from ring.support import BUDGET, CONSUMER_WAITS, PRODUCER_WAITS, SLOTS, Lane, Memory, readable
+from spworkers import waiting
 from spworkers.ring import Record, Region, hush_bell, make_bell, ring_bell, wait_readable
 from spworkers.waiting import Sleepers, Steps, Wait, run
 
@@ -487,6 +488,17 @@ def test_a_full_index_is_not_slept_on(send_lane: Lane) -> None:
     assert woken == [True]
     assert lane.put(b"now")
     assert record is not None
+
+
+def test_a_sleeper_that_gets_no_bell_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled, its end read what its beginning had not written: the process died of it."""
+
+    def make_none() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiting, "make_bell", make_none)
+    with pytest.raises(KeyboardInterrupt):
+        waiting.ThreadSleeper()
 
 
 def test_a_child_that_was_forked_in_the_middle_of_a_wait_waits_as_well() -> None:
