@@ -139,6 +139,7 @@ def on_dask(folder: Path) -> dict[str, Any]:
         until(lambda: sum(mark.exists() for mark in marks) == 2)
         running = [future.running() for future in futures]
         said = [future.cancel() for future in futures]
+        until(lambda: set(client.run(_held).values()) == {1})  # the news of a cancellation has come to the workers
         Path(gate).touch()
         wait(futures, WAIT)
         results = [future.result() for future in futures if not future.cancelled()]
@@ -246,6 +247,10 @@ def on_ray(folder: Path) -> dict[str, Any]:
 
 def _tasks(dask_scheduler: Any) -> int:
     return len(dask_scheduler.tasks)
+
+
+def _held(dask_worker: Any) -> int:
+    return len(dask_worker.state.tasks)
 
 
 def done(steps: dict[str, Callable[[], Any]]) -> dict[str, Any]:
