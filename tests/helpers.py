@@ -17,8 +17,15 @@ def alone(test: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(test)
     def runner() -> None:
-        script = f"import sys; sys.path[:] = {sys.path!r}; from {test.__module__} import {test.__name__} as test"
-        line = [sys.executable, "-c", f"{script}; test.__wrapped__()"]
+        script = f"""if True:
+            import sys
+            sys.path[:] = {sys.path!r}
+            from spworkers.ring import make_bell, wait_readable
+            from {test.__module__} import {test.__name__} as test
+            wait_readable(make_bell(), 0.01)  # who waits once has a pipe for signals, for good
+            test.__wrapped__()
+        """
+        line = [sys.executable, "-c", script]
         done = subprocess.run(line, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         assert not done.stderr, done.stderr

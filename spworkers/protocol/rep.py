@@ -65,9 +65,10 @@ class Rep(Replying):
     def __init__(self, out: Actions, standing: int = _STANDING) -> None:
         super().__init__(out, 0, _WRITEQ)
         self._standing: int = standing
-        # So many deliveries of a context may be untaken: those of its standing demand, and one by a receiver that began
-        # to wait in the same moment. Older ones were taken, and are forgotten even if they are never replied to.
-        self._untaken: int = standing + 1
+        # So many deliveries of a context are remembered: those of its standing demand, one by a receiver that began to
+        # wait in the same moment, and before these, which may all be untaken, the one that it replies to. Older ones
+        # were taken, and are forgotten even if they are never replied to.
+        self._remembered: int = standing + 2
         self._servers: dict[int, _Server] = {}
         # A context stays in this queue until a delivery to it was refused, and returns when it is said to want one.
         self._wanting: Fifo[_Server] = Fifo()
@@ -89,7 +90,7 @@ class Rep(Replying):
             if ticket != 0:
                 request.ticket = ticket
                 server.delivered.append(request)
-                if len(server.delivered) > self._untaken:
+                if len(server.delivered) > self._remembered:
                     server.delivered.popleft()
                 self._wanting.rotate(server)
                 return True
@@ -209,7 +210,7 @@ class Rep(Replying):
     def set_standing(self, n: int) -> None:
         """So many requests may lie ready for a sole context; those that do already stay."""
         self._standing = n
-        self._untaken = max(self._untaken, n + 1)
+        self._remembered = max(self._remembered, n + 2)
         if len(self._servers) == 1:
             for sole in self._servers.values():
                 self.out.set_window(sole.id, n)

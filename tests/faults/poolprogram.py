@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import spworkers as sp
@@ -101,6 +102,7 @@ def changing(method: str) -> None:
     for count in (3, 20):
         with sp.Pool(1, max_tasks=1, start_method=method) as pool:
             list(pool.map(abs, range(count), chunksize=1))
+            pool.submit(time.sleep, 0.05).result()  # who waits for long once has a pipe for signals, for good
         del pool
         if count == 3:
             gc.collect()
