@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: the ring is compiled by Cython, the protocol machines by mypyc.
 
 SPWORKERS_COMPILE=0 leaves the protocol machines interpreted, to debug them and to test that both give the same
-results. SPWORKERS_OPTIMIZE=1 has the C compiler optimize less, in half the time, where only the result counts.
+results. SPWORKERS_OPTIMIZE=1 has the C compiler optimize less, in less time, where only the result counts.
 The ring has no interpreted form: without a working C compiler the installation ends with a sentence that says so.
 """
 

@@ -7,12 +7,16 @@ import gc
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from helpers import eventually
+
+# A check that somebody waits for gives the same result each time; `tox -e chance` looks further, by chance.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 GRACE = 10.0
 """Seconds that processes have to leave after the test is over."""
@@ -60,7 +64,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Thousands of tests, and all that they import, are there to the end: no search for litter need look at them."""
-    import_module("hypothesis")  # which looks for who refers to trio's random numbers: while that can be seen
     gc.collect()
     gc.freeze()
 
