@@ -10,14 +10,14 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from spworkers._atexit import at_exit
 from spworkers.attributes import SocketAttributes, SocketKeywords
 from spworkers.channel import Channel
 from spworkers.context import Context, apply_options
 from spworkers.endpoint import Dialer, Endpoint, Listener
-from spworkers.errors import BadValueError, ClosedError, NoContextError, SPError
+from spworkers.errors import BadValueError, ClosedError, NoContextError, SerializationError, SPError
 from spworkers.halves import RawHalf, SubHalf, half_for
 from spworkers.hooks import Hook, HookRunner
 from spworkers.iolink import IOLink
@@ -125,9 +125,9 @@ class Socket(Messaging, SocketAttributes):
             self._subscribe([value for name, value in given if name == "SUBSCRIBE"])
             for topic in [value for name, value in given if name == "UNSUBSCRIBE"]:
                 self.set_option("UNSUBSCRIBE", topic)
-            for address in _addresses(listen, "listen"):
+            for address in addresses_of(listen, "listen"):
                 self.listen(address)
-            for address in _addresses(dial, "dial"):
+            for address in addresses_of(dial, "dial"):
                 self.dial(address)
         except BaseException:
             self.close(linger=0)
@@ -411,6 +411,12 @@ class Socket(Messaging, SocketAttributes):
 
     # ---- life
 
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(
+            f"{self!r} belongs to this process, and can neither be copied nor pickled: hand a context of it"
+            " (open_context) to a process of yours, or tell others the address"
+        )
+
     def close(self, linger: Seconds = None) -> None:
         """Close the socket: blocked calls raise ClosedError; what was sent is drained for at most `linger` seconds.
 
@@ -524,7 +530,12 @@ def _plural(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _addresses(given: Addresses, what: str) -> list[str]:
+def addresses_of(given: Addresses, what: str) -> list[str]:
+    """One address, or several, or None.
+
+    Raises:
+        BadValueError: it is something else.
+    """
     if given is None:
         return []
     if isinstance(given, str):

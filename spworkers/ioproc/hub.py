@@ -329,7 +329,7 @@ class Hub(Actions):
         if wrong is None:
             self.lose(pipe, "peer_closed", "the peer closed the connection")
             return
-        log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote, wrong)
+        log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote or "a peer of this machine", wrong)
         self.lose(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
 
     def feed(self, pipe: PipePort, payloads: list[Any], begin: int = 0) -> None:

@@ -90,7 +90,7 @@ def _spawn(arguments: list[str], fds: list[int], opened: list[int]) -> int:
             actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0))
     for target, fd in enumerate(fds, _CHANNEL):
         # Out of the way of the targets: else a later dup2 could overwrite the source of an earlier one.
-        source = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
+        source = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _CHANNEL + len(fds))
         opened.append(source)
         actions.append((os.POSIX_SPAWN_DUP2, source, target))
     spawn: dict[str, Any] = {"file_actions": actions, "setsigmask": [], "setsigdef": _DEFAULT_SIGNALS}

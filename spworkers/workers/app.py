@@ -75,6 +75,8 @@ class App:
         self._parts: dict[str, Part] = {}
         self._on_start: list[Callable[..., Any]] = []
         self._on_stop: list[Callable[..., Any]] = []
+        if not isinstance(middleware, Iterable):
+            raise BadValueError(f"middleware is {middleware!r:.80}; it has to be objects of sp.Middleware's subclasses")
         self._middleware = list(middleware)
         for each in self._middleware:
             if not isinstance(each, Middleware):
@@ -148,6 +150,8 @@ class App:
         """
 
         def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
+            if not callable(function):
+                raise BadValueError(f"a handler is a function, not {function!r:.80}")
             name = check_name(options.get("name") or getattr(function, "__name__", None))
             given = {key: value for key, value in options.items() if key != "name"}
             handler = Handler(function, name=name, options=HandlerOptions.check(given, f"handler {name}"))

@@ -11,6 +11,7 @@ from anyio.lowlevel import RunVar
 
 from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, ClosedError, ConnResetError, RecvTimeoutError, SendTimeoutError, SPError
+from spworkers.socket import addresses_of
 from spworkers.workers import callformat
 from spworkers.workers.caller import Caller, Reply, left_until
 from spworkers.workers.callline import CallLine, CallSocket
@@ -60,7 +61,7 @@ class Client(Caller):
         **options: Any,
     ) -> None:
         super().__init__(timeout)
-        self._addresses = [addresses] if isinstance(addresses, (str, bytes)) else list(addresses)
+        self._addresses = addresses_of(addresses, "a Client")
         if not self._addresses:
             raise BadValueError("a Client needs an address: where is the App served?")
         self._limit = check_count(in_flight, "in_flight", least=1)

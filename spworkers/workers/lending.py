@@ -16,6 +16,7 @@ import select
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -161,6 +162,7 @@ class ExecutorGroup:
         self._thread: threading.Thread | None = None
         self._wake, self._waker = os.pipe()
         self._tasks: dict[int, _Task] = {}  # by serial
+        self._again: deque[_Task] = deque()  # to be submitted once more, by our thread
         self._changed = threading.Condition()  # guards what follows, and the tasks
         self._answering = 0
         self._answered = 0
@@ -247,6 +249,8 @@ class ExecutorGroup:
             poll.register(fd, select.POLLIN)
         looked = time.monotonic()
         while not self._closed:
+            while self._again:
+                self._submit(self._again.popleft())
             request = port.take()
             if request is not None:
                 self._begin(_Task(request, port))
@@ -256,7 +260,10 @@ class ExecutorGroup:
                 continue
             found = poll.poll(0 if request is not None else None)
             looked = time.monotonic()
-            if any(fd == control for fd, _ in found) and not port.attend(self._canceled):
+            ready = {fd for fd, _ in found}
+            if self._wake in ready:
+                os.read(self._wake, 4096)
+            if control in ready and not port.attend(self._canceled):
                 return
 
     def _begin(self, task: _Task) -> None:
@@ -300,7 +307,14 @@ class ExecutorGroup:
         elif isinstance(self._executor, PoolView) or task.attempt > self._retries_of(task) or self._closed:
             self._gave_up(task, error)
         else:
-            self._submit(task)
+            self._submit_again(task)
+
+    def _submit_again(self, task: _Task) -> None:
+        """Not in this thread: an executor may hold a lock while it calls back, and want it for `submit`."""
+        with self._changed:
+            if not self._closed and self._tasks.get(task.request.serial) is task:
+                self._again.append(task)
+                os.write(self._waker, b"\0")
 
     def _retries_of(self, task: _Task) -> int:
         return self._terms(callformat.handler_of(task.request.body))[1]

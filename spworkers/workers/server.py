@@ -16,7 +16,7 @@ from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
 from spworkers.errors import BadValueError, RemoteError, SPError
-from spworkers.socket import Pull, Rep, Respondent, Socket, Sub
+from spworkers.socket import Pull, Rep, Respondent, Socket, Sub, addresses_of
 from spworkers.waiting import run
 from spworkers.workers.app import App, Part
 from spworkers.workers.caller import deadline_of, left_until
@@ -68,7 +68,7 @@ class Server(Closing):
     ) -> None:
         if not app.handlers and app.raw_handler is None and not app.parts:
             raise BadValueError(f"{app!r} has no handler to serve: decorate a function with @app.handler or @app.raw")
-        listening, dialling = ([each] if isinstance(each, str) else list(each) for each in (listen, dial))
+        listening, dialling = addresses_of(listen, "listen"), addresses_of(dial, "dial")
         if not (listening or dialling) and (app.handlers or app.raw_handler is not None):
             raise BadValueError(
                 f"{app!r} would be served nowhere: give serve() an address, such as 'tcp://127.0.0.1:5555', or dial="

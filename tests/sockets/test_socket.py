@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -287,6 +289,12 @@ def test_a_constructor_that_cannot_listen_or_dial_leaves_nothing_behind() -> Non
                     sp.Rep(**keywords)  # type: ignore[arg-type]
             gc.collect()
         wait_fds(before)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_socket_is_neither_copied_nor_pickled(copied: Callable[[Any], Any]) -> None:
+    with sp.Req() as req, pytest.raises(sp.SerializationError, match=r"<Req.* belongs to this process"):
+        copied(req)
 
 
 def test_the_base_class_is_no_socket() -> None:

@@ -247,6 +247,12 @@ def test_close_ends_what_is_in_flight(server: Answerer) -> None:
     assert not [each for each in threading.enumerate() if each.name == "spworkers-client"]
 
 
+@pytest.mark.parametrize("wrong", [5, None, b"tcp://127.0.0.1:1", []])
+def test_an_address_that_is_none(wrong: Any) -> None:
+    with pytest.raises(errors.BadValueError, match=r"a Client (takes|needs) an address"):
+        Client(wrong)
+
+
 # --- how many at once
 
 

@@ -227,6 +227,40 @@ def test_what_an_executor_did_not_run_goes_to_it_again() -> None:
             assert client.add(1, 1) == 2
 
 
+class Locking(Failing):
+    """Calls back with the lock in hand that `submit` wants, as ProcessPoolExecutor does when it breaks."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self.lock = threading.Lock()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        assert self.lock.acquire(timeout=WAIT), "it waits for itself"
+        self.lock.release()
+        if fn.__name__ != "answer":
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+
+        def settle() -> None:
+            eventually(lambda: future._done_callbacks, WAIT)  # type: ignore[attr-defined]
+            with self.lock:
+                done = super(Locking, self).submit(fn, *args, **kwargs)
+                error = done.exception()
+                if error is None:
+                    future.set_result(done.result())
+                else:
+                    future.set_exception(error)
+
+        threading.Thread(target=settle).start()
+        return future
+
+
+def test_an_executor_may_hold_a_lock_while_it_calls_back() -> None:
+    with app.serve("inproc://locking", executor=Locking(1), block=False, retries=1) as server:
+        with sp.Client(server.addresses[0]) as client:
+            assert client.call("add", 1, 2, timeout=WAIT / 2) == 3
+
+
 def test_parts_run_there_too() -> None:
     got: list[bytes] = []
     parts = sp.App("parts")

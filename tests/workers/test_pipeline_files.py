@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,19 @@ def test_a_batch_goes_when_a_socket_has_nothing_more() -> None:
         report = sp.Pipeline().read(source).map(len).sink(store, batch=100).run(executor=Immediate())
     assert [value for each in seen for value in each] == [1, 2]
     assert report.read == 2
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_packed_file_that_is_broken(tmp_path: Path, suffix: str, cut: bool) -> None:
+    path = tmp_path / f"broken{suffix}"
+    whole = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix](os.urandom(1000).hex().encode())
+    path.write_bytes(whole[:-20] if cut else b"no")
+    with pytest.raises(sp.BadValueError, match=rf"broken\{suffix} cannot be read"):
+        list(sp.sources.lines(path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        sp.Pipeline().read(["x" * 100_000]).sink(sp.sinks.lines("/dev/full")).run(executor=Immediate())

@@ -321,6 +321,8 @@ def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
         ({"serializer": "json"}, "serializer is 'json'"),
         ({"initializer": 3}, "initializer is 3"),
         ({"idle_timeout": "never"}, "idle_timeout wants seconds"),
+        ({"idle_timeout": -1}, "idle_timeout is -1; it has to be 0 seconds or more"),
+        ({"affinity": "x"}, "affinity is 'x'"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], words: str) -> None:
@@ -494,6 +496,13 @@ def test_idle_workers_leave_and_come_back() -> None:
         first = own.submit(tasks.pid).result(WAIT)
         eventually(lambda: not own.workers)
         assert own.submit(tasks.pid).result(WAIT) != first
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-9])
+def test_workers_that_leave_as_soon_as_they_are_idle(seconds: float) -> None:
+    with sp.Pool(1, idle_timeout=seconds) as own:
+        assert [own.submit(tasks.double, n).result(WAIT) for n in range(3)] == [0, 2, 4]
+        eventually(lambda: not own.workers, WAIT)
 
 
 def test_resize() -> None:

@@ -14,6 +14,7 @@ import gzip
 import json
 import lzma
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -83,6 +84,8 @@ class FileSource(Iterable[Any]):
                     yield from self.items(file, path)
                 except UnicodeDecodeError as error:
                     raise BadValueError(f"{path} is not {self.encoding}: {error}; give its encoding=") from error
+                except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                    raise BadValueError(f"{path} cannot be read: {error}") from error
 
     def items(self, file: IO[str], path: Path) -> Iterator[Any]:
         """What is in one of the files."""
@@ -168,7 +171,16 @@ class FileSink(End):
 
     def take(self, value: Any) -> None:
         text = self.text(value)
-        (self._file or self._open()).write(text.encode(self.encoding))
+        file = self._file or self._open()
+        try:
+            file.write(text.encode(self.encoding))
+        except OSError as error:
+            raise self._of_this_file(error) from None
+
+    def _of_this_file(self, error: OSError) -> OSError:
+        """The error with the file's name: a disk that is full, for instance, does not say which."""
+        error.filename = str(self.path)
+        return error
 
     def text(self, value: Any) -> str:
         """What is written for a value; BadValueError: it cannot be."""
@@ -184,11 +196,17 @@ class FileSink(End):
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:
+                raise self._of_this_file(error) from None
 
     def state(self) -> Any:
         file = self._file or self._open()
-        file.flush()
+        try:
+            file.flush()
+        except OSError as error:
+            raise self._of_this_file(error) from None
         return {"length": file.tell()}
 
     def restore(self, state: Any, results: list[Any]) -> None:

@@ -55,8 +55,8 @@ class Starts:
     def error(self, pool: str, worker: Worker, reason: str, status: int | None) -> WorkerDiedError:
         """What those tasks are told."""
         return WorkerDiedError(
-            f"{self.deaths} workers of pool {pool} in a row died at their start, the last one (pid {worker.pid}):"
-            f" {reason}",
+            f"{self.deaths} workers of pool {pool} in a row died at their start, the last one"
+            f"{f' (pid {worker.pid})' if worker.pid else ''}: {reason}",
             f"start of {worker.name}",
             worker.pid,
             status,

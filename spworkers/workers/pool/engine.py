@@ -47,6 +47,8 @@ __all__ = ["Engine", "engines"]
 FINAL_EXIT: Final = sys.version_info >= (3, 12)
 """An interpreter that exits starts no threads or processes any more, so a program that submits and ends at once would
 lose its tasks: it has one worker before it goes on. (A coroutine does not wait: its program does not end before it.)"""
+IDLE_LOOK: Final = 0.01
+"""Seconds at least between two looks for idle workers."""
 _BATCH: Final = 256  # records between two looks at who else wants something
 
 
@@ -242,7 +244,7 @@ class Engine(Reader):
                     self._retire(worker)
                 else:
                     soonest = min(soonest, worker.since + self.idle_timeout)
-        self.at(soonest, self._dismiss_idle)
+        self.at(max(soonest, now + IDLE_LOOK), self._dismiss_idle)
 
     def _kill(self, worker: Worker, job: Job, why: str) -> bool:
         """Kill a worker for the job that it has in hand. False: that is finished. The lock is held."""

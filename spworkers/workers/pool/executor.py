@@ -421,6 +421,10 @@ class Pool(PoolView):
             5,
         )
         idle = math.inf if idle_timeout is None else seconds_of(idle_timeout, "idle_timeout")
+        if idle < 0:
+            raise BadValueError(
+                f"idle_timeout is {idle_timeout!r}; it has to be 0 seconds or more, or None for no limit"
+            )
         limit = 0 if memory_limit is None else count_of(memory_limit, "memory_limit")
         tasks = 0 if max_tasks is None else count_of(max_tasks, "max_tasks")
         fds: list[int] = []
@@ -501,7 +505,7 @@ def _cpus(affinity: Any) -> list[list[int]]:
         raise UnsupportedOptionError("affinity: this system binds no processes to processors")
     try:
         sets = [[int(each)] if isinstance(each, int) else [int(cpu) for cpu in each] for each in affinity]
-    except TypeError:
+    except (TypeError, ValueError):
         raise BadValueError(
             f"affinity is {affinity!r:.80}; it has to be a list of processors, or of collections of processors"
         ) from None
