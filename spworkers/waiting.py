@@ -12,6 +12,7 @@ one by one (`Sleepers.pass_on`); `tests/model/waiters.pml` shows that it is need
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -193,7 +194,8 @@ class ThreadSleeper:
 
     def __del__(self) -> None:
         if self.own >= 0:
-            os.close(self.own)
+            with contextlib.suppress(OSError):  # an exception from here would have compiled memory freed twice
+                os.close(self.own)
 
 
 _own = threading.local()  # no subclass of it: compiled, that would have the same attributes in all threads
