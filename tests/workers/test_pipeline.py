@@ -238,6 +238,18 @@ def test_each_item_of_a_chunk_has_its_timeout_and_its_retries(pool: sp.Pool) -> 
     assert (report.result, report.stages[0].retried) == (list(range(8)), 4)
 
 
+def test_what_a_pool_does_again_by_itself_is_not_kept(pool: sp.Pool) -> None:
+    tasks = PoolTasks(pool.options(retries=1, retry_on=ValueError, backoff=0), odd_is_bad)
+    rest: Any = tasks.submit([1, 2, 3, 4], 0)
+    results: list[Any] = []
+    while rest is not None:
+        found, errors, rest = tasks.outcomes(rest)
+        results += [type(errors.get(place, value)) for place, value in enumerate(found)]
+    assert results == [ValueError, int, ValueError, int]
+    assert tasks._submitter is not None
+    assert not tasks._submitter._stream._jobs
+
+
 def test_what_cannot_travel_spoils_no_other(pool: sp.Pool) -> None:
     def make(x: int) -> Any:
         return threading.Lock() if x == 3 else x

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from spworkers.errors import BadOptionError, UnsupportedOptionError
+from spworkers.errors import UnsupportedOptionError
+from spworkers.workers.pool.terms import no_such_option
 
 __all__ = ["check_options", "missing"]
 
@@ -35,14 +35,13 @@ OF_A_POOL: Final = {
 """A pool's options, and why an engine has not got them."""
 
 
-def check_options(engine: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_options(engine: str, given: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse what is not known.
 
     Raises:
         UnsupportedOptionError: a pool has this option, and the engine cannot honour it.
         BadOptionError: there is none of that name.
     """
-    known = list(known)
     for name in given:
         if name in known:
             continue
@@ -50,9 +49,7 @@ def check_options(engine: str, given: Mapping[str, Any], known: Iterable[str]) -
             raise UnsupportedOptionError(
                 f"{name}={given[name]!r:.40}: {engine} cannot honour this, {OF_A_POOL[name]}; sp.Pool can"
             )
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise BadOptionError(f"{engine} has no option {name!r}; {hint}", name, near)
+        raise no_such_option(engine, name, known)
 
 
 def missing(package: str, extra: str) -> str:

@@ -14,9 +14,15 @@ from typing import Any, Final
 
 import cloudpickle
 
-from spworkers.errors import SerializationError
 from spworkers.workers.pool.functions import name_of
-from spworkers.workers.pool.values import error_of, pack_error
+from spworkers.workers.pool.values import (
+    error_of,
+    pack_error,
+    unreadable,
+    unreadable_result,
+    unsendable_arguments,
+    unsendable_result,
+)
 
 __all__ = ["Parcel", "opened", "packed", "perform"]
 
@@ -73,9 +79,7 @@ def packed(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parcel:
     try:
         return Parcel.of((fn, args, kwargs))
     except Exception as error:
-        raise SerializationError(
-            f"the arguments of {name_of(fn)} cannot be sent to a worker: {type(error).__name__}: {error}"
-        ) from error
+        raise unsendable_arguments(name_of(fn), error) from error
 
 
 def perform(call: Parcel) -> Parcel:
@@ -83,12 +87,7 @@ def perform(call: Parcel) -> Parcel:
     try:
         fn, args, kwargs = call.value()
     except Exception as error:
-        return _failed(
-            SerializationError(
-                f"the task's arguments cannot be read in the worker: {type(error).__name__}: {error}; a worker has to"
-                " be able to import the modules that they come from"
-            )
-        )
+        return _failed(unreadable("the task's arguments", error))
     try:
         result = fn(*args, **kwargs)
     except BaseException as error:  # SystemExit too: the worker is not ours to end
@@ -96,11 +95,7 @@ def perform(call: Parcel) -> Parcel:
     try:
         return Parcel.of((DONE, result))
     except Exception as error:
-        return _failed(
-            SerializationError(
-                f"the task's result, a {type(result).__name__}, cannot be sent back: {type(error).__name__}: {error}"
-            )
-        )
+        return _failed(unsendable_result(result, error))
 
 
 def opened(outcome: Parcel) -> tuple[Any, BaseException | None]:
@@ -112,12 +107,7 @@ def opened(outcome: Parcel) -> tuple[Any, BaseException | None]:
     try:
         kind, value = outcome.value()
     except Exception as error:
-        made = SerializationError(
-            f"the result cannot be read here: {type(error).__name__}: {error}; let it be made of what this process can"
-            " import, too"
-        )
-        made.__cause__ = error.with_traceback(None)
-        return None, made
+        return None, unreadable_result(error.with_traceback(None))
     return (value, None) if kind == DONE else (None, error_of(*value).with_traceback(None))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import os
 import reprlib
@@ -14,7 +13,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
 from spworkers._coerce import Seconds
-from spworkers.errors import BadOptionError, BadValueError, UnsupportedOptionError
+from spworkers.errors import BadValueError, UnsupportedOptionError
 from spworkers.socket import Socket
 from spworkers.workers.pipeline.checkpoint import Checkpoint
 from spworkers.workers.pipeline.ends import Batches, Collect, End, Fold, Sink
@@ -26,12 +25,12 @@ from spworkers.workers.pipeline.running import BatchStage, WorkStage
 from spworkers.workers.pipeline.sources import check_source, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
 from spworkers.workers.pipeline.tasks import workers_of
-from spworkers.workers.pipeline.watching import Watch, total_of
+from spworkers.workers.pipeline.watching import Watch
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.executor import Pool, PoolView
 from spworkers.workers.pool.functions import name_of
-from spworkers.workers.pool.progress import bars_of, check_progress, title_of
-from spworkers.workers.pool.terms import count_of, terms_of
+from spworkers.workers.pool.progress import bars_of, check_progress, title_of, total_of
+from spworkers.workers.pool.terms import count_of, no_such_option, terms_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -202,9 +201,7 @@ class Pipeline:
     def _work(self, kind: str, function: Function, given: StageOptions) -> Pipeline:
         for name in given:
             if name not in StageOptions.__annotations__:
-                near = difflib.get_close_matches(name, StageOptions.__annotations__, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(StageOptions.__annotations__)}"
-                raise BadOptionError(f"{kind}: a stage has no option {name!r}; {hint}", name, near)
+                raise no_such_option(f"{kind}: a stage", name, StageOptions.__annotations__)
         workers = given.get("workers")
         terms = terms_of(
             given.get("timeout"), given.get("retries", 0), given.get("backoff", Backoff()), given.get("retry_on", ())

@@ -6,25 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from spworkers.workers.pipeline.running import BatchStage, WorkStage
 from spworkers.workers.pool.progress import Bar, Bars
 
-__all__ = ["LOOK", "Watch", "expected", "total_of"]
+__all__ = ["LOOK", "Watch", "expected"]
 
 LOOK: Final = 0.2
 """Seconds between two looks."""
 
 _INERTIA: Final = 0.7  # of a rate: what was counts more than the last moment
-
-
-def total_of(source: Any) -> int | None:
-    """How many items a source has; None: it does not say."""
-    try:
-        return len(source)
-    except TypeError:
-        return None
 
 
 def expected(total: int | None, stages: Sequence[WorkStage | BatchStage]) -> list[int | None]:

@@ -14,7 +14,6 @@ import pickle
 import time
 from typing import Any, Final
 
-from spworkers.errors import SerializationError
 from spworkers.ring import Receiver, Record, Sender, Walk, gather, spin_lane, wait_readable
 from spworkers.workers.pool.kinds import (
     BATCH,
@@ -35,9 +34,9 @@ from spworkers.workers.pool.kinds import (
 )
 from spworkers.workers.pool.ledger import BUSY, DONE, FAILED, IDLE, ITEM, SERIAL, SINCE, STAGE
 from spworkers.workers.pool.room import roomy
-from spworkers.workers.pool.values import PLAIN, Large, Values, pack_error
+from spworkers.workers.pool.values import PLAIN, Large, Values, pack_error, unreadable, unsendable_result
 
-__all__ = ["Bench", "unreadable"]
+__all__ = ["Bench"]
 
 FOREVER: Final = float("inf")
 SPIN: Final = 50e-6
@@ -196,7 +195,7 @@ class Bench:
         try:
             packed = values.pack_small(value) if type(value) in PLAIN else values.pack(value)
         except Exception as error:
-            self._fail(serial, _unsendable(value, error), spent, 0)
+            self._fail(serial, unsendable_result(value, error), spent, 0)
             return
         self._publish(packed, serial, spent, RESULT)
 
@@ -298,7 +297,7 @@ class Bench:
             try:
                 one = values.pack(value)
             except Exception as error:
-                errors[index] = pack_error(_unsendable(value, error), 0)
+                errors[index] = pack_error(unsendable_result(value, error), 0)
                 packed.append(None)
                 continue
             if type(one) is bytes:
@@ -317,19 +316,3 @@ class Bench:
         end = begin + len(packed)
         own = {index - begin: error for index, error in errors.items() if begin <= index < end}
         self._publish(pickle.dumps((True, packed, own or None, spent), 5), serial, at, PART)
-
-
-def unreadable(what: str, error: BaseException) -> SerializationError:
-    """The error for something that arrived and could not be read here."""
-    return SerializationError(
-        f"{what} cannot be read in the worker: {type(error).__name__}: {error}; a worker has to be able to import the"
-        " modules that it is defined in"
-    )
-
-
-def _unsendable(value: Any, error: BaseException) -> SerializationError:
-    made = SerializationError(
-        f"the task's result, a {type(value).__name__}, cannot be sent back: {type(error).__name__}: {error}"
-    )
-    made.__cause__ = error
-    return made

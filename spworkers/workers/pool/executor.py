@@ -30,10 +30,10 @@ from spworkers.workers.pool.kinds import CALL, CALL_KEYWORDS
 from spworkers.workers.pool.launch import START_METHODS, Forker, Launcher, Spawner
 from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
-from spworkers.workers.pool.progress import check_progress, shown
+from spworkers.workers.pool.progress import check_progress, shown, total_of
 from spworkers.workers.pool.shared import store
 from spworkers.workers.pool.terms import count_of, seconds_of, terms_of
-from spworkers.workers.pool.values import PLAIN, values_of
+from spworkers.workers.pool.values import PLAIN, unsendable_arguments, values_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -188,7 +188,7 @@ class PoolView(Executor):
             raise BadValueError("map wants a function and at least one iterable")
         check_progress(progress)
         deadline = math.inf if timeout is None else time.monotonic() + seconds_of(timeout, "timeout")
-        total = _total(iterables)
+        total = total_of(*iterables)
         engine = self._engine
         if engine.closing or engine.failure is not None:
             engine.refuse()
@@ -468,13 +468,7 @@ def _by_value(thing: Any, what: str) -> bytes:
 
 
 def _unsendable(fn: Any, error: Exception) -> SerializationError:
-    if isinstance(error, SerializationError):
-        return error
-    made = SerializationError(
-        f"the arguments of {name_of(fn)} cannot be sent to a worker: {type(error).__name__}: {error}"
-    )
-    made.__cause__ = error
-    return made
+    return error if isinstance(error, SerializationError) else unsendable_arguments(name_of(fn), error)
 
 
 def _info(worker: Any) -> PoolWorkerInfo:
@@ -517,13 +511,6 @@ def _cpus(affinity: Any) -> list[list[int]]:
             + (f", not on {wrong}" if wrong else "")
         )
     return sets
-
-
-def _total(iterables: tuple[Iterable[Any], ...]) -> int | None:
-    try:
-        return min(len(each) for each in iterables)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def _processors() -> int:

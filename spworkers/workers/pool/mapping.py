@@ -89,8 +89,12 @@ class Chunk:
         """A job for a part of a batch."""
         base = job.about
         piece = self.stream.job_of(self, base + begin, base + end)
-        self.stream.note(piece)
+        self.note(piece)
         return piece
+
+    def note(self, job: Job) -> None:
+        """A job that came about on its way, and is to be taken back with the others."""
+        self.stream.note(job)
 
     def _fill(self, at: int, results: list[Any], failed: dict[int, BaseException] | None, again: Any) -> None:
         stream = self.stream
@@ -242,7 +246,7 @@ class Stream:
         if self.ordered:
             self.chunks.append(chunk)
         for job in self._jobs_of(chunk):
-            self._jobs.append(job)
+            self.note(job)
             try:
                 self.engine.submit(job)
             except SPError as error:  # shut down in this moment
@@ -329,7 +333,7 @@ class Stream:
         return self._several(chunk, begin, [self._pack_small_alone(item) for item in items])
 
     def note(self, job: Job) -> None:
-        """A job that came about on its way, and is to be taken back with the others."""
+        """A job that is to be taken back if the map ends before it."""
         self._jobs.append(job)
 
     def _pack_small_alone(self, item: Any) -> bytes:

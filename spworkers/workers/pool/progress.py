@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from spworkers.errors import BadValueError
 
-__all__ = ["REDRAWN", "Bar", "Bars", "bars_of", "check_progress", "shown", "title_of"]
+__all__ = ["REDRAWN", "Bar", "Bars", "bars_of", "check_progress", "shown", "title_of", "total_of"]
 
 REDRAWN: Final = 0.05
 """Seconds between two looks of a bar."""
@@ -39,6 +39,14 @@ def check_progress(how: Any) -> None:
         raise BadValueError(f"progress is {how!r:.80}; it has to be True, 'tqdm', 'notebook', or a title")
     if how in _BY_TQDM:
         _tqdm_for(how)
+
+
+def total_of(*sources: Any) -> int | None:
+    """How many items there are until the shortest of them ends; None: one does not say."""
+    try:
+        return min(map(len, sources))
+    except TypeError:
+        return None
 
 
 def title_of(how: Any, name: str) -> str:

@@ -64,10 +64,8 @@ class _Part(Chunk):
         self.jobs: list[Job] = []
         self.future: Several = Several(stream.engine, self)
 
-    def piece(self, job: Job, begin: int, end: int) -> Job:
-        made = super().piece(job, begin, end)
-        self.jobs.append(made)
-        return made
+    def note(self, job: Job) -> None:
+        self.jobs.append(job)  # its future takes them back, and not the stream, which has no end
 
     def cancelled_by_pool(self, job: Job) -> None:
         self.fail(job, CancelledError("the pool was shut down before it was begun"))
@@ -131,7 +129,7 @@ class Submitter:
         part = _Part(self._stream, position, items)
         future = part.future
         for job in self._stream._jobs_of(part):
-            part.jobs.append(job)
+            part.note(job)
             future.job = future.job or job
             try:
                 engine.submit(job)

@@ -1,16 +1,17 @@
-"""How a caller's options are judged. Each raises BadValueError: its name, the value, and what is wanted."""
+"""How a caller's options are judged. A wrong one is a BadValueError: its name, the value, and what is wanted."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from spworkers._coerce import seconds
-from spworkers.errors import BadValueError
+from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.pool.backoff import as_backoff
 from spworkers.workers.pool.jobs import Terms
 
-__all__ = ["count_of", "seconds_of", "terms_of"]
+__all__ = ["count_of", "no_such_option", "seconds_of", "terms_of"]
 
 
 def terms_of(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
@@ -49,3 +50,13 @@ def count_of(value: Any, what: str) -> int:
     if number < 1:
         raise BadValueError(f"{what} is {number}; it has to be 1 or more")
     return number
+
+
+def no_such_option(whose: str, name: str, known: Iterable[str]) -> BadOptionError:
+    """The error for an option that is none, with the nearest one that is."""
+    import difflib  # which only a mistake has to wait for
+
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return BadOptionError(f"{whose} has no option {name!r}; {hint}", name, near)

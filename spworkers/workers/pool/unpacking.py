@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spworkers.errors import SerializationError
 from spworkers.ring import Record
 from spworkers.workers.pool.kinds import PART, RAISED, RESULT
-from spworkers.workers.pool.values import Values
+from spworkers.workers.pool.values import Values, pack_error, unreadable_result
 
 __all__ = ["decode"]
 
@@ -35,11 +34,7 @@ def decode(values: Values, batch: list[Any], decoded: list[Told]) -> None:
                 value = whole_of(body)
         except Exception as error:
             kind = RAISED
-            value = SerializationError(
-                f"the result cannot be read here: {type(error).__name__}: {error}; let it be made of what this"
-                " process can import, too"
-            )
-            value.__cause__ = error
+            value = unreadable_result(error)
         decoded.append((kind, pipe, serial, value))
 
 
@@ -68,10 +63,7 @@ def part_of(values: Values, body: Any) -> Any:
                 unpacked.append(values.unpack(packed) if packed is not None else None)
             except Exception as error:
                 unpacked.append(None)
-                errors[index] = (
-                    False,
-                    pickle.dumps(("SerializationError", f"the result cannot be read here: {error}", "")),
-                )
+                errors[index] = pack_error(unreadable_result(error))
         results = unpacked
     return results, errors, nanoseconds
 

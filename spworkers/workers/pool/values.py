@@ -22,7 +22,21 @@ import cloudpickle
 from spworkers.errors import CauseText, RemoteError, SerializationError
 from spworkers.ring import Record
 
-__all__ = ["PLAIN", "Large", "MsgpackValues", "Packed", "PickleValues", "Values", "error_of", "pack_error", "values_of"]
+__all__ = [
+    "PLAIN",
+    "Large",
+    "MsgpackValues",
+    "Packed",
+    "PickleValues",
+    "Values",
+    "error_of",
+    "pack_error",
+    "unreadable",
+    "unreadable_result",
+    "unsendable_arguments",
+    "unsendable_result",
+    "values_of",
+]
 
 PLAIN: Final = frozenset({int, float, bool, type(None), str})
 """Types of which the plain pickler needs no second look, and which are small as a rule."""
@@ -222,3 +236,40 @@ def _text_of(error: BaseException) -> str:
 
 def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {_text_of(error)}"
+
+
+# --- What cannot be packed or read, in the same words wherever the work is done
+
+
+def unsendable_arguments(function: str, error: BaseException) -> SerializationError:
+    """The error for a call that cannot be packed."""
+    return _because(f"the arguments of {function} cannot be sent to a worker: {type(error).__name__}: {error}", error)
+
+
+def unsendable_result(value: Any, error: BaseException) -> SerializationError:
+    """The error for a result that cannot be packed."""
+    name = type(value).__name__
+    return _because(f"the task's result, a {name}, cannot be sent back: {type(error).__name__}: {error}", error)
+
+
+def unreadable(what: str, error: BaseException) -> SerializationError:
+    """The error for something that arrived in the worker and could not be read there."""
+    return SerializationError(
+        f"{what} cannot be read in the worker: {type(error).__name__}: {error}; a worker has to be able to import the"
+        " modules that it is defined in"
+    )
+
+
+def unreadable_result(error: BaseException) -> SerializationError:
+    """The error for a result that came back and could not be read here."""
+    return _because(
+        f"the result cannot be read here: {type(error).__name__}: {error}; let it be made of what this process can"
+        " import, too",
+        error,
+    )
+
+
+def _because(text: str, error: BaseException) -> SerializationError:
+    made = SerializationError(text)
+    made.__cause__ = error
+    return made
