@@ -4,9 +4,8 @@
     python examples/wordcount.py --workers 4 --files 0 --database names.db
     python examples/wordcount.py --files 0 --database names.db --checkpoint names.ckpt     # killed? The same again
 
-Counting is pure Python, so threads would not help. Each file is one item; the counts of so many files are added up in a
-worker, and stored here, in one transaction each. Without a
-checkpoint one process does the same afterwards, to compare.
+Counting is pure Python, so threads would not help. Each file is one item; the counts of twenty files are stored here,
+in one transaction. Without a checkpoint one process does the same afterwards, to compare.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Table:
 
 def job(paths: list[str], workers: int | None, table: Table) -> sp.Pipeline:
     """Count each file, store the counts of twenty at a time. The path names a file in the checkpoint."""
-    return sp.Pipeline("names").read(paths, key=str).map(count, workers=workers).batch(20).sink(table.store)
+    return sp.Pipeline("names").read(paths, key=str).map(count, workers=workers).sink(table.store, batch=20)
 
 
 def by_one(paths: list[str], table: Table) -> None:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import spworkers
 from spworkers.testing.waiting import PAUSE, aeventually, eventually
 
-__all__ = ["PAUSE", "aeventually", "alone", "eventually"]
+__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "printed"]
+
+HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
+"""For processes that are to import it, too."""
+
+
+def printed(script: Path, *arguments: str) -> str:
+    """What a program of Python's has printed, which has to end well."""
+    line = [sys.executable, str(script), *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, env=ENV, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout
 
 
 def alone(test: Callable[[], None]) -> Callable[[], None]:

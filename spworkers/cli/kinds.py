@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-__all__ = ["LONGEST", "Seconds", "whole"]
+__all__ = ["FILE", "Seconds", "whole"]
+
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
+"""The path of a file."""
 
 _MOST: Final = 2**31 - 1
-LONGEST: Final = 100 * 365 * 86400.0
+_LONGEST: Final = 100 * 365 * 86400.0
 """Seconds of a century: what the system's calls and all clocks can still count."""
 
 
@@ -37,6 +41,6 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; what is none, or more than a century, is refused."""
         seconds = float(super().convert(value, param, ctx))
-        if not (seconds <= LONGEST or (seconds == math.inf and self._endless)):
+        if not (seconds <= _LONGEST or (seconds == math.inf and self._endless)):
             self.fail(f"{value} is no time: give seconds, a century's at most", param, ctx)
         return seconds

@@ -35,7 +35,8 @@ class _Commands(click.Group):
         except BrokenPipeError:  # who read our output has seen enough: click's own way
             raise
         except OSError as error:  # a disk that is full, a terminal that is gone
-            fail(": ".join(filter(None, (error.filename, error.strerror))) or str(error))
+            # The name may be a descriptor's number.
+            fail(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
         except MemoryError:
             fail("there is not enough memory for that")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,9 @@ from typing import IO, Any, Final
 import click
 
 from spworkers.cli.failures import as_interrupt, fail, show_traceback, told, words
-from spworkers.cli.kinds import whole
+from spworkers.cli.kinds import FILE, whole
 from spworkers.cli.loading import load_job
+from spworkers.cli.logs import log_from, log_option
 from spworkers.cli.rendering import as_json as jsonable
 from spworkers.errors import ExecutorBrokenError, SPError
 from spworkers.workers.pipeline.pipeline import Pipeline
@@ -26,8 +26,6 @@ from spworkers.workers.settings import bytes_of
 
 __all__ = ["run"]
 
-_LEVELS: Final = ("debug", "info", "warning", "error")
-_FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
 _SHOWN: Final = 5
 """Failures that are told one by one."""
 
@@ -37,7 +35,7 @@ _SHOWN: Final = 5
 @click.option(
     "--checkpoint",
     "-c",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     metavar="FILE",
     help="Keep the run's state there. Killed? The same command goes on where it was.",
 )
@@ -53,7 +51,7 @@ _SHOWN: Final = 5
 @click.option(
     "--failures",
     "failures_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     metavar="FILE",
     help="Write each item that failed there, with its traceback: JSON, a line each.",
 )
@@ -65,7 +63,7 @@ _SHOWN: Final = 5
     metavar="[FILE]",
     help="Only draw the stages: print them, or write them to a FILE that ends in .svg or .txt.",
 )
-@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="warning", show_default=True)
+@log_option("warning")
 def run(
     target: str,
     checkpoint: Path | None,
@@ -82,7 +80,7 @@ def run(
     if everything went through, 1 if items failed or the run ended early, 2 if it was asked wrongly. Ctrl-C and SIGTERM
     end it; with --checkpoint the same command goes on.
     """
-    logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+    log_from(log_level)
     signal.signal(signal.SIGTERM, as_interrupt)
     with told():
         job = load_job(target)
@@ -116,10 +114,8 @@ def _run(job: Pipeline, options: dict[str, Any], checkpoint: Path | None, progre
     except ExecutorBrokenError as error:
         _show_failures(error.report)
         fail(words(error))
-    except SPError:
+    except (SPError, OSError):  # told as everywhere; of the system's, a file of a source or sink is the cause as a rule
         raise
-    except OSError as error:  # a file of a source or sink, as a rule
-        fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except Exception as error:
         show_traceback(error)
         fail(f"the source or the end of {job.name} raised {type(error).__name__}")

@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from spworkers.cli.failures import as_interrupt, told
 from spworkers.cli.kinds import Seconds, whole
 from spworkers.cli.loading import load_app
+from spworkers.cli.logs import log_from, log_option
 from spworkers.cli.tlsoptions import tls_options
 from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
@@ -24,9 +25,6 @@ from spworkers.workers.server import Server
 from spworkers.workers.settings import BACKLOG
 
 __all__ = ["serve"]
-
-_LEVELS: Final = ("debug", "info", "warning", "error")
-_FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command()
@@ -90,7 +88,7 @@ _FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)
 @click.option("--access-log", is_flag=True, help="Log every request.")
 @click.option("--metrics", "metrics_at", metavar="HOST:PORT", help="Show metrics for Prometheus, and /health, there.")
 @click.option("--reload", "reloads", is_flag=True, help="Replace the workers when a source file has changed.")
-@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
+@log_option("info")
 @click.option("--json", "as_json", is_flag=True, help="Say where it serves as JSON.")
 def serve(
     target: str,
@@ -115,7 +113,7 @@ def serve(
     server: Server | None = None
     try:
         with told():
-            logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+            log_from(log_level)
             app = load_app(target)
             if not (listen or dial) and (app.handlers or app.raw_handler is not None):
                 raise click.UsageError(f"{app.name} would be served nowhere: give --listen or --dial, an address")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from spworkers.cli.failures import fail, told
+from spworkers.cli.kinds import FILE
 from spworkers.cli.loading import load_app
 from spworkers.workers.stubs import client_module
 
@@ -15,7 +16,7 @@ __all__ = ["stubs"]
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file.  [default: stdout]")
+@click.option("--output", "-o", type=FILE, help="A file.  [default: stdout]")
 def stubs(target: str, output: Path | None) -> None:
     """Write a module with a typed client of an App.
 

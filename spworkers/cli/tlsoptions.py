@@ -10,18 +10,18 @@ from typing import Any, TypeVar, cast
 import click
 
 from spworkers.cli.failures import told
+from spworkers.cli.kinds import FILE
 
 __all__ = ["tls_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def tls_options(command: F) -> F:
     """Give a command the options; it is called with `tls_config`, None if none of them was given."""
 
-    @click.option("--cert", type=_FILE, metavar="FILE", help="TLS: our certificate (spworkers cert makes it).")
-    @click.option("--key", type=_FILE, metavar="FILE", help="TLS: its private key.  [default: in --cert]")
+    @click.option("--cert", type=FILE, metavar="FILE", help="TLS: our certificate (spworkers cert makes it).")
+    @click.option("--key", type=FILE, metavar="FILE", help="TLS: its private key.  [default: in --cert]")
     @click.option("--cacert", type=click.Path(path_type=Path), metavar="FILE", help="TLS: who vouches for the others.")
     @functools.wraps(command)
     def wrapped(*arguments: Any, cert: Path | None, key: Path | None, cacert: Path | None, **options: Any) -> Any:

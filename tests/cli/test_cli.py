@@ -18,9 +18,8 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import eventually
+from helpers import ENV, eventually
 
-import spworkers
 from spworkers.cli import entry
 from spworkers.cli.main import main
 from spworkers.devices import device
@@ -30,8 +29,6 @@ from spworkers.workers.client import Client
 
 WAIT = 30.0
 ROOT = Path(__file__).parents[2]
-HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 COMMAND = [sys.executable, "-m", "spworkers.cli"]
 Asked = Callable[..., subprocess.CompletedProcess[str]]
 # Runs a command on a terminal of its own, whose keys come from stdin.

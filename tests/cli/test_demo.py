@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ENV
 
-import spworkers
-
-HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 COMMAND = [sys.executable, "-m", "spworkers.cli", "demo"]
 WAIT = 100.0
 

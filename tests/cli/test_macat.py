@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers import eventually
+from helpers import ENV, eventually
 from interop.interop_peers import free_port
 
 import spworkers as sp
@@ -29,8 +29,6 @@ from spworkers.testing.certificates import CertificateAuthority, CertificateFile
 
 WAIT = 20.0
 COMMAND = [sys.executable, "-m", "spworkers.cli.macat"]
-HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 
 Says = Callable[..., tuple[int, bytes, str]]
 

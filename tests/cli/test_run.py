@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import eventually
+from helpers import ENV, HOME, eventually
 
-import spworkers
 from spworkers.cli.main import main
 
 WAIT = 30.0
-HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 Asked = Callable[..., subprocess.CompletedProcess[str]]
 
 JOBS = """

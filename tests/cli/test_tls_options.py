@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import ENV
 
-import spworkers
 from spworkers.testing import CertificateAuthority
 
 WAIT = 30.0
-HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 COMMAND = [sys.executable, "-m", "spworkers.cli"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from helpers import eventually
+from helpers import ENV, eventually
 
 import spworkers as sp
 from spworkers.cli.top import top
@@ -26,8 +26,6 @@ from spworkers.supervisor.claims import inspect
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="top needs Linux")
 
 WAIT = 30.0
-HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 ME = frozenset({os.getpid()})
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import spworkers as sp
+from spworkers.testing.waiting import eventually
 
 sys.path.insert(0, str(Path(__file__).parent))
 import pooltasks as tasks
@@ -46,13 +47,6 @@ def wait_for(path: str) -> int:
     while not Path(path).exists():
         time.sleep(0.01)
     return 7
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def begin_late(path: str, gate: str) -> int:
@@ -115,7 +109,7 @@ def callback(executor: Any) -> int:
     executor.submit(pow, 2, 3).add_done_callback(
         lambda done: seen.append(executor.submit(pow, done.result(), 2).result(WAIT))
     )
-    until(lambda: seen)
+    eventually(lambda: seen, WAIT)
     return seen[0]
 
 
@@ -136,10 +130,11 @@ def on_dask(folder: Path) -> dict[str, Any]:
         """Of each of four tasks, of which two run: whether it runs, and what `cancel` says; and what came."""
         gate, marks = str(folder / "gate"), [folder / f"mark{n}" for n in range(4)]
         futures = [executor.submit(begin_late, str(mark), gate) for mark in marks]
-        until(lambda: sum(mark.exists() for mark in marks) == 2)
+        eventually(lambda: sum(mark.exists() for mark in marks) == 2, WAIT)
         running = [future.running() for future in futures]
         said = [future.cancel() for future in futures]
-        until(lambda: set(client.run(_held).values()) == {1})  # the news of a cancellation has come to the workers
+        # The news of a cancellation has come to the workers.
+        eventually(lambda: set(client.run(_held).values()) == {1}, WAIT)
         Path(gate).touch()
         wait(futures, WAIT)
         results = [future.result() for future in futures if not future.cancelled()]
@@ -148,7 +143,7 @@ def on_dask(folder: Path) -> dict[str, Any]:
     def held() -> bool:
         """Whether the scheduler forgets a task though its future is held here."""
         future = executor.submit(pow, 2, 3)
-        until(lambda: future.done() and not client.run_on_scheduler(_tasks))
+        eventually(lambda: future.done() and not client.run_on_scheduler(_tasks), WAIT)
         return True
 
     def example() -> None:
@@ -217,11 +212,11 @@ def on_ray(folder: Path) -> dict[str, Any]:
         """Of each of four tasks, of which two run: what `cancel` says; and whether the processes are gone."""
         marks = [folder / f"mark{n}" for n in range(4)]
         futures = [executor.submit(tasks.hang, str(mark)) for mark in marks]
-        until(lambda: sum(mark.exists() and mark.read_text() != "" for mark in marks) == 2)
+        eventually(lambda: sum(mark.exists() and mark.read_text() != "" for mark in marks) == 2, WAIT)
         said = [future.cancel() for future in futures]
         wait(futures, WAIT)
         pids = [int(mark.read_text()) for mark in marks if mark.exists()]
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), WAIT)
         return said, len(pids)
 
     found = done(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import suppress
 from typing import Any
 
 
@@ -27,6 +29,13 @@ class Immediate(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+def stopped(run: Callable[[Executor], object], lasts: Iterable[int]) -> None:
+    """Begin a run so often, and stop each after so many tasks."""
+    for last in lasts:
+        with suppress(Stop):
+            run(Immediate(last))
 
 
 class Pickling(Immediate):

@@ -8,34 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-import spworkers as sp
+from helpers import printed
 
 pytestmark = [pytest.mark.once]
-
-HERE = Path(__file__).parent
-HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 
 
 def outcomes(engine: str, folder: Path) -> dict[str, Any]:
     """What came of each step on that engine."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / "clusters.py"), engine, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    lines = printed(Path(__file__).parent / "clusters.py", engine, str(folder)).splitlines()
+    found: dict[str, Any] = json.loads(lines[-1])
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,14 +12,12 @@ from typing import Any
 
 import pooltasks as tasks
 import pytest
-from helpers import eventually
+from helpers import eventually, printed
 
 import spworkers as sp
 
 joblib = pytest.importorskip("joblib", reason="joblib is not installed: pip install 'spworkers[joblib]'")
 pytestmark = [pytest.mark.once]
-
-HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -130,15 +127,6 @@ def test_joblib_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_grid_search_of_scikit_learn() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "gridsearch.py")],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    found = json.loads(printed(Path(__file__).parent / "gridsearch.py"))
     assert 1 <= found.pop("processes") <= 2
     assert found == {"same": True, "best": True, "here": False, "alone": True}

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workers.executors import Immediate, Stop
+from workers.executors import Immediate, stopped
 
 import spworkers as sp
 from spworkers.testing import eventually
@@ -62,11 +62,7 @@ def test_killed_runs_give_together_what_one_gives(
     plain = job(items, 6 + spare, sizes)
     whole = plain.fold(lambda so_far, value: [*so_far, value], []) if fold else plain.collect()
     expected = whole.run(executor=Immediate())
-    for kill in kills:
-        try:
-            whole.run(executor=Immediate(kill), checkpoint=path)
-        except Stop:
-            continue
+    stopped(lambda executor: whole.run(executor=executor, checkpoint=path), kills)
     for _ in range(2):  # a run that was through has nothing left to do
         report = whole.run(executor=Immediate(), checkpoint=path)
         assert report.result == expected.result
@@ -83,11 +79,7 @@ def test_a_sink_has_everything_and_little_twice(
     path = tmp_path_factory.mktemp("checkpoint") / "job.ckpt"
     stored: list[int] = []
     job = sp.Pipeline(window=window).read(range(50)).map(abs).map(abs).sink(stored.append)
-    for kill in kills:
-        try:
-            job.run(executor=Immediate(kill), checkpoint=path)
-        except Stop:
-            continue
+    stopped(lambda executor: job.run(executor=executor, checkpoint=path), kills)
     job.run(executor=Immediate(), checkpoint=path)
     assert set(stored) == set(range(50))
     assert len(stored) - 50 <= window * len(kills)

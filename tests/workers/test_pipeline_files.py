@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workers.executors import Immediate, Stop
+from workers.executors import Immediate, stopped
 
 import spworkers as sp
 
@@ -179,11 +179,7 @@ def test_killed_runs_write_what_one_writes(
         return read.map(lambda line: {"n": int(line)}, chunksize=1).sink(getattr(sp.sinks, kind)(folder / name))
 
     job("whole").run(executor=Immediate())
-    for kill in kills:
-        try:
-            job("killed").run(executor=Immediate(kill), checkpoint=folder / "checkpoint")
-        except Stop:
-            continue
+    stopped(lambda executor: job("killed").run(executor=executor, checkpoint=folder / "checkpoint"), kills)
     for _ in range(2):
         job("killed").run(executor=Immediate(), checkpoint=folder / "checkpoint")
         assert (folder / "killed").read_bytes() == (folder / "whole").read_bytes()
@@ -210,11 +206,7 @@ def test_a_sink_in_batches(tmp_path_factory: pytest.TempPathFactory, kills: list
     path = tmp_path_factory.mktemp("batches") / "checkpoint"
     lists: list[list[int]] = []
     job = sp.Pipeline(window=4).read(range(30)).map(same, chunksize=1).sink(lists.append, batch=size)
-    for kill in kills:
-        try:
-            job.run(executor=Immediate(kill), checkpoint=path)
-        except Stop:
-            continue
+    stopped(lambda executor: job.run(executor=executor, checkpoint=path), kills)
     job.run(executor=Immediate(), checkpoint=path)
     if not any(kill < 30 for kill in kills):
         assert lists == [list(range(i, min(i + size, 30))) for i in range(0, 30, size)]

@@ -33,8 +33,7 @@ from spworkers.workers.engines.remote import RemoteExecutor, RemoteFuture
 __all__ = ["DaskExecutor"]
 
 SCATTER: Final = 8 << 20
-"""Bytes from which arguments are scattered: at 8 MiB it takes as long as through the scheduler, at 20 MiB a third less;
-and from 10 MB on Dask warns."""
+"""Bytes from which arguments are scattered; of what goes through the scheduler Dask warns from 10 MB on."""
 SENDINGS: Final = 4
 """So often arguments are sent whose worker dies; Dask gives a task to as many (`allowed-failures` + 1)."""
 
@@ -89,12 +88,16 @@ class DaskExecutor(RemoteExecutor):
     def _begin(self, future: RemoteFuture, call: Parcel) -> None:
         if self._client.status != "running":
             raise ClosedError(f"the client of {self._where} is {self._client.status}")
-        key = f"{future.task}-{uuid.uuid4().hex}"
         argument = call
         if call.size >= SCATTER:
             argument = self._client.scatter(call, workers=self._terms["workers"], hash=False)
-        future.theirs = self._client.submit(perform, argument, key=key, **self._terms)
+        self._give(future, argument)
         self._client.loop.add_callback(partial(self._follow, future, call if argument is not call else None))
+
+    def _give(self, future: RemoteFuture, argument: Any) -> None:
+        """Have the cluster do it, under a key that no other task has."""
+        key = f"{future.task}-{uuid.uuid4().hex}"
+        future.theirs = self._client.submit(perform, argument, key=key, **self._terms)
 
     async def _follow(self, future: RemoteFuture, sent: Parcel | None) -> None:
         """On Dask's event loop: wait for a task, and tell what became of it."""
@@ -126,8 +129,7 @@ class DaskExecutor(RemoteExecutor):
                 self._settle(future, outcome)
                 return
             again = await self._client.scatter(sent, workers=self._terms["workers"], hash=False, asynchronous=True)
-            key = f"{future.task}-{uuid.uuid4().hex}"
-            future.theirs = self._client.submit(perform, again, key=key, **self._terms)
+            self._give(future, again)
 
     def _stop(self, theirs: Any) -> None:
         if self._client.status == "running":

@@ -14,7 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, InvalidStateError, wait
+from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import wait as await_all
 from contextlib import suppress
 from typing import Any, Final
 
@@ -199,7 +200,7 @@ class RemoteExecutor(Executor):
         most = AHEAD * self._max_workers if buffersize is None else max(count_of(buffersize, "buffersize") // size, 1)
         rows = zip(*iterables)  # noqa: B905  # the shortest ends it
         chunks = iter(lambda: list(itertools.islice(rows, size)), [])
-        tasks = (self._send(name_of(fn), _each, (fn, rows), {}) for rows in chunks)
+        tasks = (self._send(name_of(fn), _each, (fn, chunk), {}) for chunk in chunks)
         return _results(deque(itertools.islice(tasks, most)), tasks, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -216,7 +217,7 @@ class RemoteExecutor(Executor):
             for future in under_way:
                 future.cancel()
         if wait:
-            _wait_for(under_way)
+            await_all(under_way)
 
     def __repr__(self) -> str:
         state = "shut down" if self._closing else f"{len(self._under_way)} tasks under way"
@@ -234,10 +235,6 @@ def _results(futures: deque[RemoteFuture], tasks: Iterator[RemoteFuture], deadli
     finally:
         for future in futures:
             future.cancel()
-
-
-def _wait_for(futures: list[RemoteFuture]) -> None:
-    wait(futures)
 
 
 def _each(fn: Callable[..., Any], rows: list[tuple[Any, ...]]) -> list[Any]:

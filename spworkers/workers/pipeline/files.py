@@ -265,7 +265,6 @@ class CSVSink(FileSink):
     def __init__(self, path: Path, fields: list[str] | None, delimiter: str, encoding: str) -> None:
         super().__init__(path, encoding)
         self.fields = fields
-        self._named = fields is not None
         self._begun = False
         self._rows: list[str] = []
         # RFC 4180 2.1: a row ends with CR LF; then both are quoted where they stand in a field.
@@ -301,8 +300,9 @@ class CSVSink(FileSink):
 
     def finish(self) -> None:
         super().finish()
-        if self._named and not self._begun and self._file is not None:  # a table without rows has its head
-            self._writer.writerow(self.fields or ())
+        # A table without rows has its head, if the names were given.
+        if self.fields is not None and not self._begun and self._file is not None:
+            self._writer.writerow(self.fields)
             self._file.write("".join(self._rows).encode(self.encoding))
             self._rows.clear()
             self._begun = True

@@ -1,0 +1,25 @@
+"""--log-level, and what a log record looks like, of commands that have worker processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+__all__ = ["log_from", "log_option"]
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
+
+
+def log_option(default: str) -> Callable[[Any], Any]:
+    """The option; the command is called with `log_level`."""
+    levels = click.Choice(_LEVELS, case_sensitive=False)
+    return click.option("--log-level", type=levels, default=default, show_default=True)
+
+
+def log_from(level: str) -> None:
+    """Log to standard error from this level on."""
+    logging.basicConfig(level=level.upper(), format=_FORMAT)
