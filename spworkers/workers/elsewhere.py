@@ -96,7 +96,7 @@ def try_start(errand: Errand) -> tuple[str, str, str] | None:
     try:
         _runner_of(errand)
     except (Exception, SystemExit) as error:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = "".join(traceback.format_exception(error))
         return type(error).__name__, str(error), text
     return None
 
@@ -123,7 +123,7 @@ def answer(errand: Errand, serial: int, body: bytes) -> Ran:
 def _not_started(errand: Errand, body: bytes, error: BaseException) -> Ran:
     if errand.part or not callformat.is_call(body):
         raise error
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    text = "".join(traceback.format_exception(error))
     failure = Failure("exception", f"the app could not start: {error}", type(error).__name__, text)
     return Ran(callformat.encode_failure(callformat.call_id_of(body), failure), False)
 

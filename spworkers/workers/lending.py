@@ -191,7 +191,7 @@ class ExecutorGroup:
         try:
             found = self._executor.submit(elsewhere.try_start, self._errand).result()
         except Exception as error:
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            text = "".join(traceback.format_exception(error))
             what = f"{self._executor!r:.80} cannot run {self._name}: {error}"
             raise RemoteError(type(error).__name__, what, text) from error
         if found is not None:
@@ -250,7 +250,9 @@ class ExecutorGroup:
         looked = time.monotonic()
         while not self._closed:
             while self._again:
-                self._submit(self._again.popleft())
+                again = self._again.popleft()
+                if self._is_wanted(again):
+                    self._submit(again)
             request = port.take()
             if request is not None:
                 self._begin(_Task(request, port))
@@ -298,6 +300,8 @@ class ExecutorGroup:
 
     def _done(self, task: _Task, future: Future[Ran]) -> None:
         """In whatever thread the executor calls back."""
+        if not self._is_wanted(task):  # it was we who have cancelled it, perhaps
+            return
         if future.cancelled():
             self._gave_up(task, RuntimeError("the executor was shut down"))
             return
@@ -312,7 +316,7 @@ class ExecutorGroup:
     def _submit_again(self, task: _Task) -> None:
         """Not in this thread: an executor may hold a lock while it calls back, and want it for `submit`."""
         with self._changed:
-            if not self._closed and self._tasks.get(task.request.serial) is task:
+            if not self._closed and self._is_wanted(task):
                 self._again.append(task)
                 os.write(self._waker, b"\0")
 
@@ -355,19 +359,20 @@ class ExecutorGroup:
 
     def _canceled(self, serial: int) -> None:
         """Nobody waits for it. Running bodies of most executors go on; the I/O process need not know that."""
-        with self._changed:
-            given_up = list(self._tasks.values()) if serial == 0 else [self._tasks.get(serial)]
-            for task in given_up:
-                if task is not None and serial != 0:
-                    del self._tasks[serial]
         if serial == 0:  # a new I/O process: what it does not know any more is answered in vain
             return
-        for task in given_up:
-            if task is not None:
-                if task.future is not None:
-                    task.future.cancel()
-                task.port.give_back(task.request)
-                self._note_idle()
+        with self._changed:
+            task = self._tasks.pop(serial, None)
+            self._note_stage()
+            self._changed.notify_all()
+        if task is not None:
+            if task.future is not None:
+                task.future.cancel()
+            task.port.give_back(task.request)
+
+    def _is_wanted(self, task: _Task) -> bool:
+        """Whether it is neither answered nor given up."""
+        return self._tasks.get(task.request.serial) is task
 
     def _may_answer(self, task: _Task, ok: bool) -> bool:
         """Whether somebody waits for it still; then `_was_answered` has to be called."""
@@ -383,11 +388,6 @@ class ExecutorGroup:
     def _was_answered(self) -> None:
         with self._changed:
             self._answering -= 1
-            self._note_stage()
-            self._changed.notify_all()
-
-    def _note_idle(self) -> None:
-        with self._changed:
             self._note_stage()
             self._changed.notify_all()
 

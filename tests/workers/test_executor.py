@@ -173,6 +173,24 @@ def test_a_caller_that_gives_up_frees_its_place(tmp_path: Path) -> None:
             assert client.add(1, 1) == 2  # the only worker, which was busy, was killed and replaced
 
 
+@pytest.mark.once
+def test_what_a_caller_has_given_up_is_no_trouble_of_the_executors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadPoolExecutor(1) as threads, app.serve("inproc://unwanted", executor=threads, block=False) as server:
+        with sp.Client(server.address, timeout=WAIT) as client:
+            first = client.submit("hold", tmp_path)
+            eventually(lambda: server._pool._group.busy == 1, WAIT)
+            second = client.submit("add", 1, 2)  # waits in the executor
+            eventually(lambda: server._pool._group.busy == 2, WAIT)
+            second.cancel()
+            eventually(lambda: server._pool._group.busy == 1, WAIT)
+            (tmp_path / "go").touch()
+            assert first.result() is None
+            assert client.add(1, 1) == 2
+    assert "was not answered" not in caplog.text
+
+
 def test_a_dead_worker_is_told() -> None:
     with sp.Pool(1) as pool, app.serve("inproc://dying", executor=pool, block=False, retries=0) as server:
         with sp.Client(server.address, timeout=WAIT) as client:
