@@ -97,8 +97,9 @@ class LoopWatch:
         for fd in self.asked:
             poll.register(fd, ENDED)
         for fd, _ in poll.poll(0):
-            call, about = self.asked.pop(fd)
-            call(about, HANGUP)
+            if fd in self.asked:  # else another one's end was its end too
+                call, about = self.asked.pop(fd)
+                call(about, HANGUP)
         self.looking = bool(self.asked)
         if self.looking:
             self.loop.call_later(LOOK_AFTER, self.look_after)

@@ -147,6 +147,29 @@ def test_the_end_is_told_to_who_reads_nothing(stage: Stage, connection: Ends, ho
     assert one.recv(100) == b"unread"
 
 
+def test_who_is_watched_no_more_is_told_nothing(stage: Stage, connection: Ends) -> None:
+    """Both end at once, and with the first one the other is given up."""
+    one, other = connection
+    third, fourth = socket.socketpair()
+    with third, fourth:
+
+        def give_up(about: Any, events: int) -> None:
+            stage.tell(about, events)
+            for each in (one, third):
+                stage.watch.watch(each.fileno(), 0, give_up, None)
+
+        for each in (one, third):
+            stage.watch.watch(each.fileno(), HANGUP, give_up, each)
+        other.close()
+        fourth.close()
+        stage.run(lambda: stage.told)
+        one.setblocking(False)
+        stage.told.clear()
+        stage.watch.watch(one.fileno(), HANGUP, give_up, one)  # it goes on looking
+        stage.run(lambda: stage.told)
+        assert [about for about, _ in stage.told] == [one]
+
+
 def test_a_reset_is_told_as_broken_or_by_reading_to_the_end(stage: Stage) -> None:
     """What came before the reset can be read, then the error comes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
