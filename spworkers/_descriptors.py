@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -33,8 +34,6 @@ def raise_limit() -> tuple[int, int] | None:
     Returns:
         The limits before, soft and hard; None: nothing could be changed.
     """
-    import resource
-
     global _raised_in
     if _raised_in == os.getpid():
         return None
@@ -79,8 +78,6 @@ def plenty(fd: int) -> int:
     Returns:
         The same.
     """
-    import resource
-
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft != resource.RLIM_INFINITY and fd >= soft * 3 // 4:
         _raised()
@@ -96,8 +93,6 @@ def _raised() -> bool:
 
 
 def _exhausted(what: str, error: OSError) -> ResourceError:
-    import resource
-
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return ResourceError(
         f"no descriptor is left for {what}: {error.strerror}; this process may have {limit} (`ulimit -n`, which could"

@@ -1,10 +1,9 @@
 """What `dataclasses.dataclass` gives, at a fraction of its cost, for classes that every program makes at its start.
 
 A dataclass's methods are source code that is composed, compiled and run for each class, and its module imports
-`inspect` and with it the tokenizer. Of what a first socket costs that was a quarter in the user's process and an
-eighth in the supervisor (docs/architecture.md). The methods here are the same for all classes and read the fields
-when they are called: right where objects are made by the dozen. Type checkers take it for a dataclass. What users
-may want to `dataclasses.replace` is a dataclass.
+`inspect` and with it the tokenizer: a good part of what a first socket cost (docs/architecture.md). The methods here
+are the same for all classes and read the fields when they are called: right where objects are made by the dozen. Type
+checkers take it for a dataclass. What users may want to `dataclasses.replace` is a dataclass.
 """
 
 from __future__ import annotations

@@ -182,8 +182,8 @@ class ContextPool(Closing):
             return
         builtin = TimeLimit(self.settings.timeout, self.settings.retries)
         if self._options.get("LIMITS") is None:  # a part: it has one handler
-            timeout, retries, _ = builtin.limits({"": (*own[""][:2], True)})[""]
-            new = {"TIMEOUT": timeout, "RETRIES": retries}
+            timeout, retries, _ = builtin.limit(own[""])
+            new: dict[str, Any] = {"TIMEOUT": timeout, "RETRIES": retries}
         else:  # what other middleware has said of a handler holds on
             others = {name: each for name, each in self._options["LIMITS"].items() if self._limits.get(name) != each}
             self._limits = builtin.limits(own)
@@ -260,16 +260,14 @@ def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str
     """What the dispatcher is told, after all middleware has had its say."""
     access = {"ACCESS-LOG": True} if settings.access_log else {}
     if part:
-        handler = app.parts[part].handler
-        own = handler.options
-        timeout = settings.timeout if own.timeout is None else own.timeout
-        retries = settings.retries if own.retries is None else own.retries
+        (own,) = own_limits(app, part).values()
+        timeout, retries, concurrent = TimeLimit(settings.timeout, settings.retries).limit(own)
         return {
-            "TIMEOUT": 0.0 if timeout is None or timeout == math.inf else timeout,
+            "TIMEOUT": timeout,
             "RETRIES": retries,
             "BACKLOG": settings.backlog,
             "QUARANTINE": settings.quarantine,
-            "PREFETCH": settings.max_async_tasks if handler.concurrent else 1,
+            "PREFETCH": settings.max_async_tasks if concurrent else 1,
             **access,
         }
     handlers = [*app.handlers.values(), *([app.raw_handler] if app.raw_handler is not None else [])]

@@ -40,15 +40,16 @@ class TimeLimit(Middleware):
         Args:
             own: as `own_limits` has them.
         """
-        limits: dict[str, list[Any]] = {}
-        for name, (timeout, retries, concurrent) in own.items():
-            if timeout is not None or retries is not None or concurrent:
-                limits[name] = [
-                    _seconds(self.timeout if timeout is None else timeout),
-                    self.retries if retries is None else retries,
-                    concurrent,
-                ]
-        return limits
+        return {name: list(self.limit(each)) for name, each in own.items() if each != (None, None, False)}
+
+    def limit(self, own: OwnLimits) -> tuple[float, int, bool]:
+        """What holds for a handler that says this itself, as the dispatcher has it."""
+        timeout, retries, concurrent = own
+        return (
+            _seconds(self.timeout if timeout is None else timeout),
+            self.retries if retries is None else retries,
+            concurrent,
+        )
 
 
 def own_limits(app: App, part: str = "") -> dict[str, OwnLimits]:
