@@ -95,7 +95,7 @@ class HookRunner:
             log.exception("the pipe event hook of %r failed for %r", socket, pipe)
         if event is PipeEvent.ATTACHING:
             try:
-                socket._link.tell(
+                socket._link.reply(
                     "verdict", event=message["event"], accept=accept and not pipe._refused, **pipe._refusal
                 )
             except SPError:

@@ -91,9 +91,14 @@ class IOLink:
         return self.supervisor.request(self.channel, {"t": kind, **fields}, fds, timeout)
 
     def tell(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
-        """Say something that needs no answer."""
+        """Say something that needs no answer; an I/O process that dies over it leaves it to its successor."""
         self.check()
-        self.supervisor.post(self.channel, {"t": kind, **fields}, fds)
+        self.supervisor.entrust(self.channel, {"t": kind, **fields}, fds)
+
+    def reply(self, kind: str, **fields: Any) -> None:
+        """Say something that only this I/O process has use for, which has asked."""
+        self.check()
+        self.supervisor.post(self.channel, {"t": kind, **fields})
 
     def close_context(self, index: int) -> bool:
         """A context is closed on this side. True: its number may be used again."""

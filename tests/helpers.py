@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 import spworkers
 from spworkers.testing.waiting import PAUSE, aeventually, eventually
 
-__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "printed"]
+__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "printed", "soak", "soaking"]
 
 HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
@@ -46,3 +50,26 @@ def alone(test: Callable[[], None]) -> Callable[[], None]:
         assert not done.stderr, done.stderr
 
     return runner
+
+
+SECONDS = float(os.environ.get("SPWORKERS_TEST_SECONDS", "15"))
+"""How long each test of a soak goes on."""
+
+
+def soak(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that goes on as long as it is given (`soaking`), and that may take a while to come to its end then."""
+    return pytest.mark.soak(pytest.mark.timeout(SECONDS + 240)(test))
+
+
+def soaking() -> Iterator[int]:
+    """Seeds of rounds, at least one, until the time is up.
+
+    They begin at SPWORKERS_TEST_SEED (1), and each is printed, so that a failure can be had again.
+    """
+    end = time.monotonic() + SECONDS
+    first = int(os.environ.get("SPWORKERS_TEST_SEED", "1"))
+    for seed in itertools.count(first):
+        print(f"SPWORKERS_TEST_SEED={seed}", flush=True)
+        yield seed
+        if time.monotonic() > end:
+            return

@@ -43,7 +43,7 @@ from spworkers.errors import (
 )
 from spworkers.messages import DescriptorsLostError
 from spworkers.packet import Packet, close_fds
-from spworkers.supervisor.link import OUTBOX, Link, OnClosed, OnMessage, Pending, fail
+from spworkers.supervisor.link import OUTBOX, Errand, Link, OnClosed, OnMessage, Pending, fail
 from spworkers.supervisor.loop import ERROR, READ, WRITE, Loop
 
 __all__ = ["Control", "OnClosed", "OnMessage"]
@@ -209,6 +209,21 @@ class Control:
             ChannelClosedError: the other end is known to be gone.
             ResourceError: OUTBOX messages wait for it already.
         """
+        link = self._open_link(channel, message)
+        packet = self._packet(message, fds)
+        self.run(lambda: self._post(link, packet))
+
+    def entrust(self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """As `post`, for what is to be done whoever reads it: a successor on this channel is told it again, until one
+        has answered. That it could not be done is logged. It is over with the channel's end.
+        """
+        self._open_link(channel, message)
+        number = next(self._ids)
+        errand = Errand(self._packet({**message, "id": number}, fds), carried=False)
+        self.run(lambda: self._ask(channel, number, errand))
+
+    def _open_link(self, channel: Channel, message: Mapping[str, Any]) -> Link:
+        """Where a message that nobody waits for may be left; else raise."""
         link = self._links.get(channel)
         if link is None or self._over:
             raise ClosedError(_EXITING if self._over else "the control channel is not in use any more")
@@ -216,8 +231,7 @@ class Control:
             raise ChannelClosedError(f"{message.get('t')!r} not sent: the control channel's other end is gone")
         if link.outbox.waiting + len(self._jobs) >= OUTBOX:
             raise ResourceError(f"{message.get('t')!r} not sent: {OUTBOX} messages wait, their receiver does not read")
-        packet = self._packet(message, fds)
-        self.run(lambda: self._post(link, packet))
+        return link
 
     def _packet(self, message: Mapping[str, Any], fds: Sequence[int]) -> Packet:
         """A packet that owns duplicates of its descriptors."""

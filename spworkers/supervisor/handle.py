@@ -243,6 +243,11 @@ class Supervisor:
         self._check()
         self._control.post(channel, message, fds)
 
+    def entrust(self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message that nobody waits for, to a successor too until it is done. See `Control.entrust`."""
+        self._check()
+        self._control.entrust(channel, message, fds)
+
     # --- Its life
 
     def on_restart(self, callback: Callable[[], None]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from spworkers.channel import Channel
-from spworkers.errors import SPError, from_name, to_wire
+from spworkers.errors import ChannelClosedError, ClosedError, SPError, from_name, to_wire
 from spworkers.messages import Message
 from spworkers.outbox import Outbox
 from spworkers.packet import Packet
 
-__all__ = ["OUTBOX", "Link", "OnClosed", "OnMessage", "Pending", "fail"]
+__all__ = ["OUTBOX", "Errand", "Link", "OnClosed", "OnMessage", "Pending", "fail"]
 
 OnMessage = Callable[[Message, list[int]], None]
 OnClosed = Callable[[], None]
@@ -52,6 +53,18 @@ class Pending:
         if timeout is None:
             return self._done.acquire()
         return self._done.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+
+class Errand(Pending):
+    """A request whose answer nobody waits for: it is only to be done."""
+
+    __slots__ = ()
+
+    def complete(self, value: Any, error: SPError | None = None) -> None:
+        """Tell the log if it could not be done, unless nobody is there any more for whom it was to be."""
+        super().complete(value, error)
+        if error is not None and not isinstance(error, (ChannelClosedError, ClosedError)):
+            logging.getLogger("spworkers.supervisor").warning("%s", error)
 
 
 class Link:

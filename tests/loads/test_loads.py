@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from helpers import eventually
+from helpers import eventually, soak, soaking
 from sockets.kit import BOUND, ask, background, drops, inproc, wait_pipes
 
 import spworkers as sp
@@ -254,7 +254,8 @@ def test_1000_inproc_clients_in_turn() -> None:
     clients_in_turn(1000)
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_10000_inproc_clients_in_turn() -> None:
-    clients_in_turn(10_000)
+@soak
+def test_inproc_clients_in_turn() -> None:
+    """Ten thousand, and again, or as many as there is time for."""
+    for _ in soaking():
+        clients_in_turn(100)

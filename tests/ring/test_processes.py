@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from helpers import soak, soaking
 
 from ring import traffic
 from ring.support import RECV, SEND
@@ -268,14 +269,14 @@ def test_io_processes_are_killed(seed: int) -> None:
     kill_io_processes(60, seed)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(10, 14))
-def test_a_thousand_kills(place: Place, seed: int) -> None:
-    kill_producers(place, 1000, seed)
-    kill_consumers(place, 1000, seed)
+@soak
+def test_kills_and_kills(place: Place) -> None:
+    for seed in soaking():
+        kill_producers(place, 30, seed)
+        kill_consumers(place, 30, seed)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(20, 24))
-def test_a_thousand_io_processes(seed: int) -> None:
-    kill_io_processes(1000, seed)
+@soak
+def test_io_processes_and_io_processes() -> None:
+    for seed in soaking():
+        kill_io_processes(30, seed)

@@ -287,6 +287,39 @@ def test_a_successor_is_asked_again(control: Control) -> None:
     assert [message["generation"] for message, _ in line.heard] == [1, 2]
 
 
+def test_a_successor_is_told_again_what_is_to_be_done(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever was told first may have died over it."""
+    line = Line(control)
+    read, write = os.pipe()
+    control.entrust(line.channel, {"t": "client", "key": "x"}, [write])
+    control.entrust(line.channel, {"t": "pipes"})
+    first = [line.other.recv(timeout=10) for _ in range(2)]
+    line.other.send(answer(first[1].message["id"]))
+    line.other.send({"t": "hello", "generation": 2})
+    again = line.other.recv(timeout=10)
+    assert again.message == first[0].message
+    line.other.send(failure(again.message["id"], ResourceError("it cannot be done")))
+    eventually(lambda: "it cannot be done" in caplog.text)
+    line.other.send({"t": "hello", "generation": 3})
+    eventually(lambda: len(line.heard) == 2)
+    assert line.other.recv_ready() is None
+    close_fds([write, *first[0].fds, *again.fds])
+    assert os.read(read, 1) == b""  # nobody holds what went along any more
+    os.close(read)
+
+
+def test_what_is_to_be_done_ends_with_its_channel(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+    line = Line(control, carry=True)
+    control.entrust(line.channel, QUESTION)
+    line.other.recv(timeout=10)
+    line.other.close()
+    eventually(lambda: line.closed)
+    eventually(lambda: "0 requests" in repr(control))
+    with pytest.raises(ChannelClosedError):
+        control.entrust(line.channel, QUESTION)
+    assert not caplog.text
+
+
 def test_what_is_carried_waits_for_another_channel(control: Control) -> None:
     line = Line(control, carry=True)
     asking = line.asking()
