@@ -52,7 +52,7 @@ def alone(test: Callable[[], None]) -> Callable[[], None]:
     return runner
 
 
-SECONDS = float(os.environ.get("SPWORKERS_TEST_SECONDS", "15"))
+SECONDS = float(os.environ.get("SPWORKERS_TEST_SECONDS", "10"))
 """How long each test of a soak goes on."""
 
 

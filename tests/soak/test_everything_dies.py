@@ -1,4 +1,5 @@
-"""Whatever may die, dies at random instants, while work goes on: each request is answered, each task done, once.
+"""Whatever may die, dies at random instants, while work goes on: each request is answered, each task done, and
+sockets that were connected are so again.
 
 What each death does is tested one by one in `faults`; here they meet one another.
 """
@@ -6,18 +7,22 @@ What each death does is tested one by one in `faults`; here they meet one anothe
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import soak, soaking
+from helpers import eventually, soak, soaking
 from sockets.kit import background
 
 import spworkers as sp
 from spworkers.supervisor.client import get_supervisor
+from spworkers.testing import CertificateAuthority
 
 WAIT = 60.0
 REQUESTS = 400
@@ -108,3 +113,61 @@ def test_tasks_of_a_pool() -> None:
                 futures = [pool.submit(thrice, number) for number in range(REQUESTS)]
                 assert list(pool.map(thrice, range(REQUESTS))) == [3 * n for n in range(REQUESTS)]
                 assert [future.result(WAIT) for future in futures] == [3 * n for n in range(REQUESTS)]
+
+
+@contextlib.contextmanager
+def couples(address: str, ca: CertificateAuthority | None) -> Iterator[list[tuple[sp.Socket, sp.Socket]]]:
+    """A sender and a receiver of each pattern; receivers dial the first time, and listen the next."""
+    kinds = [
+        (sp.Push, sp.Pull),
+        (sp.Pub, sp.Sub),
+        (sp.Pair, sp.Pair),
+        (sp.Bus, sp.Bus),
+        (sp.Req, sp.Rep),
+        (sp.Surveyor, sp.Respondent),
+    ]
+    options: dict[str, Any] = {"reconnect_time": 0.01}
+    if ca is not None:
+        files = ca.server()
+        options["tls_config"] = sp.TLSConfig(files.cert, files.key, ca.cert, verify_peer=False)
+    with contextlib.ExitStack() as stack:
+        found = []
+        for number, (sends, receives) in enumerate(kinds):
+            sender, receiver = (stack.enter_context(kind(**options)) for kind in (sends, receives))
+            listens, dials = (sender, receiver) if number % 2 else (receiver, sender)
+            dials.dial(listens.listen(address.format(number)).address)
+            if isinstance(receiver, sp.Sub):
+                receiver.subscribe(b"")
+            found.append((sender, receiver))
+        yield found
+
+
+def get_through(sender: sp.Socket, receiver: sp.Socket, text: bytes) -> bool:
+    """Whether this very message arrives; what is left of earlier ones is passed over."""
+    with contextlib.suppress(sp.SPError):
+        sender.send(text, timeout=0.2)
+        while receiver.recv(timeout=0.2) != text:
+            pass
+        return True
+    return False
+
+
+@soak
+@pytest.mark.parametrize("scheme", ["tcp", "ipc", "inproc", "shm", "ws", "tls+tcp"])
+def test_sockets_of_every_pattern(scheme: str, tmp_path: Path) -> None:
+    """Messages may be lost with those who had them in hand; the way is there again when the last one has died."""
+    places = {"ipc": f"ipc://{tmp_path}/{{}}", "inproc": "inproc://soak{}", "shm": f"shm://{tmp_path}/{{}}"}
+    with (
+        CertificateAuthority() as ca,
+        couples(places.get(scheme, f"{scheme}://127.0.0.1:0"), ca if scheme == "tls+tcp" else None) as found,
+    ):
+        sockets = [sock for couple in found for sock in couple]
+        for seed in soaking():
+            chance = random.Random(seed)
+            victims = [lambda: kill(pid_of(chance.choice(sockets))), kill_supervisor]
+            with deaths(chance, victims):
+                for number in range(20):
+                    get_through(*chance.choice(found), b"%d" % number)
+            for sender, receiver in found:
+                texts = (b"%d last %d" % (seed, number) for number in itertools.count())
+                eventually(lambda: get_through(sender, receiver, next(texts)), WAIT, what=f"{sender!r} → {receiver!r}")
