@@ -150,6 +150,10 @@ class Messaging(AsyncClosing):
             ProtoStateError: REQ without a request outstanding; a second recv on one REQ or REP context.
             CanceledError: a newer request took the place of the one waited for; or its peer left and RETRY-TIME is 0.
         """
+        if timeout is None:
+            body = self._half.take_body()
+            if body is not None:
+                return body
         # `_receive`, written out: two frames fewer on the way of every message.
         deadline = self._patience if timeout is None else None
         if deadline is None:

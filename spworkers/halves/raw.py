@@ -138,6 +138,10 @@ class RawHalf:
         record = self.try_recv()
         return record if record is not None else self.doze_recv(deadline)
 
+    def take_body(self) -> bytes | None:
+        """The body of the next message, if it is here and needs no closer look; None: `receive` has to see to it."""
+        return self.rx.take_plain() if self.receives and not self.port.closed else None
+
     def peek(self) -> Record | None:
         """A message, if one waits; None also if there is something wrong."""
         return self.try_recv() if self.receives and not self.port.closed else None

@@ -95,6 +95,9 @@ class ReqHalf(RawHalf):
 
     # ---- receiving
 
+    def take_body(self) -> bytes | None:
+        return None  # it may be of a former request
+
     def receive(self, deadline: Deadline) -> Record | None:
         port = self.port
         if port.closed:

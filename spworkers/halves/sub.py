@@ -40,6 +40,9 @@ class SubHalf(RawHalf):
             self.doubtful = False  # from here on the I/O process knows
         return record
 
+    def take_body(self) -> bytes | None:
+        return None if self.doubtful else super().take_body()
+
     def accept(self, record: Record) -> bool:
         if self.doubtful:
             body = record.body()

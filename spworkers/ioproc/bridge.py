@@ -53,6 +53,12 @@ class Deliveries(Protocol):
     def revoke(self, ticket: int) -> bool:
         """Take a delivery back."""
 
+    def displace(self) -> bool:
+        """Take back the oldest delivery that nobody has taken. False: there is none."""
+
+    def untaken(self, most: int) -> list[tuple[int, bytes]]:
+        """Ticket and first `most` bytes of each delivery that nobody has taken."""
+
     def state(self, ticket: int) -> int:
         """What became of one."""
 
@@ -156,6 +162,14 @@ class Bridge:
     def revoke(self, ticket: int) -> bool:
         """What was forwarded is not taken back."""
         return False
+
+    def displace(self) -> bool:
+        """What was forwarded is not taken back."""
+        return False
+
+    def untaken(self, most: int) -> list[tuple[int, bytes]]:
+        """Whatever was delivered was forwarded."""
+        return []
 
     def state(self, ticket: int) -> int:
         """Nothing is known of it here."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
-from spworkers.protocol.machine import Actions, Machine, Outgoing
-from spworkers.ring import ERROR, Inlet, Outlet, Region
+from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
+from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
@@ -95,6 +95,10 @@ class Hub(Actions):
         self.settling = False
         self.batching = True
         """Whether messages that need no decision may go many at a time; the results are the same."""
+        self.everybody: list[int] = []
+        """Who got the last copies, as the machine named them; `recipients` and `writers` are the same ones."""
+        self.recipients: list[PipePort] = []
+        self.writers: list[FrameWriter] = []
         self.armed_at = math.inf
         self.timer_handle: Any = None
         self.on_pipe_lost: Callable[[PipePort, str], None] = _ignore_loss
@@ -208,8 +212,13 @@ class Hub(Actions):
         while True:
             if self.batching:
                 sole = machine.everything_to(index)
-                if sole and self.drain_to(sole, outlet, machine.prefix()):
-                    continue
+                if sole:
+                    if self.drain_to(sole, outlet, machine.prefix()):
+                        continue
+                else:
+                    everybody = machine.copies_to(index)
+                    if everybody and self.drain_to_all(everybody, outlet, machine.prefix()):
+                        continue
             record = outlet.next()
             if record is None:
                 break
@@ -229,6 +238,24 @@ class Hub(Actions):
         pending = pipe.batches.take(outlet, prefix, WRITE_AT_ONCE)
         if pending:
             self.touch(pipe, pending)
+        if not self.hot:
+            return False
+        self.flush()
+        return True
+
+    def drain_to_all(self, numbers: list[int], outlet: Outlet, prefix: bytes) -> bool:
+        """As `drain_to`, for copies to these pipes."""
+        if numbers is not self.everybody:
+            self.everybody = numbers
+            self.recipients = [self.pipes[number] for number in numbers]
+            writers = [pipe.batches for pipe in self.recipients if pipe.batches is not None]
+            self.writers = writers if len(writers) == len(numbers) else []
+        if not self.writers:
+            return False
+        pending = fan_out(outlet, prefix, self.writers, WRITE_AT_ONCE)
+        if pending:
+            for pipe in self.recipients:
+                self.touch(pipe, pending)
         if not self.hot:
             return False
         self.flush()
@@ -307,8 +334,9 @@ class Hub(Actions):
     def read(self, pipe: PipePort, broken: bool) -> bool:
         """Read once. False: there is nothing more."""
         reader = pipe.reader
+        payloads: list[Any]
         try:
-            payloads: list[Any] = reader.read()
+            payloads = self.take_in(pipe) if self.batching and pipe.straight is not None else reader.read()
         except OSError as error:
             self.lose(pipe, "connection_lost", str(error))
             return False
@@ -322,6 +350,36 @@ class Hub(Actions):
                 return False
             self.touch(pipe, 0)
         return more != 0 or (broken and reader.got > 0)
+
+    def take_in(self, pipe: PipePort) -> list[Any]:
+        """Read once; what needs no decision goes into its lane at once. Returns the rest."""
+        machine, reader = self.machine, pipe.straight
+        assert reader is not None
+        number = pipe.id
+        picky = not machine.takes_all(number)
+        sole = machine.sole_subscriber() if picky else 0
+        port = None if sole < 0 else self.context(sole)
+        inlet = None if port is None else port.inlet
+        if not isinstance(inlet, Inlet):  # nobody is there, or a device has it
+            return reader.read()
+        if not picky:
+            if pipe.lands is not inlet:
+                self.lead(pipe, inlet)
+            return reader.read_to(inlet, number)
+        payloads = reader.read_to(inlet, number, machine.topics())
+        losses = reader.losses()
+        if losses is not None:
+            self.count_losses(number, *losses)
+        return payloads
+
+    def count_losses(self, pipe: int, unwanted: int, displaced: int, congested: int) -> None:
+        """What a reader has left out."""
+        if unwanted:
+            self.count(UNWANTED, pipe, unwanted)
+        if displaced:
+            self.count(DISPLACED, 0, displaced)
+        if congested:
+            self.count(CONGESTED, pipe, congested)
 
     def ended(self, pipe: PipePort) -> None:
         """Nothing more can be read from this pipe."""
@@ -587,6 +645,14 @@ class Hub(Actions):
     def waits(self, context: int, ticket: int) -> bool:
         port = self.context(context)
         return port is not None and port.inlet.state(ticket) == PUBLISHED
+
+    def displace(self, context: int) -> bool:
+        port = self.context(context)
+        return port is not None and port.inlet.displace()
+
+    def untaken(self, context: int, most: int) -> list[tuple[int, bytes]]:
+        port = self.context(context)
+        return [] if port is None else port.inlet.untaken(most)
 
     def fail(self, context: int, serial: int, error: str) -> None:
         port = self.context(context)

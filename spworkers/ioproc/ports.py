@@ -46,6 +46,8 @@ class PipePort:
         self.fd = link.sock.fileno()
         self.reader: Reader = link.reader(max_size)
         self.writer: Writer = link.writer()
+        # Its bytes come from the kernel as they are: then what it reads can go straight to where it is for.
+        self.straight: FrameReader | None = self.reader if type(self.reader) is FrameReader else None
         self.bell = link.bell
         # Where bytes are plain frames, many messages can go in one call.
         self.batches: FrameWriter | None = self.writer if isinstance(self.writer, FrameWriter) else None

@@ -22,3 +22,6 @@ class Bus(Fanout):
         payload = self.copied(message, b"", 0)
         if payload is not None and self.broadcast(payload, 0) == 0:
             self.out.count(NO_PEERS)
+
+    def copies_to(self, context: int) -> list[int]:
+        return self.recipients()

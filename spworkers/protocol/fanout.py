@@ -31,11 +31,13 @@ class Fanout(Peers):
         self._everybody: list[Peer] = []  # replaced and never changed, so that it can be walked while pipes go
         self._queues: dict[int, deque[bytes]] = {}  # by pipe; no empty ones
         self._held = 0  # messages in them
+        self._recipients: list[int] | None = None  # see `recipients`; None: something has changed
 
     def pipe_added(self, pipe: int) -> bool:
         peer = Peer(pipe)
         self.peers[pipe] = peer
         self._everybody = list(self.peers.values())
+        self._recipients = None
         self.peer_joined(peer)
         return True
 
@@ -44,6 +46,7 @@ class Fanout(Peers):
 
     def peer_lost(self, peer: Peer) -> None:
         self._everybody = list(self.peers.values())
+        self._recipients = None
         queue = self._queues.pop(peer.id, None)
         if queue is not None:
             self._held -= len(queue)
@@ -58,6 +61,15 @@ class Fanout(Peers):
                 meant += 1
                 self.give(peer, payload)
         return meant
+
+    def recipients(self) -> list[int]:
+        """All pipes, if all take messages at once; for the `copies_to` of a machine whose messages go to everybody."""
+        recipients = self._recipients
+        if recipients is None:
+            takers = [peer.id for peer in self._everybody if not peer.congested]
+            recipients = takers if len(takers) == len(self._everybody) else []
+            self._recipients = recipients
+        return recipients
 
     def give(self, peer: Peer, payload: bytes) -> None:
         """Send to one pipe, now or as soon as it takes it; if too much waits for it already, drop it."""
@@ -74,7 +86,11 @@ class Fanout(Peers):
         queue.append(payload)
         self._held += 1
 
+    def peer_congested(self, peer: Peer) -> None:
+        self._recipients = None
+
     def peer_ready(self, peer: Peer) -> None:
+        self._recipients = None
         queue = self._queues.get(peer.id)
         if queue is None:
             return

@@ -113,6 +113,9 @@ CAUSES: Final = {
 """Every cause for which a machine drops something, and what it means."""
 
 
+_NOBODY: Final[list[int]] = []
+
+
 class Outgoing(Protocol):
     """A message that a context gave to the machine; in real life a record in shared memory."""
 
@@ -179,6 +182,14 @@ class Actions:
 
     def waits(self, context: int, ticket: int) -> bool:
         """Whether the user has not taken a delivery yet; he may do so any moment."""
+        raise NotImplementedError
+
+    def displace(self, context: int) -> bool:
+        """Take back the oldest delivery that the user has not taken. False: there is none."""
+        raise NotImplementedError
+
+    def untaken(self, context: int, most: int) -> list[tuple[int, bytes]]:
+        """The deliveries that the user has not taken, oldest first: tickets, and the first `most` bytes of payloads."""
         raise NotImplementedError
 
     def fail(self, context: int, serial: int, error: str) -> None:
@@ -315,8 +326,16 @@ class Machine:
         """
         return 0
 
+    def copies_to(self, context: int) -> list[int]:
+        """The pipes each of which gets a copy, now, of whatever this context sends, as it stands behind `prefix()`.
+
+        No pipes: it depends. While it says so the driver may claim, copy, release and transmit the context's messages
+        itself, as with `everything_to`. When something has changed it is another list; nobody else changes it.
+        """
+        return _NOBODY
+
     def prefix(self) -> bytes:
-        """What `everything_to`'s messages have before them on the wire."""
+        """What the messages of `everything_to` and `copies_to` have before them on the wire."""
         return b""
 
     def takes_all(self, pipe: int) -> bool:
@@ -326,6 +345,18 @@ class Machine:
         it tells of that one.
         """
         return False
+
+    def sole_subscriber(self) -> int:
+        """The one context to which whatever comes goes now, if it begins with one of its `topics`; -1: it depends.
+
+        While it says so, the driver may deliver messages itself, in their order: one that finds no room displaces the
+        oldest ones; where there are none, it is dropped, as CONGESTED. Those of no topic are dropped, as UNWANTED.
+        """
+        return -1
+
+    def topics(self) -> dict[int, set[bytes]]:
+        """What `sole_subscriber` wants, by length; the driver does not change it."""
+        raise NotImplementedError
 
     def context_wants(self, context: int) -> None:
         """There may be room or demand in this context's receive lane; too often does no harm."""

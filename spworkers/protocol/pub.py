@@ -23,6 +23,9 @@ class Pub(Fanout):
         if payload is not None and self.broadcast(payload, 0) == 0:
             self.out.count(NO_PEERS)
 
+    def copies_to(self, context: int) -> list[int]:
+        return self.recipients()
+
     def pipe_message(self, pipe: int, payload: bytes) -> bool:
         self.out.count(UNEXPECTED, pipe)
         return True

@@ -36,6 +36,12 @@ class Star(Fanout):
     def context_message(self, context: int, message: Outgoing) -> None:
         self.send(message, _FIRST)
 
+    def copies_to(self, context: int) -> list[int]:
+        return self.recipients()
+
+    def prefix(self) -> bytes:
+        return _FIRST
+
     def send(self, message: Outgoing, prefix: bytes) -> None:
         """Send a message to everybody."""
         payload = self.copied(message, prefix, 0)

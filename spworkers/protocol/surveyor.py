@@ -174,7 +174,7 @@ class Surveyor(Fanout):
         if ticket == 0:
             self.out.count(CONGESTED, pipe)
         else:
-            asker.shelf.put(ticket, payload)
+            asker.shelf.put(ticket)
         return True
 
     # --- options

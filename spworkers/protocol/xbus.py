@@ -26,5 +26,8 @@ class XBus(Bus):
         if payload is not None and self.broadcast(payload, but) == 0:
             self.out.count(NO_PEERS)
 
+    def copies_to(self, context: int) -> list[int]:
+        return []  # it may not be for all
+
     def received(self, peer: Peer, payload: bytes) -> bool:
         return self.deliver(peer, payload, 0, peer.key)

@@ -25,5 +25,8 @@ class XStar(Star):
         else:
             self.send(message, b"")
 
+    def copies_to(self, context: int) -> list[int]:
+        return []  # a header has to be looked at
+
     def hand(self, peer: Peer, header: bytes, payload: bytes) -> bool:
         return self.deliver(peer, payload[4:], 0, header)

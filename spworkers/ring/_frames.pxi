@@ -64,6 +64,11 @@ cdef class FrameReader:
     cdef char *whole_at
     cdef size_t whole_filled, whole_length
     cdef bint large         # the last one was
+    cdef Inlet sink         # the lane that small messages go into at once, during `read_to`; or None
+    cdef dict topics        # those that are to go there, by their length; None: all
+    cdef uint32_t pipe      # whose they are
+    cdef bint passed        # one went
+    cdef size_t unwanted, displaced, congested
 
     def __cinit__(self, int fd, int framing, uint64_t max_size=0):
         global _scratch
@@ -86,6 +91,33 @@ cdef class FrameReader:
         Bytes that break the format set `error` (TooLongError before any allocation, GarbledError) beside the messages
         before them, which are returned: close the pipe, nothing is read any more. Raises OSError as the system says.
         """
+        return self.take_in()
+
+    def read_to(self, Inlet inlet not None, uint32_t pipe, dict topics=None):
+        """`read`, but what goes into a lane as it stands is put there at once. Returns the rest, in order, for others to see to.
+
+        `topics`: sets of prefixes by their length; what begins with none of them is left out, and what finds no room takes
+        the place of the oldest message that waits. None: everything, up to the first that finds no room. See `losses`.
+        """
+        cdef list found
+        self.sink, self.pipe, self.topics, self.passed = inlet, pipe, topics, False
+        try:
+            found = self.take_in()
+        finally:
+            self.sink = self.topics = None
+            if self.passed:
+                inlet.tell_consumer()
+        return found
+
+    def losses(self):
+        """What was left out by `read_to` since the last call: messages of no topic, displaced ones, and those without room; or None."""
+        if not (self.unwanted or self.displaced or self.congested):
+            return None
+        lost = (self.unwanted, self.displaced, self.congested)
+        self.unwanted = self.displaced = self.congested = 0
+        return lost
+
+    cdef list take_in(self):
         cdef ssize_t got
         cdef size_t room = SCRATCH
         cdef int why
@@ -209,7 +241,9 @@ cdef class FrameReader:
                 self.begin_whole(size, data + at + self.head, length - at - self.head)
                 at = length
                 break
-            if size < WHOLE or self.into is None:
+            if self.sink is not None and size < WHOLE and PyList_GET_SIZE(found) == 0 and self.pass_on(data + at + self.head, size):
+                pass
+            elif size < WHOLE or self.into is None:
                 found.append(PyBytes_FromStringAndSize(data + at + self.head, size))
             else:
                 self.begin_whole(size, data + at + self.head, size)
@@ -220,6 +254,42 @@ cdef class FrameReader:
         self.check_start(data + at, length - at)
         self.keep(data + at, length - at)
         return 0
+
+    cdef bint pass_on(self, char *payload, size_t size) except -1:
+        """Put a message into the lane, or do without it. False: it is for others to see to."""
+        cdef Inlet inlet = self.sink
+        cdef bint again = False
+        if size > inlet.side.budget:
+            return False
+        if self.topics is not None and not self.wanted(payload, size):
+            self.unwanted += 1
+            return True
+        if not self.passed and producer_stale(&inlet.side):
+            inlet.sweep()  # all at once, rather than one for each message
+        while not inlet.put(payload, size, self.pipe):
+            if self.topics is None:
+                return False
+            if inlet.make_room():
+                self.displaced += 1
+            elif again:
+                self.congested += 1  # leases hold all there is
+                return True
+            else:
+                again = True  # perhaps everything was taken since there was no room
+        self.passed = True
+        return True
+
+    cdef bint wanted(self, char *payload, size_t size) except -1:
+        cdef Py_ssize_t at = 0, length
+        cdef PyObject *key
+        cdef PyObject *of_this_length
+        while PyDict_Next(self.topics, &at, &key, &of_this_length):
+            length = <object>key
+            if length == 0:
+                return True
+            if <size_t>length <= size and PyBytes_FromStringAndSize(payload, length) in <set><object>of_this_length:
+                return True
+        return False
 
     cdef int check_start(self, char *data, size_t length) except -1:
         """What can be wrong with a head is wrong at once, before all of it is there."""
@@ -397,7 +467,7 @@ cdef class FrameWriter:
             memcpy(at + before, payload, length)
         else:
             f.at, f.length = payload, length
-        if what != BYTES or not small:
+        if what != NOTHING and (what != BYTES or not small):
             Py_INCREF(keep)
             f.keep, f.what = <PyObject *>keep, what
         self.staged_end += f.staged
@@ -450,6 +520,10 @@ cdef class FrameWriter:
             if claimed:
                 outlet.tell_producer()  # senders may wait for their hand-off
         return self.pending
+
+    cdef int copy(self, bytes prefix, char *payload, size_t length) except -1:
+        """Queue a frame whose payload is small, and may go when this returns."""
+        return self.add(prefix, payload, length, None, NOTHING)
 
     cdef int take_record(self, bytes prefix, Record record) except -1:
         if record.claim():
@@ -585,3 +659,59 @@ cdef class FrameWriter:
         cdef size_t n = self.count
         self.drop_all()
         return n
+
+
+def fan_out(Outlet outlet not None, bytes prefix not None, list writers not None, size_t limit):
+    """Claim what a lane has, in its order, and queue a copy of each message for all of these writers: prefix ‖ payload.
+
+    Ends when more than `limit` bytes wait for one of them, or the lane is empty. Returns how many wait at most. It does, in
+    one call, what `outlet.next()`, `record.claim()`, `record.payload_bytes()`, `record.release()` and a `push_bytes` for
+    each writer do for one message.
+    """
+    cdef spw_taken taken
+    cdef bint claimed = False
+    cdef FrameWriter writer
+    cdef Record record
+    cdef bytes payload
+    cdef size_t most = 0
+    cdef int what
+    for writer in writers:
+        most = max(most, writer.pending)
+    try:
+        while most <= limit:
+            if outlet.inherited:
+                record = outlet.pop()
+                if record is None:
+                    break
+            else:
+                what = consumer_next(&outlet.lane, &taken)
+                outlet.tell_of_index_room()
+                if what == SPW_EMPTY:
+                    break
+                if what != SPW_GOT:
+                    outlet.counted_back()
+                    continue
+                if taken.offset == 0:
+                    if consumer_claim(&outlet.lane, taken.slot, taken.generation, False):
+                        claimed = True
+                        try:
+                            for writer in writers:
+                                writer.copy(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length)
+                                most = max(most, writer.pending)
+                        finally:
+                            consumer_free(&outlet.lane, taken.slot, taken.generation)
+                    continue
+                record = outlet.make()
+                record.taken = taken
+            if record.claim():
+                payload = record.payload_bytes()
+                record.drop()
+                if PyBytes_GET_SIZE(prefix):
+                    payload = prefix + payload
+                for writer in writers:
+                    writer.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, BYTES)
+                    most = max(most, writer.pending)
+    finally:
+        if claimed:
+            outlet.tell_producer()
+    return most

@@ -2,6 +2,7 @@ cimport cython
 from cpython.buffer cimport (PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBUF_WRITE, PyBuffer_FillInfo, PyBuffer_Release,
                              PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.exc cimport PyErr_CheckSignals
@@ -121,6 +122,7 @@ cdef extern from "lane.h" nogil:
         spw_holding *holding
         uint32_t live
         uint32_t high
+        uint64_t tail, oldest
         uint64_t bytes
         uint64_t budget
     ctypedef struct spw_taken:
@@ -159,11 +161,14 @@ cdef extern from "lane.h" nogil:
     uint64_t producer_publish(spw_producer *p, uint32_t slot)
     int producer_revoke(spw_producer *p, uint64_t ticket)
     uint32_t producer_state(spw_producer *p, uint64_t ticket)
+    uint64_t producer_untaken(spw_producer *p)
+    int producer_waits(spw_producer *p, uint64_t at, uint64_t *ticket)
     int producer_take_demand(spw_producer *p)
     int producer_adopt(spw_producer *p)
     int consumer_read(spw_lane *l, uint32_t slot, uint32_t generation, spw_taken *t)
     void consumer_free(spw_lane *l, uint32_t slot, uint32_t generation)
     int consumer_next(spw_lane *l, spw_taken *t)
+    int consumer_next_plain(spw_lane *l, spw_taken *t)
     int consumer_claim(spw_lane *l, uint32_t slot, uint32_t generation, int inherited)
     int consumer_alive(spw_lane *l, uint32_t slot, uint32_t generation)
     int consumer_ready(spw_lane *l)

@@ -141,6 +141,7 @@ cdef class Receiver(Consumer):
     cdef readonly int bell, io_bell
     cdef public bint hushed  # arming silenced a ring that other sleepers may have waited for; who acts on it resets it
     cdef bint level  # the bell is watched from outside: keep it readable exactly while there is a message
+    cdef bint lit  # we have rung it, and nobody has silenced it since: it need not be rung again
 
     def __cinit__(self, Segment segment not None, int bell, int io_bell):
         self.open(segment, 1)
@@ -161,6 +162,24 @@ cdef class Receiver(Consumer):
     def take(self):
         """The next message, claimed; None: there is none."""
         return self.pop_claimed()
+
+    def take_plain(self):
+        """The body of the next message, whose record is given back, in one step; None: `take` has to see to it.
+
+        That is so if there is none, and for whatever is more than a few bytes that nobody had to ask for.
+        """
+        cdef spw_taken taken
+        if self.inherited or not consumer_next_plain(&self.lane, &taken):
+            return None
+        cdef const char *payload = <const char *>self.lane.slots[taken.slot].payload
+        try:
+            return PyBytes_FromStringAndSize(payload + taken.header_length, taken.length - taken.header_length)
+        finally:
+            consumer_free(&self.lane, taken.slot, taken.generation)
+            self.tell_of_index_room()
+            self.tell_producer()
+            if self.level:
+                self.armed()
 
     def take_for(self, dict waiting not None, found):
         """Take all messages that have come. `found` gets (whoever waits for its serial, message) of each, in order.
@@ -208,9 +227,12 @@ cdef class Receiver(Consumer):
         if spw_load32(&self.lane.control.closed):
             return True
         if self.ready():
-            spw_swap32(&self.lane.control.consumer_waits, 0)
-            _ring_bell(self.bell)
+            if not self.lit:  # nor is `consumer_waits` set while it is
+                spw_swap32(&self.lane.control.consumer_waits, 0)
+                _ring_bell(self.bell)
+                self.lit = True
             return True
+        self.lit = False
         if _hush_bell(self.bell):  # always: a ring may have come after the flag was taken (tests/model: HUSH_ONCE)
             self.hushed = True
         spw_put32(&self.lane.control.consumer_waits, 1)
@@ -843,6 +865,24 @@ cdef class Inlet(Producer):
             return 0
         return SPW_BY_DEMAND if producer_take_demand(&self.side) else -1
 
+    cdef bint put(self, const char *payload, size_t length, uint32_t pipe) except -1:
+        """Deliver a message without a header, and tell nobody of it. False: there is no room for it, or demand."""
+        cdef int flags = self.admits(length, False)
+        cdef int64_t slot
+        cdef spw_slot *s
+        if flags < 0:
+            return False
+        slot = self.begin(length)
+        if slot < 0:
+            self.demand_again(flags)
+            return False
+        self.fill(slot, NULL, 0, NULL, 0, payload, length)
+        s = &self.side.lane.slots[slot]
+        s.kind, s.flags, s.pipe, s.header_length = 0, flags, pipe, 0
+        s.serial, s.length = 0, length
+        producer_publish(&self.side, slot)
+        return True
+
     def offer_all(self, list payloads not None, Py_ssize_t begin, uint32_t pipe):
         """Deliver messages without headers, from `begin` on, as long as there is room. Returns where that ended.
 
@@ -930,6 +970,9 @@ cdef class Inlet(Producer):
 
     def revoke(self, uint64_t ticket):
         """Take a delivery back. True: the user has not taken it; a demand that it answered counts again."""
+        return self.take_back(ticket)
+
+    cdef bint take_back(self, uint64_t ticket) noexcept:
         cdef spw_slot *s
         cdef uint32_t slot = <uint32_t>ticket & 0x7fffffff, flags
         if slot >= SPW_SLOTS:
@@ -940,6 +983,49 @@ cdef class Inlet(Producer):
             return False
         self.demand_again(flags)
         return True
+
+    def displace(self):
+        """Take back the oldest message that nobody has taken. False: there is none."""
+        return self.make_room()
+
+    cdef bint make_room(self) noexcept:
+        cdef spw_producer *p = &self.side
+        cdef uint64_t at = producer_untaken(p), ticket
+        while at != p.tail:
+            p.oldest = at + 1
+            if producer_waits(p, at, &ticket) and self.take_back(ticket):
+                return True
+            at += 1
+        return False
+
+    def untaken(self, size_t most):
+        """What nobody has taken yet, oldest first: of each message its ticket and the first `most` bytes of its payload."""
+        cdef spw_producer *p = &self.side
+        cdef uint64_t at = producer_untaken(p), ticket
+        cdef list found = []
+        while at != p.tail:
+            if producer_waits(p, at, &ticket):
+                found.append((ticket, self.beginning(<uint32_t>ticket & 0x7fffffff, most)))
+            at += 1
+        return found
+
+    cdef bytes beginning(self, uint32_t slot, size_t most):
+        """The first bytes of a payload that we have written. Its length stands in shared memory, and is not believed."""
+        cdef spw_holding *held = &self.side.holding[slot]
+        cdef size_t room = SPW_INLINE if held.klass == SPW_NO_BLOCK else held.block
+        cdef size_t length = min(min(<size_t>spw_peek(&self.side.lane.slots[slot].length), room), most)
+        cdef void *extent
+        if held.klass == SPW_NO_BLOCK:
+            return PyBytes_FromStringAndSize(<char *>self.side.lane.slots[slot].payload, length)
+        if held.klass != SPW_EXTENT:
+            return PyBytes_FromStringAndSize(self.segment.address(held.offset), length)
+        extent = mmap(NULL, room, PROT_READ, MAP_SHARED, self.region_fd, held.offset)
+        if extent == MAP_FAILED:
+            raise MemoryError(f"cannot map a body of {room} bytes")
+        try:
+            return PyBytes_FromStringAndSize(<char *>extent, length)
+        finally:
+            munmap(extent, room)
 
     def arm(self, uint64_t size=0):
         """Have the receiver ring when half of the window is free, or it announces itself. True: `size` bytes would go now.

@@ -50,6 +50,7 @@ typedef struct {
     uint32_t room;                       /* of the three arrays */
     uint32_t high;                       /* slots ever used; what stands in shared memory is for others */
     uint64_t tail;                       /* index entries ever written; likewise */
+    uint64_t oldest;                     /* no entry before this one is of a record that nobody has taken */
     uint32_t live;                       /* of out, as far as sweeps have seen: those that take a place in the window */
     uint64_t bytes, budget;              /* in the arena */
     uint64_t releases_seen;
@@ -230,6 +231,23 @@ static inline uint32_t producer_state(spw_producer *p, uint64_t ticket) {
     return spw_generation_of(word) == SPW_TICKET_GENERATION(ticket) ? spw_state_of(word) : SPW_FREE;
 }
 
+/* Where the first index entry is whose record nobody has popped, as far as that is known. */
+static inline uint64_t producer_untaken(spw_producer *p) {
+    uint64_t head = spw_load(&p->lane.control->head);
+    if (p->tail - p->oldest > SPW_SLOTS) p->oldest = p->tail - SPW_SLOTS;
+    if (head - p->oldest <= p->tail - p->oldest) p->oldest = head; /* else it is no head of ours */
+    return p->oldest;
+}
+
+/* Whether nobody has taken the record of the index entry `at` yet. If so its ticket is in `ticket`. */
+static inline int producer_waits(spw_producer *p, uint64_t at, uint64_t *ticket) {
+    uint64_t entry = spw_peek(&p->lane.index[at % SPW_SLOTS]);
+    uint32_t slot = (uint32_t)entry;
+    if (slot >= p->high || spw_load(&p->lane.slots[slot].state) != spw_word((uint32_t)(entry >> 32), SPW_PUBLISHED)) return 0;
+    *ticket = entry | 1ull << 31;
+    return 1;
+}
+
 /* Take one waiting receiver, if there is one. */
 static inline int producer_take_demand(spw_producer *p) {
     uint64_t *word = &p->lane.control->demand;
@@ -263,6 +281,7 @@ static inline int producer_adopt(spw_producer *p) {
     uint64_t tail = spw_load(&c->tail);
     p->high = high;
     p->tail = tail;
+    p->oldest = spw_load(&c->head);
     p->free_count = p->out_count = p->look = 0;
     p->bytes = 0;
     for (uint32_t slot = 0; slot < high; slot++) {
@@ -374,6 +393,17 @@ static inline int consumer_claim(spw_lane *l, uint32_t slot, uint32_t generation
     uint64_t *state = &l->slots[slot].state;
     return spw_cas(state, spw_word(generation, SPW_PUBLISHED), spw_word(generation, SPW_CLAIMED))
         || (inherited && spw_load(state) == spw_word(generation, SPW_CLAIMED));
+}
+
+/* The next record, claimed, if it is an ordinary message that lies in its slot. 0: it is not, or there is none; ask consumer_next. */
+static inline int consumer_next_plain(spw_lane *l, spw_taken *t) {
+    uint64_t front;
+    if (!consumer_front(l, &front)) return 0;
+    uint64_t entry = spw_peek(&l->index[front % SPW_SLOTS]);
+    uint32_t slot = (uint32_t)entry, generation = (uint32_t)(entry >> 32);
+    if (slot >= SPW_SLOTS || spw_load(&l->slots[slot].state) != spw_word(generation, SPW_PUBLISHED)) return 0;
+    if (!consumer_read(l, slot, generation, t) || t->offset || t->kind || t->flags) return 0;
+    return consumer_step(l, front) && consumer_claim(l, slot, generation, 0);
 }
 
 /* Whether a record that was inherited is still to be had: its sender may have taken it back since. */

@@ -70,6 +70,15 @@ class FakeActions(Actions):
     def waits(self, context: int, ticket: int) -> bool:
         return self.lanes[context].untaken(ticket)
 
+    def displace(self, context: int) -> bool:
+        lane = self.lanes[context]
+        done = bool(lane.waiting) and lane.revoke(lane.waiting[0].ticket)
+        self.log.append(("displace", context, done))
+        return done
+
+    def untaken(self, context: int, most: int) -> list[tuple[int, bytes]]:
+        return [(each.ticket, (each.header + each.body)[:most]) for each in self.lanes[context].waiting]
+
     def fail(self, context: int, serial: int, error: str) -> None:
         self.log.append(("fail", context, serial, error))
         self.lanes[context].force(serial, error)

@@ -166,16 +166,6 @@ def test_without_a_queue_only_who_waits_gets_it(harness: Harness, pipe: FakePipe
     assert harness.counts == {"congested": 1}
 
 
-def test_little_more_is_remembered_than_what_waits(harness: Harness, pipe: FakePipe) -> None:
-    subscribe(harness, b"")
-    for number in range(100):
-        harness.feed(pipe, b"%d" % number)
-        harness.recv_all()
-    machine = harness.machine
-    assert isinstance(machine, Sub)
-    assert len(machine._subscribers[0].shelf) <= 1
-
-
 # --- contexts
 
 

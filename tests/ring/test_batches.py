@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ring.support import FREE, RECV, SEND, Lane, body_of, readable
 from ring.test_frames import read_all, socketpair
-from spworkers.ring import IPC, STREAM, FrameReader, FrameWriter
+from spworkers.ring import ERROR, IPC, STREAM, FrameReader, FrameWriter, fan_out
 
 INLINE = 192  # bytes that lie in a slot
 sizes = st.one_of(st.integers(0, 2 * INLINE), st.sampled_from([INLINE, INLINE + 1, 16384, 16385, 40000]))
@@ -190,3 +190,265 @@ def frame(body: bytes) -> bytes:
 
 def bytes_of(payload: Any) -> bytes:
     return payload if isinstance(payload, bytes) else bytes(payload.take_back())
+
+
+def copied_one_by_one(writers: list[FrameWriter], lane: Lane, prefix: bytes, limit: int) -> int:
+    while max(writer.pending for writer in writers) <= limit:
+        record = lane.consumer.next()
+        if record is None:
+            break
+        if record.claim():
+            payload = prefix + record.payload_bytes()
+            record.release()
+            for writer in writers:
+                writer.push_bytes(payload)
+    return max(writer.pending for writer in writers)
+
+
+class Copying(Outgoing):
+    """As Outgoing, but everything goes to two peers, of whom the other one never reads."""
+
+    def __init__(self, batch: bool, prefix: bytes, framing: int, window: int) -> None:
+        super().__init__(batch, prefix, framing, window)
+        self.others = socketpair()
+        self.to_other = FrameWriter(self.others.__enter__()[0].fileno(), framing)
+
+    def close(self) -> None:
+        self.others.__exit__(None, None, None)
+        super().close()
+
+    def do(self, move: str, n: Any) -> list[Any]:
+        if move != "send":
+            return super().do(move, n)
+        writers = [self.writer, self.to_other]
+        copy = fan_out if self.batch else lambda *about: copied_one_by_one(writers, self.lane, self.prefix, n)
+        most = copy(self.lane.consumer, self.prefix, writers, n)
+        flushed = [writer.flush() for writer in writers]
+        waiting = [(writer.pending, writer.queued, writer.frames) for writer in writers]
+        return [most, flushed, waiting, self.states(), readable(self.lane.bell)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(moves, max_size=30),
+    st.sampled_from([b"", b"\0\0\0\1"]),
+    st.sampled_from([STREAM, IPC]),
+    st.sampled_from([1, 3, 128]),
+)
+@example([("publish", 10), ("publish", 300), ("take back", 0), ("send", 1 << 30), ("read", 1000)], b"", STREAM, 128)
+@example([("publish", 10), ("die", None), ("publish", 20), ("send", 0), ("send", 1 << 30)], b"abcd", IPC, 128)
+def test_copying_many_at_a_time_gives_the_same(script: list[Any], prefix: bytes, framing: int, window: int) -> None:
+    both = [Copying(batch, prefix, framing, window) for batch in (False, True)]
+    try:
+        for step in [*script, ("send", 1 << 30), ("read", 1 << 30), ("read", 1 << 30)]:
+            first, second = (side.do(*step) for side in both)
+            assert first == second, step
+        assert both[0].wire == both[1].wire
+        assert both[0].lane.consumer.skipped == both[1].lane.consumer.skipped
+    finally:
+        for side in both:
+            side.close()
+
+
+topics = st.sets(st.sampled_from([b"", b"a", b"b", b"ab"]), max_size=3)
+bodies = st.tuples(st.sampled_from([b"", b"a", b"ab", b"b", b"c"]), sizes)
+
+arrivals = st.one_of(
+    st.tuples(st.just("come"), st.lists(bodies, max_size=12)),
+    st.tuples(st.just("read"), st.sampled_from([1, 50, 1 << 20])),
+    st.tuples(st.just("receive"), st.integers(1, 8)),
+    st.tuples(st.just("wait"), st.none()),
+    st.tuples(st.just("window"), st.sampled_from([0, 1, 2, 5, 128])),
+    st.tuples(st.just("die"), st.none()),
+    st.tuples(st.just("topics"), topics),
+)
+
+
+class Arriving:
+    """A lane, and what a reader finds for it: all while there is room; or (`picky`) the newest of certain topics."""
+
+    def __init__(self, batch: bool, picky: bool) -> None:
+        self.batch, self.picky = batch, picky
+        self.lane = Lane(RECV, window=2)
+        self.ends = socketpair(small=False)
+        ours, self.theirs = self.ends.__enter__()
+        self.reader = FrameReader(ours.fileno(), STREAM)
+        self.wire = b""
+        self.waiting: list[bytes] = []  # what found no room; nothing is read while there is some
+        self.topics: dict[int, set[bytes]] = {0: {b""}}
+        self.lost = [0, 0, 0]
+        self.number = 0
+
+    def close(self) -> None:
+        self.ends.__exit__(None, None, None)
+        self.lane.close()
+
+    def do(self, move: str, what: Any) -> list[Any]:
+        if move == "come":
+            for topic, size in what:
+                self.wire += frame(topic + body_of(self.number, size))
+                self.number += 1
+        elif move == "read":
+            self.see_to(self.waiting)
+            if not self.waiting:
+                self.theirs.sendall(self.wire[: min(what, 100_000)])
+                self.wire = self.wire[min(what, 100_000) :]
+                self.read()
+        elif move == "receive":
+            return [self.lane.receive() for _ in range(what)]
+        elif move == "wait":
+            self.lane.consumer.announce()
+            return [self.lane.consumer.arm()]
+        elif move == "die":
+            self.lane.adopt_producer()
+        elif move == "topics":
+            self.topics = {n: {topic for topic in what if len(topic) == n} for n in {len(topic) for topic in what}}
+        else:
+            self.lane.window = what
+        return [self.waiting, self.lost, self.reader.frames, readable(self.lane.bell), self.lane.producer.untaken(9)]
+
+    def read(self) -> None:
+        """Until there is nothing more, or no room."""
+        while not self.waiting:
+            if self.batch:
+                rest = self.reader.read_to(self.lane.producer, 77, self.topics if self.picky else None)
+                self.lost = [n + more for n, more in zip(self.lost, self.reader.losses() or (0, 0, 0), strict=True)]
+            else:
+                rest = self.reader.read()
+            self.see_to(rest)
+            if not self.reader.got:
+                return
+
+    def see_to(self, payloads: list[bytes]) -> None:
+        """One by one."""
+        while payloads and self.dealt_with(payloads[0]):
+            del payloads[0]
+        self.waiting = payloads
+
+    def dealt_with(self, payload: bytes) -> bool:
+        if not self.picky:
+            return bool(self.lane.producer.offer(b"", payload, 0, 77, 0))
+        if not any(payload[:length] in topics for length, topics in self.topics.items()):
+            self.lost[0] += 1
+            return True
+        again = False
+        while not self.lane.producer.offer(b"", payload, 0, 77, 0):
+            if self.lane.producer.displace():
+                self.lost[1] += 1
+            elif again:
+                self.lost[2] += 1
+                break
+            else:
+                again = True
+        return True
+
+
+@settings(deadline=None)
+@given(st.lists(arrivals, max_size=30), st.booleans())
+@example([("come", [(b"", 10)] * 5), ("read", 1 << 20), ("receive", 9), ("read", 1 << 20), ("receive", 9)], False)
+@example([("come", [(b"a", 10), (b"b", 300), (b"a", 40000), (b"b", 1)]), ("topics", {b"a"}), ("read", 1 << 20)], True)
+@example([("window", 0), ("wait", None), ("come", [(b"", 1), (b"", 2)]), ("read", 1 << 20)], True)
+def test_what_goes_from_the_socket_into_the_lane_is_the_same(script: list[Any], picky: bool) -> None:
+    both = [Arriving(batch, picky) for batch in (False, True)]
+    try:
+        for step in [*script, ("read", 1 << 20), ("receive", 200)]:
+            first, second = (side.do(*step) for side in both)
+            assert first == second, step
+    finally:
+        for side in both:
+            side.close()
+
+
+def test_bytes_that_break_the_format_end_a_read_into_the_lane_too() -> None:
+    """What came before them is delivered."""
+    side = Arriving(True, picky=True)
+    try:
+        side.theirs.sendall(frame(b"good") + b"\xff" * 20)
+        assert side.reader.read_to(side.lane.producer, 77, side.topics) == []
+        assert side.reader.error is not None
+        assert side.lane.drain() == [b"good"]
+    finally:
+        side.close()
+
+
+takes = st.one_of(
+    st.tuples(st.just("put"), st.tuples(sizes, st.sampled_from([b"", b"head"]), st.sampled_from([0, 0, 0, ERROR]))),
+    st.tuples(st.just("take back"), st.integers(0, 30)),
+    st.tuples(st.just("take"), st.integers(1, 5)),
+    st.tuples(st.just("wait"), st.none()),
+    st.tuples(st.just("window"), st.sampled_from([0, 1, 3, 128])),
+    st.tuples(st.just("die"), st.none()),
+)
+
+
+class Taking:
+    """A lane from which messages are taken, in one step where that is possible (`short`)."""
+
+    def __init__(self, short: bool) -> None:
+        self.short = short
+        self.lane = Lane(RECV, window=3)
+        self.lane.consumer.watch()
+        self.tickets: list[int] = []
+
+    def do(self, move: str, what: Any) -> list[Any]:
+        lane = self.lane
+        if move == "put":
+            size, header, kind = what
+            self.tickets.append(lane.put(body_of(len(self.tickets), size), header, kind=kind))
+        elif move == "take back":
+            return [lane.producer.revoke(self.tickets[what])] if what < len(self.tickets) and self.tickets[what] else []
+        elif move == "take":
+            return [self.take() for _ in range(what)]
+        elif move == "wait":
+            lane.consumer.announce()
+        elif move == "die":
+            lane.adopt_consumer()
+            lane.consumer.watch()
+        else:
+            lane.window = what
+        states = [lane.producer.state(ticket) for ticket in self.tickets]
+        return [self.tickets, states, readable(lane.bell), lane.producer.arm(8), lane.producer.demand]
+
+    def take(self) -> Any:
+        body = self.lane.consumer.take_plain() if self.short else None
+        if body is None:
+            record = self.lane.consumer.take()
+            if record is None or record.kind == ERROR:
+                return record and record.take_body().decode("latin-1")
+            body = record.take_body()
+        return body
+
+
+@settings(deadline=None)
+@given(st.lists(takes, max_size=40))
+@example([("put", (10, b"", 0)), ("put", (10, b"", ERROR)), ("put", (300, b"head", 0)), ("take", 3)])
+@example([("window", 0), ("wait", None), ("put", (1, b"", 0)), ("take", 2)])
+def test_taking_in_one_step_gives_the_same(script: list[Any]) -> None:
+    both = [Taking(False), Taking(True)]
+    with both[0].lane, both[1].lane:
+        for step in [*script, ("take", 50)]:
+            first, second = (side.do(*step) for side in both)
+            assert first == second, step
+
+
+def test_the_oldest_that_waits_is_displaced_whoever_put_it_there() -> None:
+    with Lane(RECV, window=4) as lane:
+        tickets = [lane.put(body) for body in (b"1", b"2", b"3", b"4")]
+        assert lane.receive() == b"1"
+        lane.adopt_producer()  # a successor, who knows what lies in the lane
+        lane.producer.revoke(tickets[2])
+        assert lane.producer.untaken(5) == [(tickets[1], b"2"), (tickets[3], b"4")]
+        assert lane.producer.displace()
+        assert lane.put(b"5")
+        assert [body for _, body in lane.producer.untaken(5)] == [b"4", b"5"]
+        assert lane.producer.displace()
+        assert lane.drain() == [b"5"]
+        assert not lane.producer.displace()
+
+
+def test_the_beginnings_of_large_bodies_are_shown_too() -> None:
+    with Lane(RECV) as lane:
+        for size in (INLINE + 1, 50_000, 2 << 20):  # in a block; in a larger one; in an extent
+            lane.put(b"x" * size)
+        assert [body for _, body in lane.producer.untaken(7)] == [b"x" * 7] * 3
+        assert [len(body) for _, body in lane.producer.untaken(1 << 30)] == [INLINE + 1, 50_000, 2 << 20]
