@@ -103,6 +103,16 @@ CASES = {
             without=dict.fromkeys(("pyzmq", "pynng", "sockets"), "it has no transport through shared memory"),
         ),
         Case(
+            "inside_64k_ipc",
+            "PUSH to PULL between two sockets of one process, 64 KiB, over ipc: to compare with the next",
+            without=dict.fromkeys(("pyzmq", "pynng", "sockets"), "it has nothing to compare it with"),
+        ),
+        Case(
+            "inside_64k_inproc",
+            "the same over inproc",
+            without=dict.fromkeys(("pyzmq", "pynng", "sockets"), "there is nothing to compare it with"),
+        ),
+        Case(
             "pub4",
             "PUB to 4 subscribers in a process over tcp, 16 bytes, 64 at a time, so that none is lost",
             without={"sockets": "it has no such form"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import select
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -131,6 +133,29 @@ def pulling(address: str) -> Iterator[Step]:
         yield step
 
 
+def inside(scheme: str) -> Form:
+    """Both sockets in the client's process, a thread each; the server only waits."""
+
+    def serve(announce: Announce) -> None:
+        announce(f"{scheme}://@{os.getpid()}-inside")
+        threading.Event().wait()
+
+    @contextmanager
+    def both(address: str) -> Iterator[Step]:
+        body = bytes(1 << 16)
+        with sp.Push(listen=address, writeq_len=QUEUE) as source, pulling(address) as step:
+
+            def pour() -> None:
+                with suppress(sp.ClosedError):
+                    while True:
+                        source.send(body)
+
+            threading.Thread(target=pour, daemon=True).start()
+            yield step
+
+    return Form("Push.send to Pull.recv, a thread each, queues of 1000", serve, both)
+
+
 def serve_reserved(announce: Announce) -> None:
     with sp.Push(listen="tcp://127.0.0.1:0") as socket:
         announce(socket.listeners[0].address)
@@ -205,6 +230,7 @@ FORMS = {
         f"oneway_64k_{scheme}": Form("Push.send to Pull.recv", pushing(1 << 16, f"{scheme}://@"), pulling)
         for scheme in ("ipc", "shm")  # the system chooses a name
     },
+    **{f"inside_64k_{scheme}": inside(scheme) for scheme in ("ipc", "inproc")},
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
     "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
     "handlers_inflight16": Form("one Client, 16 asyncio tasks that acall", handling.serve, handling.inflight),
