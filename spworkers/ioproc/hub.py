@@ -291,8 +291,9 @@ class Hub(Actions):
 
     def attend(self, pipe: PipePort) -> None:
         """Watch for what it waits for now: of one that is not read from, for its peer's end at least."""
-        if pipe.bell is not None:  # which tells of room as of bytes
-            events = READABLE if pipe.reading or pipe.congested else 0
+        if pipe.bell is not None:  # which tells of room as of bytes, and of what was lent and is read
+            asked = pipe.attached and not (pipe.hung_up or pipe.left)
+            events = READABLE if pipe.reading or pipe.congested or asked else 0
         else:
             events = (READABLE if pipe.reading else 0) | (WRITABLE if pipe.congested else 0)
         if pipe.attached and not (pipe.reading or pipe.hung_up or pipe.left):
@@ -308,7 +309,7 @@ class Hub(Actions):
         if pipe.bell is not None:
             pipe.bell.hush()
             events |= READABLE | WRITABLE
-        if pipe.congested and events != READABLE:
+        if (pipe.congested or (pipe.bell is not None and not pipe.closed)) and events != READABLE:
             self.machine.now = self.clock()
             self.flush_pipe(pipe)
         if pipe.reading and events != WRITABLE:
@@ -420,6 +421,8 @@ class Hub(Actions):
         pipe.taken = taken
         self.note(pipe, len(payloads) - taken)
         self.read_no_more(pipe)
+        if pipe.bell is not None:
+            pipe.bell.rest()
 
     def note(self, pipe: PipePort, waiting: int) -> None:
         """So many messages of this pipe wait here: whoever succeeds us after a kill can tell what was lost."""

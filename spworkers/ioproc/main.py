@@ -28,6 +28,7 @@ from spworkers.ring import Region
 from spworkers.transport import Link
 from spworkers.transport.inproc import install_broker
 from spworkers.transport.registry import transport_for
+from spworkers.transport.sharedlink import lend_from
 
 if TYPE_CHECKING:
     from spworkers.supervisor.boot import Boot
@@ -86,6 +87,7 @@ class IOProcess:
         self.hub = Hub(loop, watch_of(loop), region, io_bell, self._machine)
         self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)
         install_broker(self.supervisor)
+        lend_from(region)
         values = {**defaults(spec["protocol"], spec["raw"]), **options}
         self.control = Control(
             self.hub, loop, self.supervisor, PROTOCOLS[spec["protocol"]], options, values, boot.generation, spec["name"]

@@ -40,6 +40,9 @@ class Bell(Protocol):
     def hush(self) -> None:
         """The descriptor was readable: take note of what it tells. Reader and writer are asked then."""
 
+    def rest(self) -> None:
+        """Nothing is read for a while: the other side is told how far we are, if it wants to know."""
+
 
 class Reader(Protocol):
     """Takes messages out of a link's bytes. `FrameReader` is one; a transport whose bytes are no plain frames has its

@@ -166,6 +166,28 @@ def test_a_stream_goes_on_with_nothing_lost_that_was_not_on_its_way() -> None:
         assert set(seen) == set(range(3000))
 
 
+def test_what_was_lent_to_another_process_is_sent_again() -> None:
+    """Large bodies are copied by the receiving process from where they lie: they are the sender's until then."""
+    count = 120
+    bodies = [number.to_bytes(4, "big") * (16 << 10) for number in range(count)]
+    address = inproc()
+    with (
+        sp.Push(listen=address, writeq_len=20) as push,
+        sp.Pull(dial=address, readq_len=2, reconnect_time=0.01) as pull,
+    ):
+        sending = background(lambda: [push.send(body, timeout=BOUND) for body in bodies])
+        found = set()
+        for due in (20, 60, count):
+            while len(found) < due:
+                body = pull.recv(timeout=BOUND)
+                assert body == body[:4] * (16 << 10)
+                found.add(body[:4])
+            if due < count:
+                successor(push, kill_io(push))
+        sending.result(BOUND)
+        assert found == {body[:4] for body in bodies}
+
+
 def test_a_recv_and_a_send_that_wait_go_on_waiting() -> None:
     address = inproc()
     with sp.Rep(listen=address) as rep, sp.Req() as req:

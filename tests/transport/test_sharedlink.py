@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not SHARING, reason="no memory that can be share
 
 SHM = ShmTransport("shm")
 IPC = transport_for("ipc://x")
-OFFER = b"\0SHM\0\0\0\1"
+OFFER = b"\0SHM\0\0\0\2"
 
 
 async def shaken(link: Link, timeout: float = 10.0) -> None:
@@ -89,9 +89,9 @@ def bad_offers() -> list[tuple[bytes, int, str]]:
     return [
         (b"", 0, "closed the connection before it sent memory"),
         (OFFER, 0, "0 descriptors"),
-        (OFFER, 2, "2 descriptors"),
+        (OFFER, 3, "3 descriptors"),
         (OFFER, 50, "descriptors"),
-        (OFFER[:-1] + b"\2", 1, "0x0053484d00000002"),
+        (OFFER[:-1] + b"\1", 1, "0x0053484d00000001"),
         (OFFER[:4], 1, "0x0053484d and 1 descriptors"),
     ]
 
