@@ -13,6 +13,9 @@ from spworkers.waiting import Deadline, Sleepers, Steps, Wait
 __all__ = ["Port"]
 
 
+CALM = 0.002
+"""Seconds that a sender waits for many places rather than for one."""
+
 _ports: set[Port] = set()
 """All that are open, for a forked child. Each belongs to a socket or a context, which closes it when it is dropped."""
 
@@ -82,7 +85,15 @@ class Port:
             raise ClosedError(f"{self.name} is closed")
 
     def await_room(self, size: int, deadline: Deadline, *, force: bool) -> Steps[None]:
-        """Wait until a message of `size` bytes may fit, or the time is over (SendTimeoutError)."""
+        """Wait until a message of `size` bytes may fit, or the time is over (SendTimeoutError).
+
+        First for a moment until many fit: to be woken for each one costs more than the message.
+        """
+        if deadline.left() > CALM:
+            if self.tx.arm(size, force, True) or self.closed:
+                return None
+            if (yield Wait(self.tx, CALM)):
+                return None
         if self.tx.arm(size, force) or self.closed:
             return None
         if not (yield Wait(self.tx, deadline.left())):

@@ -587,7 +587,8 @@ cdef class FrameWriter:
         cdef iovec_t[VECTORS] vectors
         cdef msghdr message
         cdef ssize_t wrote
-        cdef int why
+        cdef size_t asked
+        cdef int why, i
         while self.count:
             memset(&message, 0, sizeof(msghdr))
             message.msg_iov = vectors
@@ -600,7 +601,12 @@ cdef class FrameWriter:
                 if why == EAGAIN:
                     return False
                 raise OSError(why, os.strerror(why))
+            asked = 0
+            for i in range(<int>message.msg_iovlen):
+                asked += vectors[i].iov_len
             self.advance(wrote)
+            if <size_t>wrote < asked:
+                return False  # the kernel has no more room: asking it again would only say so
         return True
 
     cdef int gather(self, iovec_t *vectors) noexcept:

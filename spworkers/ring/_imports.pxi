@@ -44,6 +44,7 @@ cdef extern from "lane.h" nogil:
     enum: SPW_NOBODY
     enum: SPW_HURRIED
     enum: SPW_PATIENT
+    enum: SPW_COUNTING
     enum: SPW_EMPTY
     enum: SPW_GOT
     enum: SPW_CORRUPT
@@ -62,6 +63,7 @@ cdef extern from "lane.h" nogil:
         uint64_t corrupt
         uint32_t consumer_waits
         uint32_t producer_waits
+        uint64_t enough
         uint64_t demand
         uint32_t closed
     ctypedef struct spw_slot:

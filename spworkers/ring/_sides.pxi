@@ -1,3 +1,7 @@
+cdef enum:
+    MANY = 16  # messages on their way, from which on half of them keep the other side busy while a sender wakes
+
+
 @cython.no_gc_clear
 cdef class Consumer:
     """The reading end of a lane."""
@@ -93,8 +97,14 @@ cdef class Consumer:
         cdef uint32_t waits
         spw_fence()
         waits = spw_load32(&self.lane.control.producer_waits)
-        if waits == SPW_HURRIED or (waits == SPW_PATIENT and not self.plenty()):
-            self.tell_at_once()
+        if waits == SPW_NOBODY or (waits == SPW_PATIENT and self.plenty()) or (waits == SPW_COUNTING and self.too_few()):
+            return
+        self.tell_at_once()
+
+    cdef bint too_few(self) noexcept:
+        """A producer that is counting has not got back yet what it wants."""
+        cdef spw_control *control = self.lane.control
+        return <int64_t>(spw_peek(&control.releases) - spw_load(&control.enough)) < 0
 
     cdef void tell_at_once(self) noexcept:
         if spw_swap32(&self.lane.control.producer_waits, SPW_NOBODY):
@@ -631,16 +641,25 @@ cdef class Sender(Producer):
         self.retired = True
         return True
 
-    cdef void waits(self) noexcept:
+    cdef void waits(self, uint32_t wish=SPW_HURRIED) noexcept:
         """The first half of every arming; then look again."""
         if _hush_bell(self.bell):  # always: a ring may have come after the flag was taken (tests/model: HUSH_ONCE)
             self.hushed = True
-        spw_put32(&self.side.lane.control.producer_waits, SPW_HURRIED)
+        spw_store32(&self.side.lane.control.producer_waits, wish)
         spw_fence()
 
-    def arm(self, uint64_t size=0, bint force=False):
-        """Say that we are about to wait for room. True: there is room for `size` bytes now, or the lane was closed."""
-        self.waits()
+    def arm(self, uint64_t size=0, bint force=False, bint calmly=False):
+        """Say that we are about to wait for room. True: there is room for `size` bytes now, or the lane was closed.
+
+        `calmly`: where many messages are on their way, to be told when half of them are gone, not for the first. Nobody may
+        sleep long on that: what is left of them may never go.
+        """
+        cdef spw_control *control = self.side.lane.control
+        if calmly and self.side.out_count >= MANY and spw_load32(&control.producer_waits) != SPW_HURRIED:
+            spw_put(&control.enough, spw_load(&control.releases) + self.side.out_count // 2)
+            self.waits(SPW_COUNTING)
+        else:
+            self.waits()
         if spw_load32(&self.side.lane.control.closed) or (
                 (force or self.window_open()) and self.budget_open(size) and self.slot_open()):
             self.wake()

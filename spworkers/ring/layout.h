@@ -36,8 +36,9 @@
 
 enum spw_state { SPW_FREE = 0, SPW_WRITING = 1, SPW_PUBLISHED = 2, SPW_CLAIMED = 3, SPW_LEASED = 4 };
 enum spw_flag { SPW_BY_DEMAND = 1 };
-/* What a producer that found no room wants: to be told at once, or when half of what there was has been taken. */
-enum spw_wish { SPW_NOBODY = 0, SPW_HURRIED = 1, SPW_PATIENT = 2 };
+/* What a producer that found no room wants: to be told at once, when half of what there was has been taken, or when
+ * as much has been given back as it says in `enough`. */
+enum spw_wish { SPW_NOBODY = 0, SPW_HURRIED = 1, SPW_PATIENT = 2, SPW_COUNTING = 3 };
 
 typedef struct {
     /* written by the producer */
@@ -52,6 +53,7 @@ typedef struct {
     uint64_t corrupt; /* records whose words made no sense */
     _Alignas(SPW_CACHE_LINE) uint32_t consumer_waits;
     _Alignas(SPW_CACHE_LINE) uint32_t producer_waits; /* enum spw_wish */
+    uint64_t enough;                                  /* `releases` from which on one that is COUNTING is told */
     _Alignas(SPW_CACHE_LINE) uint64_t demand; /* epoch of the producer << 32 | receivers that wait */
     _Alignas(SPW_CACHE_LINE) uint32_t closed;
 } spw_control;

@@ -255,6 +255,55 @@ def test_a_sender_is_rung_when_bytes_come_back(send_lane: Lane) -> None:
     assert lane.producer.arm(BUDGET)
 
 
+def full(lane: Lane, count: int) -> list[Record]:
+    """So many messages, which fill the window, and are on their way."""
+    lane.window = count
+    for number in range(count):
+        assert lane.put(b"%d" % number)
+    assert not lane.put(b"one more")
+    return [record for record in (lane.take() for _ in range(count)) if record]
+
+
+def test_a_calm_sender_is_rung_when_half_of_what_is_on_its_way_is_gone(send_lane: Lane) -> None:
+    records = full(send_lane, 40)
+    assert not send_lane.producer.arm(0, False, True)
+    for record in records[:19]:
+        record.release()
+    assert not readable(send_lane.bell)
+    records[19].release()
+    assert readable(send_lane.bell)
+    assert [bool(send_lane.put(b"x")) for _ in range(21)] == 20 * [True] + [False]
+
+
+def test_a_calm_sender_looks_before_it_sleeps(send_lane: Lane) -> None:
+    full(send_lane, 40)[0].release()
+    assert send_lane.producer.arm(0, False, True)
+
+
+def test_a_calm_sender_is_in_a_hurry_where_few_are_on_their_way(send_lane: Lane) -> None:
+    records = full(send_lane, 15)
+    assert not send_lane.producer.arm(0, False, True)
+    records[3].release()
+    assert readable(send_lane.bell)
+
+
+def test_a_calm_sender_makes_nobody_wait_who_is_in_a_hurry(send_lane: Lane) -> None:
+    records = full(send_lane, 40)
+    assert not send_lane.producer.arm()
+    assert not send_lane.producer.arm(0, False, True)
+    records[3].release()
+    assert readable(send_lane.bell)
+
+
+def test_a_calm_sender_is_told_of_the_end(send_lane: Lane) -> None:
+    records = full(send_lane, 40)
+    assert not send_lane.producer.arm(0, False, True)
+    send_lane.producer.close()
+    assert len(records) == 40
+    assert readable(send_lane.bell)
+    assert send_lane.producer.arm(0, False, True)
+
+
 def test_arming_by_force_asks_for_no_window(send_lane: Lane) -> None:
     send_lane.window = 0
     assert not send_lane.producer.arm(10)
