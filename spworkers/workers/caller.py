@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from spworkers._coerce import Seconds, seconds
-from spworkers.closing import Closing
+from spworkers.closing import AsyncClosing
 from spworkers.errors import BadValueError, GarbledError
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
@@ -84,7 +84,7 @@ def _shape_of_result(name: str, annotation: Any) -> Shape:
         raise BadValueError(f"the result of {name}: {error}") from None
 
 
-class Caller(Closing):
+class Caller(AsyncClosing):
     """Calls handlers; subclasses carry the bytes.
 
     A subclass that names the types of results gets them: without that a dataclass or a model arrives as a dict, and a

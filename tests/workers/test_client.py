@@ -107,6 +107,18 @@ def test_the_ways_to_call(calc: Client) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it_is_an_asynchronous_context_manager_too(server: Server, backend: str) -> None:
+    async def main() -> Client:
+        async with Client(server.address) as client:
+            assert await client.acall("add", 1, 2) == 3
+        return client
+
+    client = anyio.run(main, backend=backend)
+    with pytest.raises(errors.ClosedError):
+        client.call("add", 1, 2)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_tasks_call(calc: Client, backend: str) -> None:
     async def main() -> list[int]:
         return [await calc.acall("add", number, 1) for number in range(5)]
