@@ -65,6 +65,7 @@ class IOLink:
         port: Port | None = None
         try:
             port = port_of(region, io_bell)
+            supervisor.register(ours, link._message, carry=True)
             link.spawn(spec, theirs, port)
         except BaseException:
             if port is not None:
@@ -73,12 +74,15 @@ class IOLink:
             raise
         finally:
             theirs.close()
-        supervisor.on_restart(link.restarted)
         return link, port
 
+    def survive(self, rebuild: Callable[[Channel], bool]) -> None:
+        """Describe the socket again, by this, whenever the supervisor has died."""
+        self.rebuild = rebuild
+        self.supervisor.on_restart(self.restarted, of=self.key)
+
     def spawn(self, spec: dict[str, Any], theirs: Channel, port: Port) -> None:
-        """Have the supervisor fork the I/O process; its messages are listened to from here on."""
-        self.supervisor.register(self.channel, self._message, carry=True)
+        """Have the supervisor fork the I/O process."""
         fds = [theirs.fileno(), self.region.fd, self.io_bell, *port.bells]
         self.supervisor.spawn(self.key, "io", spec, restart=True, fds=fds, on_event=self._happened)
 
@@ -86,9 +90,15 @@ class IOLink:
 
     def request(self, kind: str, fds: Sequence[int] = (), *, timeout: float | None = None, **fields: Any) -> Any:
         """Ask the I/O process for something and wait for its answer; raises the error that it answers."""
-        self.check()
-        self.supervisor.start()  # it may have been given up; then this is the need for another one
-        return self.supervisor.request(self.channel, {"t": kind, **fields}, fds, timeout)
+        while True:
+            self.check()
+            self.supervisor.start()  # it may have been given up; then this is the need for another one
+            channel = self.channel
+            try:
+                return self.supervisor.request(channel, {"t": kind, **fields}, fds, timeout)
+            except ClosedError:
+                if self.closed or channel is self.channel:  # else it was given up for another one, just before we asked
+                    raise
 
     def tell(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
         """Say something that needs no answer; an I/O process that dies over it leaves it to its successor."""
@@ -193,8 +203,10 @@ class IOLink:
         if self.closed or self.rebuild is None:
             return
         self.former.append(self.channel)  # several, if the supervisor dies again while this goes on
-        self.channel, theirs = Channel.pair()
+        ours, theirs = Channel.pair()
         try:
+            self.supervisor.register(ours, self._message, carry=True)
+            self.channel = ours
             alive = self.rebuild(theirs)
         finally:
             theirs.close()

@@ -144,7 +144,7 @@ class Socket(Messaging, SocketAttributes):
         budget = self._options.get("BYTE-BUDGET")
         self._link, self._port = IOLink.started(self._protocol_name, budget, self._spec(), make_port)
         self._link.on_event = self._hooks.event
-        self._link.rebuild = self._rebuilder()
+        self._link.survive(self._rebuilder())
         self._half = half_for(self._protocol_name, self._raw, self._port)
         apply_options(self._half, self._options)
         _open.add(self)

@@ -89,7 +89,7 @@ class WebServer(Closing):
             self._sock.close()
             raise
         WEB_SERVERS[self.url("")] = self._key
-        self._supervisor.on_restart(self._spawn)
+        self._supervisor.on_restart(self._spawn, of=self._key)
 
     @property
     def address(self) -> str:

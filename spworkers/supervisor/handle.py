@@ -2,7 +2,8 @@
 
 When a supervisor dies, its children die with it. The control thread sees it (pidfd, end-of-file), waits until none of
 them is left and starts another; then a thread of its own calls those who asked for it (`on_restart`), and sends again
-what was not answered.
+what was not answered. If that one dies in the middle of it, whom they would have set up there is left for the next
+round, where everybody is called: a child is set up once by each supervisor, with the descriptors of that time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from spworkers.errors import (
     SPError,
     SupervisorError,
 )
-from spworkers.lean import lean
+from spworkers.lean import lean, lean_record
 from spworkers.messages import Message
 from spworkers.packet import close_fds
 from spworkers.supervisor.boot import PRELOAD
@@ -38,6 +39,7 @@ QUICK: Final = 1.0
 """Seconds; a supervisor that dies younger, or before it was ready, died of its start."""
 QUICK_LIMIT: Final = 3
 """So many of them in a row, and no other is started, until somebody needs one."""
+_GLIMPSE: Final = 0.001
 EXIT_TIMEOUT: Final = 2.0
 """Seconds that a supervisor has to end at our exit; then it is killed."""
 
@@ -68,6 +70,19 @@ class ChildEvent:
 OnEvent = Callable[[ChildEvent], None]
 
 
+@lean_record
+class _Survivor:
+    """Who is called after a restart.
+
+    Args:
+        callback: what is called.
+        life: where it is set up; any other one than the present has died.
+    """
+
+    callback: Callable[[], None]
+    life: Life | None
+
+
 class Supervisor:
     """A supervisor, as its user sees it; the process behind it may change. Any thread may use it.
 
@@ -86,10 +101,14 @@ class Supervisor:
         self._closed = False
         self._quick = 0
         self._events: dict[str, OnEvent] = {}
-        self._restarts: list[Callable[[], None]] = []
+        self._first = True  # there was none yet
+        self._surrenders = 0  # how often nothing came of starting another one
+        self._problem: SPError = SupervisorError()  # and why, the last time
+        self._survivors: list[_Survivor] = []
+        self._homes: dict[str, Life] = {}  # by the key of a child: who has started it
         self._lost: list[Life] = []  # dead ones, whose unanswered requests are to be sent again
-        self._bereft = False  # the children of a dead one are to be set up again
         self._recovery: threading.Thread | None = None
+        self._setting_up: Life | None = None  # where `_recovery` is at work
 
     @property
     def pid(self) -> int:
@@ -137,7 +156,10 @@ class Supervisor:
             self._events[key] = on_event
         message = {"t": "spawn", "key": key, "role": role, "spec": dict(spec), "restart": restart, **surroundings()}
         try:
-            return int(self._ask(message, fds, timeout))
+            if "attach" in spec or not restart:
+                return int(self._ask(message, fds, timeout))
+            pid, self._homes[key] = self._ask_one(message, fds, timeout)
+            return int(pid)
         except BaseException as error:
             if not isinstance(error, SPError) or isinstance(error, ConnTimeoutError):
                 with contextlib.suppress(SPError):  # it may come to life yet, and nobody would know of it
@@ -159,6 +181,7 @@ class Supervisor:
             How it ended; nothing if that was not waited for.
         """
         self._events.pop(key, None)
+        self._homes.pop(key, None)
         message = {"t": "end", "key": key, "grace": grace}
         if wait:
             return str(self._ask(message, (), timeout))
@@ -250,20 +273,24 @@ class Supervisor:
 
     # --- Its life
 
-    def on_restart(self, callback: Callable[[], None]) -> None:
+    def on_restart(self, callback: Callable[[], None], *, of: str = "") -> None:
         """Have `callback()` called after the supervisor had died, with all its children, and another one was started.
 
-        It is called on a thread of its own, may make requests, and is not called twice at the same time. A request of
-        it fails if the supervisor dies again meanwhile; then it is called again.
+        It is called on a thread of its own, may make requests, and is not called twice at the same time, nor twice for
+        the same supervisor. A request of it fails if the supervisor dies again meanwhile; then it is called again.
+
+        Args:
+            of: the key of the child that this is about. If who has started it died before this call, the callback is
+                called at once.
         """
         with self._lock:
-            self._restarts.append(callback)
+            self._survivors.append(_Survivor(callback, self._homes.get(of, self._life)))
+            self._recover()
 
     def forget_restart(self, callback: Callable[[], None]) -> None:
         """Do not call it any more; nothing happens if it is unknown."""
         with self._lock:
-            if callback in self._restarts:
-                self._restarts.remove(callback)
+            self._survivors = [each for each in self._survivors if each.callback != callback]
 
     def start(self) -> Life:
         """Start the process, if there is none.
@@ -280,10 +307,24 @@ class Supervisor:
                 begun = self._begin()
                 if self._life is None:
                     self._life = begun
+                    if self._first:
+                        self._first = False
+                        for each in self._survivors:
+                            each.life = begun
                     self._recover()  # those who were there when the last one was given up
                 else:  # a signal's handler, in the middle of the line above, was faster
                     self._dismiss(begun, 0.0)
             return self._life
+
+    def _start_since(self, surrenders: int) -> Life:
+        """`start`; for who began to ask when so many had been given up. One more, and it is told why."""
+        life = self._life
+        if life is not None and self._surrenders == surrenders and self._owner == os.getpid():
+            return life
+        with self._lock:
+            if self._surrenders != surrenders:
+                raise SupervisorError(*self._problem.args)
+            return self.start()
 
     def _begin(self) -> Life:
         life = Life(self._preload)
@@ -310,15 +351,33 @@ class Supervisor:
             raise ClosedError("the supervisor was closed")
 
     def _ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None) -> Any:
+        """Ask, whoever is there, also after deaths."""
+        return self._ask_some(message, fds, timeout, carried=True)[0]
+
+    def _ask_one(
+        self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None
+    ) -> tuple[Any, Life]:
+        """Ask; also who has answered. A successor is asked at once: nothing has to be set up there before."""
+        return self._ask_some(message, fds, timeout, carried=False)
+
+    def _ask_some(
+        self, message: Mapping[str, Any], fds: Sequence[int], timeout: float | None, *, carried: bool
+    ) -> tuple[Any, Life]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        recovering = threading.current_thread() is self._recovery
+        carried = carried and not recovering
+        surrenders = self._surrenders
         while True:
-            life = self.start()
+            life = self._setting_up if recovering and self._setting_up is not None else self._start_since(surrenders)
             rest = None if deadline is None else deadline - time.monotonic()
-            carried = threading.current_thread() is not self._recovery
             try:
-                return self._control.request(life.channel, message, fds, rest, carried=carried)
+                return self._control.request(life.channel, message, fds, rest, carried=carried), life
+            except ChannelClosedError:
+                if carried or recovering or self._closed:
+                    raise
+                time.sleep(_GLIMPSE)  # its death is about to be told to the control thread
             except ClosedError:
-                if self._closed or self._life is life or not carried:
+                if self._closed or self._life is life or recovering:
                     raise  # the channel is as it was, so it was something else: a descriptor of the caller's
 
     # --- On the control thread
@@ -351,7 +410,6 @@ class Supervisor:
             reason = life.bury()
             remove_address(life.claims)
             self._lost.append(life)
-            self._bereft = True
             problem = self._try_again(reason)
             if problem is None:
                 self._recover()
@@ -380,6 +438,8 @@ class Supervisor:
 
     def _give_up(self, problem: SPError) -> None:
         _log(str(problem))
+        self._problem = problem
+        self._surrenders += 1
         lost, self._lost = self._lost, []
         for life in lost:
             self._control.abandon(life.channel, problem)
@@ -387,7 +447,7 @@ class Supervisor:
     # --- On a thread of its own, after a restart
 
     def _recover(self) -> None:
-        if not self._bereft or self._recovery is not None:
+        if self._recovery is not None or not self._bereft():
             return
         thread = threading.Thread(target=self._set_up_again, name="spworkers-restart", daemon=True)
         self._recovery = thread
@@ -397,21 +457,28 @@ class Supervisor:
             self._recovery = None
             self._give_up(SupervisorError(f"cannot set up again what the supervisor's death ended: {error}"))
 
+    def _bereft(self) -> bool:
+        """Whether there is somebody to be set up again, or something to be asked again, and where."""
+        life = self._life
+        return life is not None and bool(self._lost or any(each.life is not life for each in self._survivors))
+
     def _set_up_again(self) -> None:
         while True:
             with self._lock:
                 life = self._life
-                if not self._bereft or life is None or self._closed:
-                    self._recovery = None
+                if life is None or self._closed or not self._bereft():
+                    self._recovery = self._setting_up = None
                     return
-                self._bereft = False
                 lost, self._lost = self._lost, []
-                callbacks = list(self._restarts)
-            for callback in callbacks:
+                self._setting_up = life
+                survivors = [each for each in self._survivors if each.life is not life]
+            for each in survivors:
+                each.life = life
                 try:
-                    callback()
+                    each.callback()
                 except Exception as error:
-                    _log(f"after a restart of the supervisor: {type(error).__name__}: {error}")
+                    if self._life is life:  # else all that is to be said is that it has died, too
+                        _log(f"after a restart of the supervisor: {type(error).__name__}: {error}")
             for dead in lost:
                 with contextlib.suppress(ClosedError):  # the interpreter exits
                     self._control.transfer(dead.channel, life.channel)

@@ -235,6 +235,41 @@ def test_a_supervisor_that_dies_while_everything_is_set_up_again(sup: Supervisor
     assert sup.spawn("other", "test", {"entry": "roles:idle"})
 
 
+def test_each_is_set_up_once_by_each_supervisor(sup: Supervisor) -> None:
+    """Who comes after another death is not set up by the next one yet: it would be a second time in the next round."""
+    mortal: list[int] = []
+    set_up: list[int] = []
+
+    def dies() -> None:
+        if not mortal:
+            mortal.append(sup.pid)
+            os.kill(mortal[0], signal.SIGKILL)
+            eventually(lambda: sup.pid != mortal[0])
+
+    def rebuild() -> None:
+        sup.spawn("child", "test", {"entry": "roles:idle"})
+        set_up.append(sup.pid)
+
+    sup.on_restart(dies)
+    sup.on_restart(rebuild)
+    os.kill(sup.pid, signal.SIGKILL)
+    eventually(lambda: mortal and sup._recovery is None and set_up)
+    assert set_up == [sup.pid]
+
+
+def test_who_says_too_late_that_it_wants_to_be_called_is_called_at_once(sup: Supervisor) -> None:
+    called: list[int] = []
+    sup.spawn("child", "test", {"entry": "roles:idle"})
+    former = sup.pid
+    os.kill(former, signal.SIGKILL)
+    eventually(lambda: sup.pid != former)
+    sup.on_restart(lambda: called.append(1), of="child")
+    sup.on_restart(lambda: called.append(2))
+    eventually(lambda: called)
+    eventually(lambda: sup._recovery is None)
+    assert called == [1]
+
+
 def test_a_supervisor_that_cannot_live_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spworkers.supervisor.launch._STUB", "raise SystemExit(7)")
     with supervisor() as broken:

@@ -107,7 +107,7 @@ def test_the_ways_to_call(calc: Client) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_it_is_an_asynchronous_context_manager_too(server: Server, backend: str) -> None:
+def test_it_is_an_asynchronous_context_manager_too(server: Answerer, backend: str) -> None:
     async def main() -> Client:
         async with Client(server.address) as client:
             assert await client.acall("add", 1, 2) == 3

@@ -473,7 +473,8 @@ def _unsendable(fn: Any, error: Exception) -> SerializationError:
 
 def _info(worker: Any) -> PoolWorkerInfo:
     busy = worker.row[STAGE] == BUSY
-    state = "ending" if worker.retiring else "starting" if not worker.ready else "busy" if busy else "idle"
+    # It may have begun with a task before its word that it is ready has come.
+    state = "ending" if worker.retiring else "busy" if busy else "idle" if worker.ready else "starting"
     cpu = 0.0
     if worker.pid:
         import psutil
