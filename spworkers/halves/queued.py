@@ -39,7 +39,7 @@ class QueuedHalf(RawHalf):
         port = self.port
         if self.fail_no_peers or not (self.queue_length or port.region.ready_pipes > 0):
             return False
-        return port.tx.publish(body, header) != 0
+        return port.tx.send(body, header)
 
     def send_steps(self, body: Any, header: bytes, deadline: Deadline) -> Steps[None]:
         if self.queue_length:

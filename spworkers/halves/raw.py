@@ -58,7 +58,7 @@ class RawHalf:
 
     def try_send(self, body: Any, header: bytes) -> bool:
         """Send without waiting, if that is possible at once."""
-        return bool(self.queue_length) and not self.fail_no_peers and self.tx.publish(body, header) != 0
+        return bool(self.queue_length) and not self.fail_no_peers and self.tx.send(body, header)
 
     def send_steps(self, body: Any, header: bytes, deadline: Deadline) -> Steps[None]:
         """Send, waiting for room or for the hand-off."""

@@ -395,17 +395,20 @@ class Hub(Actions):
         """Give payloads to the machine, from `begin` on; what it does not take waits, and so does the pipe."""
         machine = self.machine
         number = pipe.id
-        if self.batching and machine.takes_all(number):
-            port = self.context(0)
-            if port is not None:
-                inlet = port.inlet
-                if pipe.lands is not inlet:
-                    self.lead(pipe, inlet)
-                begin = inlet.offer_all(payloads, begin, number)
-                if begin < len(payloads) and not isinstance(payloads[begin], bytes):
-                    self.strand(pipe, payloads, begin, inlet)
-                    return
-        for at in range(begin, len(payloads)):
+        at, end = begin, len(payloads)
+        while at < end:
+            if self.batching and machine.takes_all(number):  # or it does so again, after the one that it had refused
+                port = self.context(0)
+                if port is not None:
+                    inlet = port.inlet
+                    if pipe.lands is not inlet:
+                        self.lead(pipe, inlet)
+                    at = inlet.offer_all(payloads, at, number)
+                    if at == end:
+                        return
+                    if not isinstance(payloads[at], bytes):
+                        self.strand(pipe, payloads, at, inlet)
+                        return
             if pipe.closed:
                 return
             payload = payloads[at]
@@ -414,6 +417,7 @@ class Hub(Actions):
             if not machine.pipe_message(number, payload):
                 self.hold(pipe, payloads, at)
                 return
+            at += 1
 
     def hold(self, pipe: PipePort, payloads: list[Any], taken: int) -> None:
         """There is no room for what is left of these, and so none for more."""

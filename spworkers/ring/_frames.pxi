@@ -21,6 +21,8 @@ cdef enum:
     WHOLE = 32 * 1024        # bodies from here on are read straight into their own bytes, or where they are delivered
     HEADS = 4 * 1024         # what is read after such a one: the next is as large, perhaps, and need not pass the scratch
     STAGED = 16 * 1024       # payloads up to here are copied together into one write
+    LEAST = 2 * 1024         # what is read at least, though there be no room for it
+    MORE = 64                # messages that are read beyond those for which there is room
     VECTORS = 128
 
 cdef char *_scratch = NULL
@@ -68,6 +70,7 @@ cdef class FrameReader:
     cdef dict topics        # those that are to go there, by their length; None: all
     cdef uint32_t pipe      # whose they are
     cdef bint passed        # one went
+    cdef size_t mean        # bytes of a frame, lately; 0: not known
     cdef size_t unwanted, displaced, congested
 
     def __cinit__(self, int fd, int framing, uint64_t max_size=0):
@@ -119,7 +122,8 @@ cdef class FrameReader:
 
     cdef list take_in(self):
         cdef ssize_t got
-        cdef size_t room = SCRATCH
+        cdef size_t room = SCRATCH, length
+        cdef uint64_t frames
         cdef int why
         cdef list found = []  # made before the scratch is filled: making it may run a finalizer, and that another reader
         self.got, self.full = 0, False
@@ -131,6 +135,8 @@ cdef class FrameReader:
         else:
             if self.large:
                 room = HEADS
+            elif self.sink is not None and self.topics is None:
+                room = self.fitting()
             self.recall()
             got = recv(self.fd, _scratch + self.rest_length, room, MSG_DONTWAIT)
         if got < 0:
@@ -146,8 +152,23 @@ cdef class FrameReader:
         if self.whole is not None:
             self.grown(got, found)
         else:
-            self.parse(_scratch, self.rest_length + got, found)
+            length, frames = self.rest_length + got, self.frames
+            self.parse(_scratch, length, found)
+            if self.frames != frames:
+                self.mean = (length - self.rest_length) // (self.frames - frames)
         return found
+
+    cdef size_t fitting(self) noexcept:
+        """How many bytes to read: not many more than there is room for.
+
+        The others would be made into objects, and lie in this process, where a death loses them; in the kernel they do not.
+        """
+        cdef Inlet inlet = self.sink
+        cdef uint32_t window = spw_load32(&inlet.side.lane.control.window)
+        if producer_stale(&inlet.side):
+            inlet.sweep()
+        cdef size_t left = window - inlet.side.live if window > inlet.side.live else 0
+        return min(max((left + MORE) * self.mean, <size_t>LEAST), <size_t>SCRATCH) if self.mean else SCRATCH
 
     @property
     def over(self):

@@ -590,12 +590,20 @@ cdef class Sender(Producer):
         """
         return self.post(body, header, pipe, serial, kind, force)
 
+    def send(self, body, bytes header not None, /):
+        """`publish`, for who does not want the ticket: whether there was room."""
+        return self.post(body, header, 0) != 0
+
     cdef uint64_t post(self, body, bytes header, uint32_t pipe, uint64_t serial=0, uint32_t kind=0, bint force=False) except? 0:
         cdef Py_buffer view
         cdef int64_t slot
         cdef Py_ssize_t header_length = PyBytes_GET_SIZE(header)
         if not force and not self.window_open():
             return 0
+        if PyBytes_CheckExact(body):  # needs no buffer's bookkeeping
+            view.buf, view.len = PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)
+            slot = self.place(PyBytes_AS_STRING(header), header_length, &view)
+            return 0 if slot < 0 else self.finish(slot, view.len + header_length, header_length, pipe, serial, kind, 0)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
             slot = self.place(PyBytes_AS_STRING(header), header_length, &view)

@@ -1,0 +1,199 @@
+"""A hub that moves many messages at a time gives exactly what one gives that moves each by itself."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from spworkers.ioproc.counters import CAUSES
+from spworkers.ioproc.hub import READABLE, WRITABLE, Hub
+from spworkers.ioproc.ports import ContextPort, PipePort
+from spworkers.protocol import machine_for
+from spworkers.ring import Receiver, Region, Sender, make_bell
+from spworkers.transport.base import Link
+
+BUDGET = 1 << 20
+WINDOW = 4096  # of the user's sends
+
+
+class Surroundings:
+    """The loop and the watch of a hub, which do nothing by themselves."""
+
+    def __init__(self) -> None:
+        self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.watched: dict[int, tuple[int, Callable[[Any, int], None], Any]] = {}
+
+    def call_soon(self, call: Callable[..., None], *about: Any) -> None:
+        self.soon.append((call, about))
+
+    def call_later(self, seconds: float, call: Callable[..., None], *about: Any) -> None:
+        raise AssertionError("nothing here has to wait for a slot")
+
+    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
+        self.watched[fd] = (events, call, about)
+
+    def turn(self) -> bool:
+        """Call for whatever is ready. False: nothing is."""
+        calls, self.soon = self.soon, []
+        for call, about in calls:
+            call(*about)
+        poll = select.poll()
+        for fd, (events, _, _) in self.watched.items():
+            poll.register(
+                fd, (select.POLLIN if events & READABLE else 0) | (select.POLLOUT if events & WRITABLE else 0)
+            )
+        ready = [(fd, told) for fd, told in poll.poll(0) if self.watched[fd][0]]
+        for fd, told in ready:
+            _, call, about = self.watched[fd]
+            call(about, (READABLE if told & select.POLLIN else 0) | (WRITABLE if told & select.POLLOUT else 0))
+        return bool(calls or ready)
+
+
+class Peer:
+    """The other end of a pipe, which writes what the kernel takes, and reads when it is told to."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        ours, self.sock = socket.socketpair()
+        for end in (ours, self.sock):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+        self.ours = ours
+        self.unsent = b""
+        self.got = b""
+        assert hub.attach(PipePort(number, Link(ours, "stream"), 0, "", -1, -1, {}))
+
+    def close(self) -> None:
+        self.sock.close()
+        self.ours.close()
+
+    def write(self) -> bool:
+        """False: there is nothing, or no room."""
+        try:
+            wrote = self.sock.send(self.unsent) if self.unsent else 0
+        except BlockingIOError:
+            return False
+        self.unsent = self.unsent[wrote:]
+        return wrote > 0
+
+    def read(self, most: int) -> None:
+        try:
+            self.got += self.sock.recv(most)
+        except BlockingIOError:
+            return
+
+
+class Socket:
+    """A socket's hub with two peers, and its user."""
+
+    def __init__(self, protocol: str, batching: bool, peers: int) -> None:
+        self.bells = [make_bell() for _ in range(3)]
+        io_bell, recv_bell, send_bell = self.bells
+        self.region = Region.create(BUDGET)
+        self.around = Surroundings()
+        self.hub = Hub(self.around, self.around, self.region, io_bell, lambda out: machine_for(protocol, False)(out))
+        self.hub.batching = batching
+        segment = self.region.segment(0)
+        self.rx = Receiver(segment, recv_bell, io_bell)
+        self.tx = Sender(segment, send_bell, io_bell)
+        self.tx.window = WINDOW
+        self.hub.machine.configure(None, "READQ-LEN", 4)
+        self.hub.machine.configure(None, "WRITEQ-LEN", 3)
+        self.hub.open_context(ContextPort(0, segment, recv_bell, send_bell, ""))
+        self.peers = [Peer(self.hub, number) for number in range(1, peers + 1)]
+        self.number = 0
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        for bell in self.bells:
+            os.close(bell)
+
+    def body(self, size: int) -> bytes:
+        """The next one."""
+        self.number += 1
+        return b"ab"[self.number % 2 : self.number % 2 + 1] + b"%d." % self.number + bytes(size)
+
+    def do(self, move: str, what: Any) -> list[Any]:
+        """What can be seen of it, when the hub has nothing more to do."""
+        found: list[Any] = []
+        if move == "come":
+            which, sizes = what
+            for size in sizes:
+                body = self.body(size)
+                self.peers[which % len(self.peers)].unsent += len(body).to_bytes(8, "big") + body
+        elif move == "recv":
+            while len(found) < what and (record := self.rx.take()) is not None:
+                found += [(record.pipe, record.header, record.take_body())]
+        elif move == "send":
+            found += [self.tx.publish(self.body(size)) for size in what]
+        elif move == "read":
+            which, most = what
+            self.peers[which % len(self.peers)].read(most)
+        else:
+            self.hub.machine.configure(None, move, what)
+        self.settle()
+        return [found, self.drops(), [peer.got for peer in self.peers]]
+
+    def settle(self) -> None:
+        busy = True
+        while busy:
+            self.hub.doorbell()
+            busy = self.around.turn()
+            for peer in self.peers:
+                busy |= peer.write()
+
+    def drops(self) -> dict[str, int]:
+        return {cause: n for cause, index in CAUSES.items() if (n := self.region.counter(index))}
+
+
+small = st.integers(0, 400)
+sizes = st.lists(st.one_of(small, small, st.sampled_from([4000, 30_000])), max_size=12)
+arriving = st.one_of(
+    st.tuples(st.just("come"), st.tuples(st.integers(0, 1), sizes)),
+    st.tuples(st.just("recv"), st.integers(1, 9)),
+    st.tuples(st.just("READQ-LEN"), st.sampled_from([1, 2, 4, 128])),
+    st.tuples(st.sampled_from(["SUBSCRIBE", "UNSUBSCRIBE"]), st.sampled_from([b"", b"a", b"b", b"a1"])),
+)
+leaving = st.one_of(
+    st.tuples(st.just("send"), sizes),
+    st.tuples(st.just("read"), st.tuples(st.integers(0, 1), st.sampled_from([100, 50_000, 1 << 20]))),
+)
+
+
+def compare(protocol: str, peers: int, script: list[Any]) -> None:
+    """Both do the same; two pipes that wait for room would take turns, whose order is not the point here."""
+    both = [Socket(protocol, batching, peers) for batching in (False, True)]
+    try:
+        for step in script:
+            first, second = (side.do(*step) for side in both)
+            assert first == second, step
+    finally:
+        for side in both:
+            side.close()
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["pull", "pair", "sub"]), st.lists(arriving, max_size=25))
+@example("pull", [("come", (0, [1] * 12)), ("recv", 3), ("come", (0, [1, 4000, 30_000] * 4)), *[("recv", 4)] * 9])
+@example("sub", [("SUBSCRIBE", b"a"), ("come", (0, [1] * 12)), ("recv", 3), ("UNSUBSCRIBE", b"a"), ("recv", 9)])
+def test_what_arrives(protocol: str, script: list[Any]) -> None:
+    compare(protocol, 1, [*script, ("recv", 500)])
+
+
+@settings(deadline=None)
+@given(st.lists(arriving, max_size=25))
+def test_what_subscribers_get_from_two_publishers(script: list[Any]) -> None:
+    compare("sub", 2, [("SUBSCRIBE", b"a"), *script, ("recv", 500)])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["pub", "bus", "star", "push"]), st.lists(leaving, max_size=25))
+@example("pub", [("send", [1, 300, 40_000] * 4), ("read", (0, 1 << 20)), ("send", [1] * 9), ("read", (0, 1 << 20))])
+def test_what_is_sent_to_two_peers(protocol: str, script: list[Any]) -> None:
+    compare(protocol, 2, [*script, *[("read", (0, 1 << 20)), ("read", (1, 1 << 20))] * 2])
