@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,12 +123,12 @@ class Authority:
             raise BadValueError("a certificate needs a name: issue('localhost')")
         if role not in get_args(Role):
             raise BadValueError(f"role {role!r}: there are {', '.join(get_args(Role))}")
+        subject = _named(names[0])
         key = _new_key()
         extensions: list[tuple[x509.ExtensionType, bool]] = [
-            (x509.SubjectAlternativeName([_alternative(name) for name in names]), False),
+            (x509.SubjectAlternativeName([_alternative(name, dialled=role != "client") for name in names]), False),
             (x509.ExtendedKeyUsage(_USAGES[role]), False),
         ]
-        subject = _named(names[0])
         return Issued(self._sign(subject, key.public_key(), begin or _now() - SKEW, end, extensions), key)
 
     def renew(self, old: x509.Certificate, end: datetime, *, new_key: bool = False) -> Issued:
@@ -328,12 +329,19 @@ def _named(name: str) -> x509.Name:
         raise BadValueError(f"{name!r} cannot be a certificate's common name: {problem}") from problem
 
 
-def _alternative(name: str) -> x509.GeneralName:
+_HOST: Final = re.compile(r"(?=.{1,253}\.?\Z)(\*\.)?(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*\.?", re.ASCII)
+"""A host's name (RFC 1123, 2.1), or all of a domain (RFC 9525, 6.3). With underscores, which containers have."""
+
+
+def _alternative(name: str, *, dialled: bool) -> x509.GeneralName:
+    """As the certificate has it. `dialled`: it is to be what somebody dials; a client may call itself anything."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
     try:
+        if dialled and "@" not in name and name.isascii() and not _HOST.fullmatch(name):
+            raise ValueError("a host's name has letters, digits, hyphens and dots")
         return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)
     except ValueError as problem:
         raise BadValueError(f"{name!r} is neither a host's name nor an IP address: {problem}") from problem

@@ -55,8 +55,8 @@ class Endpoint(Closing):
         if self._closed:
             raise ClosedError(f"{self!r} is closed already")
         self._closed = True
-        self._socket._forget_endpoint(self)
         if not self._socket._port.closed:
+            self._socket._forget_endpoint(self)
             self._socket._request(f"close_{self._kind}", key=self._key)
 
     def _check_open(self) -> None:

@@ -103,7 +103,9 @@ class Socket(Messaging, SocketAttributes):
         if not protocol:
             raise BadValueError("Socket is the base of the protocols' classes; make a Req, a Rep, …")
         self._protocol = PROTOCOLS[protocol]
-        self._raw = bool(raw)
+        if not isinstance(raw, bool):
+            raise BadValueError(f"raw is True or False, not {raw!r:.80}")
+        self._raw = raw
         self._name = name
         place = Place.socket(protocol, raw=self._raw)
         given = keywords(options, place)
@@ -440,7 +442,12 @@ class Socket(Messaging, SocketAttributes):
             self._device._end(self)
         _open.discard(self)
         self._shut_ports()
-        figures = self._link.end(limit)
+        try:
+            figures = self._link.end(limit)
+        finally:
+            # They know the socket, and it knows them: else its memory would go with the garbage, and not with it.
+            for known in (self._dialers, self._listeners, self._former, self._known_pipes):
+                known.clear()
         return None if figures is None else self._and_own_drops(figures)
 
     def _shut_ports(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ from spworkers.channel import Channel
 from spworkers.errors import BadValueError
 from spworkers.lean import item, lean
 
-__all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "load_entry"]
+__all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "environment", "load_entry", "preload", "set_environment"]
 
 ENTRIES: Final[dict[str, str]] = {
     "io": "spworkers.ioproc.main:run",
@@ -57,6 +59,19 @@ Who returns 0 has finished and is not replaced, unless it sent `recycle` before.
 is replaced."""
 
 
+def environment() -> bytes:
+    """The environment of this process, in one piece: two that are the same are so told without a look at each name."""
+    return b"\0".join([name + b"=" + value for name, value in os.environb.items()])
+
+
+def set_environment(packed: bytes) -> None:
+    """Have the environment that `environment` has told."""
+    os.environ.clear()
+    for variable in packed.split(b"\0") if packed else ():
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+
+
 def entry_of(role: str, spec: dict[str, Any]) -> str:
     """The name `"module:function"` of the entry point for a role and specification.
 
@@ -70,6 +85,21 @@ def entry_of(role: str, spec: dict[str, Any]) -> str:
             ' others need spec["entry"] = "module:function"'
         )
     return name
+
+
+_warm: Final[dict[str, Any]] = {}  # modules, by name
+
+
+def preload(name: str) -> None:
+    """In the supervisor, before a fork: import a module of ours for all children, and have it make what they share.
+
+    What cannot be imported fails again in the child that needs it, and is reported there.
+    """
+    if name not in _warm:
+        with contextlib.suppress(Exception, SystemExit):
+            module = importlib.import_module(name)
+            getattr(module, "warm_up", int)()
+            _warm[name] = module
 
 
 def load_entry(name: str) -> Entry:

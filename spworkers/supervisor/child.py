@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 
 from spworkers.errors import ChannelClosedError, SPError
 from spworkers.lean import lean
-from spworkers.supervisor.boot import Boot, load_entry
+from spworkers.supervisor.boot import Boot, Entry, environment, load_entry, set_environment
 from spworkers.supervisor.system import close_all_but, die_with_parent, name_process
 
 __all__ = ["Plan", "Surroundings", "fork_child"]
@@ -30,8 +30,12 @@ __all__ = ["Plan", "Surroundings", "fork_child"]
 IGNORING: Final = frozenset({"io", "web"})
 """Roles that ignore SIGINT, SIGTERM and SIGHUP, and leave SIGCHLD to the supervisor's handler, which does nothing.
 Others have Python's defaults: a worker runs foreign code, whose subprocesses would inherit it."""
-_ENVIRONMENT: Final = dict(os.environ)
+_ENVIRONMENT: Final = environment()
 """The supervisor's; it does not change."""
+# What is behind `signal.signal`, and plain numbers: its enumerations are Python code, which copies pages for each line.
+_set_handler: Final = getattr(sys.modules.get("_signal"), "signal", signal.signal)
+_DEFAULT: Final = int(signal.SIG_DFL)
+_SIGCHLD, _SIGINT, _SIGTERM, _SIGHUP = map(int, (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 TRACEBACK_LIMIT: Final = 32 << 10  # characters that are sent to the supervisor; a recursion's traceback is long
 
 
@@ -40,13 +44,13 @@ class Surroundings:
     """What a process inherits from its parent, had the user's process forked it.
 
     Args:
-        env: the environment, whole.
+        env: the environment, as `boot.environment` packs it.
         cwd: the working directory; None: it has none any more.
         umask: the mask of file modes.
         path: sys.path.
     """
 
-    env: dict[str, str]
+    env: bytes
     cwd: str | None
     umask: int
     path: list[str]
@@ -60,6 +64,7 @@ class Plan:
         boot: for its entry point.
         role: "io", "worker", or another with an entry point of its own.
         entry: "module:function".
+        run: that function, where it is imported already.
         surroundings: see there.
         fd_limit: RLIMIT_NOFILE to restore; None: it was not changed.
         last_traceback: what its predecessor printed before it died; not printed a second time.
@@ -69,6 +74,7 @@ class Plan:
     role: str
     entry: str
     surroundings: Surroundings
+    run: Entry | None = None
     fd_limit: tuple[int, int] | None = None
     last_traceback: str = ""
 
@@ -127,24 +133,24 @@ def _reset_signals(role: str) -> None:
     signal.set_wakeup_fd(-1)
     if role in IGNORING:  # as the supervisor does: there is no moment at which they kill
         return
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    _set_handler(_SIGCHLD, _DEFAULT)
+    _set_handler(_SIGINT, signal.default_int_handler)
+    _set_handler(_SIGTERM, _DEFAULT)
+    _set_handler(_SIGHUP, _DEFAULT)
 
 
 def _surround(surroundings: Surroundings) -> None:
     if surroundings.env != _ENVIRONMENT:
-        os.environ.clear()
-        os.environ.update(surroundings.env)
+        set_environment(surroundings.env)
         time.tzset()
     os.umask(surroundings.umask)
     os.chdir("/" if surroundings.cwd is None else surroundings.cwd)
-    sys.path[:] = surroundings.path
+    if sys.path != surroundings.path:
+        sys.path[:] = surroundings.path
 
 
 def _run(plan: Plan) -> int:
-    code: Any = load_entry(plan.entry)(plan.boot)
+    code: Any = (plan.run or load_entry(plan.entry))(plan.boot)
     if code is not None and not isinstance(code, int):
         raise TypeError(f"entry point {plan.entry!r} returned {code!r}; it has to return None or an exit code")
     return (code or 0) & 0xFF

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
@@ -21,6 +20,7 @@ from typing import Final
 
 from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
+from spworkers.supervisor.boot import preload
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
 from spworkers.supervisor.sharing import prepare_memory
@@ -121,10 +121,7 @@ def _watch_parent(loop: Loop, watch: ProcessWatch | None, parent: int, service: 
 
 def _preload(names: Sequence[str]) -> None:
     for name in names:
-        # Only a gain of time. What cannot be imported fails again in the child that needs it, and is reported there.
-        with contextlib.suppress(Exception, SystemExit):
-            module = importlib.import_module(name)
-            getattr(module, "warm_up", int)()
+        preload(name)
     gc.collect()
     prepare_memory()
     gc.freeze()

@@ -15,7 +15,6 @@ Races, and where they are closed:
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from spworkers.channel import Channel
 from spworkers.errors import ChannelClosedError, ConnRefusedError, ResourceError, SPError, SupervisorError
 from spworkers.messages import Message
 from spworkers.packet import close_fds
-from spworkers.supervisor.boot import ENTRIES, Boot
+from spworkers.supervisor.boot import ENTRIES, Boot, Entry, load_entry, preload
 from spworkers.supervisor.child import Plan, fork_child
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.peer import Handler, Peer, take
@@ -147,8 +146,9 @@ class Nursery:
             clients=tuple(child.clients),
             channel=channel,
         )
-        _warm(child.entry)
-        plan = Plan(boot, child.role, child.entry, child.surroundings, self._fd_limit, child.last_traceback)
+        plan = Plan(
+            boot, child.role, child.entry, child.surroundings, _warm(child.entry), self._fd_limit, child.last_traceback
+        )
         try:
             return fork_child(plan)
         except OSError as error:
@@ -370,9 +370,11 @@ class Nursery:
         return f"<Nursery: {len(self._by_pid)} of {len(self._children)} children live>"
 
 
-def _warm(entry: str) -> None:
-    """Import a role of ours before its first fork, once for all children; foreign code is imported in the child."""
-    if entry in ENTRIES.values():
-        # Only a gain of time. What cannot be imported fails again in the child, and is reported there.
-        with contextlib.suppress(Exception, SystemExit):
-            importlib.import_module(entry.partition(":")[0])
+def _warm(entry: str) -> Entry | None:
+    """A role of ours, imported before its first fork, once for all children; foreign code is imported in the child."""
+    if entry not in ENTRIES.values():
+        return None
+    preload(entry.partition(":")[0])
+    with contextlib.suppress(Exception, SystemExit):  # it fails again in the child, and is reported there
+        return load_entry(entry)
+    return None

@@ -6,6 +6,7 @@ import os
 import threading
 from typing import Any
 
+from spworkers.supervisor.boot import environment
 from spworkers.supervisor.launch import absolute_path
 
 __all__ = ["surroundings", "whereabouts"]
@@ -27,7 +28,7 @@ def _namespace(name: str) -> int:
 
 def surroundings() -> dict[str, Any]:
     """Environment, working directory, umask and sys.path, as fields of `spawn`."""
-    found: dict[str, Any] = {"env": dict(os.environ), "umask": current_umask(), "path": absolute_path()}
+    found: dict[str, Any] = {"env": environment(), "umask": current_umask(), "path": absolute_path()}
     try:
         found["cwd"] = os.getcwd()
     except OSError:  # it was removed under our feet

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overl
 
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.options import Place, keywords
-from spworkers.workers.handler import Handler, HandlerOptions, check_count, check_name, check_text
+from spworkers.workers.handler import Handler, HandlerOptions, check_name, check_text
 from spworkers.workers.middleware.base import Middleware
-from spworkers.workers.shapes import closest
+from spworkers.workers.settings import drain_of, misspelt, workers_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -366,6 +366,7 @@ class App:
         """
         from spworkers.workers.server import Server
 
+        drain_of(drain, "drain")
         server = Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
         if not block:
             return server
@@ -397,15 +398,13 @@ def _check_part(kind: str, name: str, options: dict[str, Any]) -> None:
     for address in addresses:
         check_text(address, f"{who}: an address")
     if options.get("workers") is not None:
-        check_count(options["workers"], f"{who}: workers", least=1)
+        workers_of(options["workers"], f"{who}: workers")
     ours = {"name", "listen", "dial", "workers", "timeout", "retries", "retry_on"}
     place = Place.socket(_PART_PROTOCOLS[kind], raw=False)
     try:
         keywords({key: value for key, value in options.items() if key not in ours}, place)
     except BadOptionError as error:
-        nearest = error.nearest or closest(error.option, [*ours])
-        hint = "" if error.nearest or not nearest else f"; did you mean {nearest[0]!r}?"
-        raise BadOptionError(f"{who}: {error}{hint}", error.option, nearest) from None
+        raise misspelt(error, who, ours) from None
     except BadValueError as error:
         raise BadValueError(f"{who}: {error}") from None
 

@@ -29,7 +29,7 @@ from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_o
 from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
-from spworkers.workers.settings import BACKLOG, Settings, processors
+from spworkers.workers.settings import BACKLOG, Settings, processors, workers_of
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 
@@ -92,7 +92,10 @@ class ContextPool(Closing):
         self._rep = rep
         self._name = name or self.app.name
         self._closed = False
-        count = processors() if workers is None else check_count(workers, "workers", least=1)
+        if workers is None:
+            count = processors()
+        else:  # of an executor they are requests at once
+            count = workers_of(workers, "workers") if executor is None else check_count(workers, "workers", least=1)
         self.settings = Settings.check(settings, self._name)
         self._errors = _ERRORS if kind == "raw" else ""  # surveys and messages have no answer that is an error
         self._options = dispatcher_options(self.app, self.settings, part)

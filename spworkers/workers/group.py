@@ -104,6 +104,7 @@ class WorkerGroup:
         self._part = part
         self._desk = ReportDesk()
         self._logs = LogDesk()
+        self._logs.begin()
         # Two rows for each worker: while one is replaced both it and its successor count.
         self._memory = Tally.memory(2 * count)
         self._tally = Tally(self._memory)

@@ -26,7 +26,7 @@ from spworkers.channel import KIND
 from spworkers.errors import ResourceError
 from spworkers.workers.requestinfo import current_request
 
-__all__ = ["LogDesk", "forward_logs", "lowest_level"]
+__all__ = ["LogDesk", "clear_loggers", "forward_logs", "lowest_level"]
 
 _LONGEST: Final = 32 << 10  # characters of one record's text
 _PACKET: Final = 160 << 10  # bytes of a packet: four for each character, and the rest
@@ -44,11 +44,14 @@ def lowest_level() -> int:
 class _Forwarder(logging.Handler):
     """A worker's only handler."""
 
-    def __init__(self, fd: int, worker: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._socket = socket.socket(fileno=fd)
-        self._worker = worker
         self._dropped = 0
+
+    def begin(self, fd: int, worker: str) -> None:
+        """Forward to that socket, in that worker's name."""
+        self._fd = fd
+        self._worker = worker
 
     def emit(self, record: logging.LogRecord) -> None:
         request = current_request()
@@ -74,29 +77,43 @@ class _Forwarder(logging.Handler):
             "dropped": self._dropped,
         }
         try:
-            self._socket.send(msgpack.packb(packet, unicode_errors="replace"), socket.MSG_DONTWAIT)
+            os.write(self._fd, msgpack.packb(packet, unicode_errors="replace"))  # which does not wait: see LogDesk
             self._dropped = 0
         except OSError:
             self._dropped += 1
 
 
+_forwarder = _Forwarder()  # made with the module, in the supervisor: its pages are every worker's
+
+
+def clear_loggers() -> None:
+    """Have every logger leave its records to the root's handler."""
+    known = logging.root.manager.loggerDict.values()
+    for logger in [logger for logger in known if isinstance(logger, logging.Logger)]:
+        logger.handlers.clear()
+        logger.propagate = True
+
+
 def forward_logs(fd: int, worker: str, level: int) -> None:
-    """In a worker: all records of this level and above go to the parent.
+    """In a worker: all records of this level and above go to the parent, if they reach the root (`clear_loggers`).
 
     Args:
         fd: of the socket; it belongs to the logging from now on.
         worker: the worker's name.
     """
-    known = logging.root.manager.loggerDict.values()
-    for logger in [logger for logger in known if isinstance(logger, logging.Logger)]:
-        logger.handlers.clear()  # of a worker that was forked from the user's process: they are at work there
-        logger.propagate = True
-    logging.root.handlers[:] = [_Forwarder(fd, worker)]
-    logging.root.setLevel(level)
+    _forwarder.begin(fd, worker)
+    root = logging.root
+    root.handlers[:] = [_forwarder]
+    if root.level != level:  # to say it again would go through all loggers
+        root.setLevel(level)
 
 
 class LogDesk:
-    """The parent's end; a thread reads it."""
+    """The parent's end; a thread reads it, from `begin` on. What comes before waits in the socket.
+
+    Raises:
+        ResourceError: no descriptor is left.
+    """
 
     def __init__(self) -> None:
         try:
@@ -107,9 +124,19 @@ class LogDesk:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._ours.setblocking(False)
+        self._theirs.setblocking(False)  # for all workers: it is the open file's, whoever has a duplicate
         self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="spworkers-logs", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Start the thread, unless it is closed already."""
+        with self._lock:
+            if self._thread is None and not self._closed:
+                thread = threading.Thread(target=self._run, name="spworkers-logs", daemon=True)
+                thread.start()
+                self._thread = thread
 
     @property
     def worker_fd(self) -> int:
@@ -138,8 +165,13 @@ class LogDesk:
 
     def close(self) -> None:
         """Let out what has come, and end the thread."""
-        os.write(self._wake_write, b"\0")
-        self._thread.join()
+        with self._lock:
+            self._closed = True
+        if self._thread is None:
+            self._drain()
+        else:
+            os.write(self._wake_write, b"\0")
+            self._thread.join()
         self._ours.close()
         self._theirs.close()
         os.close(self._wake_read)

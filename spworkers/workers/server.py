@@ -15,7 +15,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
-from spworkers.errors import BadValueError, RemoteError, SPError
+from spworkers.errors import BadOptionError, BadValueError, RemoteError, SPError
 from spworkers.socket import Pull, Rep, Respondent, Socket, Sub, addresses_of
 from spworkers.waiting import run
 from spworkers.workers.app import App, Part
@@ -24,7 +24,7 @@ from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
 from spworkers.workers.prometheus import exposition
 from spworkers.workers.runner import HEALTH
-from spworkers.workers.settings import NAMES
+from spworkers.workers.settings import NAMES, misspelt
 
 __all__ = ["LARGEST_REQUEST", "Server"]
 
@@ -32,6 +32,10 @@ _log: Final = logging.getLogger("spworkers.workers")
 
 LARGEST_REQUEST: Final = 64 << 20
 """MAX-RCV-SIZE of a server, by default: arguments are larger than the messages that the sockets' 1 MiB is for."""
+
+
+ARGUMENTS: Final = ("listen", "dial", "workers", "executor", "block", "drain", *NAMES)
+"""What `App.serve` takes beside the options of its socket."""
 
 
 class Server(Closing):
@@ -81,7 +85,10 @@ class Server(Closing):
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
         self._parts: list[tuple[Socket, ContextPool]] = []
         settings = {name: options.pop(name) for name in NAMES if name in options}
-        self._rep = Rep(name=app.name, **options)
+        try:
+            self._rep = Rep(name=app.name, **options)
+        except BadOptionError as error:
+            raise misspelt(error, app.name, ARGUMENTS) from None
         try:
             only_parts = not app.handlers and app.raw_handler is None
             self._pool = ContextPool(

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from spworkers._coerce import Seconds
+from spworkers._coerce import Seconds, seconds
 from spworkers.errors import BadOptionError, BadValueError
+from spworkers.options import timeout_seconds
 from spworkers.workers.handler import check_count, check_timeout
 from spworkers.workers.shapes import closest
 
-__all__ = ["BACKLOG", "THREAD_VARIABLES", "Settings", "bytes_of", "processors"]
+__all__ = [
+    "BACKLOG",
+    "THREAD_VARIABLES",
+    "WORKERS_LIMIT",
+    "Settings",
+    "bytes_of",
+    "drain_of",
+    "misspelt",
+    "processors",
+    "workers_of",
+]
 
 BACKLOG: Final = 1024
 """Requests that wait for a worker, by default."""
+
+WORKERS_LIMIT: Final = 1000
+"""Workers of a server, at most. A socket's memory has room for 1024 contexts; while a worker is replaced it and its
+successor both have one."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -108,6 +123,43 @@ def _flag(value: Any, who: str) -> bool:
 
 _UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+
+
+def workers_of(value: Any, who: str) -> int:
+    """A number of worker processes.
+
+    Raises:
+        BadValueError: it is no whole number, or less than 1, or more than WORKERS_LIMIT.
+    """
+    count = check_count(value, who, 1)
+    if count > WORKERS_LIMIT:
+        raise BadValueError(f"{who} is {count}; it may be {WORKERS_LIMIT} at most, as each has a context of the socket")
+    return count
+
+
+def drain_of(value: Seconds, who: str) -> Seconds:
+    """Seconds that requests at hand get, which may be none.
+
+    Raises:
+        BadValueError: it is no time, or less than 0.
+    """
+    if timeout_seconds(value, name=who) == 0 and value is not None and seconds(value) < 0:
+        raise BadValueError(f"{who} is {value!r}; it has to be 0 seconds or more (math.inf: as long as they take)")
+    return value
+
+
+def misspelt(error: BadOptionError, who: str, ours: Iterable[str]) -> BadOptionError:
+    """The error about an option that no socket has, which may be one of ours.
+
+    Args:
+        who: whose it is.
+        ours: what may be given beside the socket's options.
+    """
+    nearest = closest(error.option, [*ours, *error.nearest])
+    if not nearest or nearest[0] in error.nearest:
+        return BadOptionError(f"{who}: {error}", error.option, error.nearest)
+    text = f"{who}: there is no option {error.option!r}; did you mean {nearest[0]!r}?"
+    return BadOptionError(text, error.option, nearest)
 
 
 def bytes_of(value: Any, who: str) -> int:

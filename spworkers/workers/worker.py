@@ -29,7 +29,7 @@ from spworkers.errors import ChannelClosedError, SPError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
 from spworkers.workers.hooks import Hooks
-from spworkers.workers.logs import forward_logs
+from spworkers.workers.logs import clear_loggers, forward_logs
 from spworkers.workers.measures import Measures
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.middleware.logs import AccessLog
@@ -80,6 +80,9 @@ class WorkerSpec:
     def to_map(self) -> dict[str, Any]:
         """Itself, for `spawn`."""
         return dict(vars(self))
+
+
+warm_up = clear_loggers  # in the supervisor, for all workers
 
 
 def run(boot: Boot) -> int:

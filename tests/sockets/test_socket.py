@@ -241,10 +241,16 @@ def test_a_closed_socket_gives_its_descriptors_back() -> None:
     with sp.Req():
         pass
     before = open_fds()
+    gc.disable()  # its memory goes with it, and not with the garbage
     for _ in range(5):
-        with sp.Rep(listen=inproc()) as rep, rep.open_context():
-            pass
-    gc.collect()
+        with (
+            sp.Rep(listen=inproc()) as rep,
+            sp.Req(dial=rep.listeners[0].address) as req,
+            rep.open_context() as context,
+        ):
+            req.send(b"ping")
+            assert context.recv_msg(timeout=10).pipe.listener is rep.listeners[0]
+    del rep, req, context
     wait_fds(before)
 
 
@@ -312,6 +318,7 @@ def test_the_base_class_is_no_socket() -> None:
         ({"byte_budget": 1}, sp.BadValueError, "BYTE-BUDGET"),
         ({"max_rcv_size": True}, sp.BadValueError, "True"),
         ({"best_effort": 1}, sp.BadValueError, "1"),
+        ({"raw": 5}, sp.BadValueError, "raw is True or False, not 5"),
     ],
 )
 def test_wrong_options_are_refused_by_the_constructor(

@@ -229,10 +229,15 @@ def test_closing_all_but_some() -> None:
     script = """
         import os, sys
         from spworkers.supervisor import system
-        if sys.argv[1] == "True":
-            def gone(directory):
-                raise OSError
-            os.listdir, listdir = gone, os.listdir
+        def gone(*_):
+            raise OSError
+        if sys.argv[1] == "no close_range":
+            system._close_range = None
+        elif sys.argv[1] == "an old kernel":
+            system._close_range = lambda *_: -1
+        elif sys.argv[1] == "no /proc either":
+            system._close_range = None
+            os.listdir = gone
         read, write = os.pipe()
         far = os.dup2(read, 500)
         system.close_all_but({1, 2, write, far})
@@ -245,8 +250,8 @@ def test_closing_all_but_some() -> None:
         os.fstat(write), os.fstat(far)
         print("fine")
     """
-    for without_proc in (False, True):
-        assert run_script(script, without_proc)[0] == "fine\n"
+    for kind in ("as it is", "no close_range", "an old kernel", "no /proc either"):
+        assert run_script(script, kind)[0] == "fine\n"
 
 
 def test_a_session_is_killed_but_for_its_leader() -> None:

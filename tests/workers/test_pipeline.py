@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from workers.executors import Breaking, Immediate, Pickling
 
 import spworkers as sp
+from spworkers.workers.pipeline.running import Item, WorkStage
 from spworkers.workers.pipeline.tasks import PoolTasks
+from spworkers.workers.pool.several import wait_for_any
 
 
 @pytest.fixture
@@ -53,6 +55,32 @@ def test_all_kinds_of_stages_on_a_pool(pool: sp.Pool) -> None:
     )
     assert job.run(executor=pool).result == [["B", "A", "C"], ["A"]]
     assert repr(job) == "<Pipeline words: read → upper → <lambda> → isalpha → batch(3) → list → collect>"
+
+
+def test_short_tasks_of_a_fixed_size_are_handed_out_ahead(pool: sp.Pool) -> None:
+    stage = sp.Pipeline().map(abs, chunksize=1)._running(sp.Pipeline().map(abs, chunksize=1)._stages[0], pool)
+    assert isinstance(stage, WorkStage)
+    list(pool.map(abs, range(1000)))
+    pool._engine.dispatcher.pace = 1000  # nanoseconds
+    stage.submit([Item(1, ())])
+    assert stage.ahead > 16, "a worker waits for none of them"
+    pool._engine.dispatcher.pace = 1_000_000_000
+    assert stage.ahead == 4, "long ones stay here, where others may be nearer to the end"
+    few = sp.Pipeline()._running(sp.Pipeline().map(abs, chunksize=1, workers=1)._stages[0], pool)
+    assert isinstance(few, WorkStage)
+    assert few.ahead == 1, "the pool would give them to other workers"
+
+
+def test_who_waits_for_a_pools_tasks_reads_the_results(pool: sp.Pool, threads: ThreadPoolExecutor) -> None:
+    futures = [pool.submit(abs, -1), pool.submit(abs, -2)]
+    wait_for_any(futures, None)
+    assert any(future.ready() for future in futures)
+    assert all(future._made is None for future in futures), "nobody has to wake this thread"
+    hanging = pool.submit(time.sleep, 60)
+    wait_for_any([hanging], 0.01)
+    assert not hanging.ready()
+    wait_for_any([hanging, threads.submit(int)], None)  # of two kinds: in the standard way
+    assert hanging.cancel()
 
 
 def test_a_pool_of_its_own() -> None:

@@ -98,7 +98,7 @@ def test_bars_of_a_run_that_ends_early_and_one_that_goes_on(bars: Recording, tmp
 
 def stage(kind: str, taken: int, given: int) -> WorkStage:
     work = Work(kind, kind, abs, None, True, terms_of(None, 0, 0, ()))
-    made = WorkStage(work, Immediate(), 1, 1)
+    made = WorkStage(work, Immediate(), 1, eager=False)
     made.count.taken, made.count.given = taken, given
     return made
 

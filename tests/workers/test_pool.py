@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pooltasks as tasks
 import pytest
 import trio
-from helpers import eventually
+from helpers import alone, eventually
 
 import spworkers as sp
 
@@ -323,6 +324,9 @@ def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
         ({"idle_timeout": "never"}, "idle_timeout wants seconds"),
         ({"idle_timeout": -1}, "idle_timeout is -1; it has to be 0 seconds or more"),
         ({"affinity": "x"}, "affinity is 'x'"),
+        ({"workers": 1001}, "workers is 1001; it may be 1000 at most"),
+        ({"shared": 5}, "shared is 5; it has to be"),
+        ({"initargs": (1,)}, r"initargs is \(1,\), but there is no initializer"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], words: str) -> None:
@@ -335,6 +339,50 @@ def test_what_cannot_be_pickled_is_refused_at_once() -> None:
         sp.Pool(1, initializer=print, initargs=(tasks.Unpicklable(),))
     with pytest.raises(sp.SerializationError, match="shared="):
         sp.Pool(1, shared=tasks.Unpicklable())
+
+
+@alone
+def test_the_memory_of_a_closed_pool_goes_with_it() -> None:
+    if not hasattr(os, "memfd_create"):
+        return
+    from spworkers.testing import eventually  # this is another process, without the tests' own
+
+    def memory() -> list[str]:
+        numbers = os.listdir("/proc/self/fd")
+        links = [
+            os.readlink(f"/proc/self/fd/{number}") for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")
+        ]
+        return [link for link in links if "memfd:spworkers" in link]
+
+    gc.disable()  # as it may be for long, in a program with few objects of its own
+    with sp.Pool(1, shared=[1]):
+        pass  # nobody has needed a worker
+    with sp.Pool(1) as pool:
+        future = pool.submit(abs, -1)
+        assert list(pool.map(abs, range(100))) == list(range(100))
+    assert future.result() == 1
+    eventually(lambda: not memory(), what="the memory to go")
+    with pytest.raises(sp.ShutdownError):
+        pool.submit(abs, 1)
+    assert pool.stats()["workers"] == []
+    assert repr(pool).endswith("shut down>")
+
+
+def test_a_pool_without_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.endswith(refused):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for refused in ("-keeper", "-collector"):
+        with sp.Pool(1) as pool:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                pool.submit(abs, 1)
+            with pytest.raises(sp.ResourceError, match="cannot start the threads of pool"):
+                pool.submit(abs, 1)
 
 
 # --- async

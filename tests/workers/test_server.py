@@ -413,8 +413,26 @@ def test_mistakes_are_told_before_anything_is_started() -> None:
     for options in ({"workers": 0}, {"retries": -1}, {"backlog": -1}, {"timeout": 0}, {"workers": 1.5}):
         with pytest.raises(errors.BadValueError):
             app.serve(ANYWHERE, block=False, **options)  # type: ignore[arg-type]
-    with pytest.raises(errors.BadOptionError):
-        app.serve(ANYWHERE, block=False, wrokers=1)
+    with pytest.raises(errors.BadValueError, match="workers is 5000; it may be 1000 at most"):
+        app.serve(ANYWHERE, block=False, workers=5000)
+    for drain, words in ((-1, "drain is -1; it has to be 0 seconds or more"), ("soon", "drain wants seconds")):
+        with pytest.raises(errors.BadValueError, match=words):
+            app.serve(ANYWHERE, block=False, drain=drain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("wrkers", r"there is no option 'wrkers'; did you mean 'workers'\?"),
+        ("tmeout", "did you mean 'timeout'"),
+        ("tls_confg", "did you mean tls_config"),
+        ("qqq", "no option 'qqq'"),
+        ("subscribe", "SUBSCRIBE"),
+    ],
+)
+def test_a_misspelt_keyword_is_told_with_the_nearest(option: str, words: str) -> None:
+    with pytest.raises(errors.BadOptionError, match=words):
+        app.serve(ANYWHERE, block=False, **{option: 1})
 
 
 # --- a pool on a socket of one's own

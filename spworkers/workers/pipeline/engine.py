@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,8 +26,9 @@ from spworkers.workers.pipeline.ends import End
 from spworkers.workers.pipeline.report import Failure, Report
 from spworkers.workers.pipeline.running import BatchStage, Broken, Item, Root, RunningStage, WorkStage
 from spworkers.workers.pipeline.sources import END, NOT_YET, Source
-from spworkers.workers.pipeline.tasks import is_broken
+from spworkers.workers.pipeline.tasks import is_broken, is_done
 from spworkers.workers.pipeline.watching import LOOK, Watch
+from spworkers.workers.pool.several import wait_for_any
 
 __all__ = ["Engine"]
 
@@ -199,12 +200,12 @@ class Engine:
         if self.watch is not None and (pause is None or pause > LOOK):
             pause = LOOK
         if running:
-            wait(running, timeout=pause, return_when=FIRST_COMPLETED)
+            wait_for_any(running, pause)
         elif pause:
             time.sleep(pause)
         for index, each in enumerate(self.stages):
             if isinstance(each, WorkStage):
-                for future in [future for future in each.running if future.done()]:
+                for future in [future for future in each.running if is_done(future)]:
                     self.settle(index, each, future)
         return True
 

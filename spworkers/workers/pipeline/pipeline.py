@@ -330,16 +330,16 @@ class Pipeline:
         there = workers_of(executor)
         limit = stage.workers or there or UNKNOWN_WORKERS
         # Where it has no more workers than the stage may use, it has the next tasks already: nobody waits for us.
-        ahead = 2 * limit if there and limit >= there else limit
+        eager = 0 < there <= limit
         timeout = stage.terms.timeout
         if timeout == 0:
-            return WorkStage(stage, executor, limit, ahead)
+            return WorkStage(stage, executor, limit, eager=eager)
         if not isinstance(executor, PoolView):
             raise UnsupportedOptionError(
                 f"{stage.name}: timeout={timeout:g}: {type(executor).__name__} cannot stop a task that runs; "
                 "leave the timeout out, or run it on sp.Pool"
             )
-        return WorkStage(stage, executor.options(timeout=timeout), limit, ahead)
+        return WorkStage(stage, executor.options(timeout=timeout), limit, eager=eager)
 
 
 def _check_function(what: str, function: object) -> None:

@@ -93,14 +93,14 @@ class WorkStage(RunningStage):
         work: what was declared.
         executor: where it is done.
         limit: items that are worked on at once.
-        ahead: tasks that the executor has at once: more than `limit` where it has no more workers anyhow.
+        eager: the executor may have the next tasks already, as it has no more workers than `limit` anyhow.
     """
 
     __slots__ = (
         "again",
         "again_order",
-        "ahead",
         "done",
+        "eager",
         "executor",
         "growth",
         "limit",
@@ -112,12 +112,12 @@ class WorkStage(RunningStage):
         "work",
     )
 
-    def __init__(self, work: Work, executor: Executor, limit: int, ahead: int) -> None:
+    def __init__(self, work: Work, executor: Executor, limit: int, *, eager: bool) -> None:
         super().__init__(work.name)
         self.work = work
         self.executor = executor
         self.limit = limit
-        self.ahead = ahead
+        self.eager = eager
         self.tasks = tasks_of(executor, work.called())
         self.running: dict[Future[Any], list[Item]] = {}
         self.done: dict[int, list[Item]] = {}
@@ -161,6 +161,13 @@ class WorkStage(RunningStage):
         running = itertools.chain.from_iterable(self.running.values())
         done = itertools.chain.from_iterable(self.done.values())
         return itertools.chain(done, running, (item for _, _, item in self.again), self.waiting)
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that the executor has at once: those in hand and the next; of short ones whose size is fixed, more."""
+        if not self.eager:
+            return self.limit
+        return self.limit * (2 if self.work.chunksize is None else self.tasks.depth)
 
     @property
     def room(self) -> int:

@@ -16,10 +16,11 @@ from spworkers.errors import SerializationError, SPError
 from spworkers.workers.pipeline.stages import Function
 from spworkers.workers.pool.bench import LATER
 from spworkers.workers.pool.executor import PoolView
+from spworkers.workers.pool.future import PoolFuture
 from spworkers.workers.pool.several import Outcomes, Submitter
 from spworkers.workers.pool.values import error_of, pack_error
 
-__all__ = ["HEAVY", "MOST", "Tasks", "is_broken", "is_refusal", "tasks_of", "weight_of", "workers_of"]
+__all__ = ["HEAVY", "MOST", "Tasks", "is_broken", "is_done", "is_refusal", "tasks_of", "weight_of", "workers_of"]
 
 MOST: Final = 1024
 """Items of a task, at most: the loop in the parent goes through all of them before it hands out anything else."""
@@ -43,6 +44,10 @@ class Tasks(Protocol):
     @property
     def fitting(self) -> int:
         """Items that are worth a task; 0: nobody knows yet how long they take."""
+
+    @property
+    def depth(self) -> int:
+        """Tasks that a worker may have at once, so that it does not wait for the next one."""
 
 
 class PoolTasks:
@@ -70,6 +75,11 @@ class PoolTasks:
         if self._submitter is None or not self._submitter.nanoseconds:
             return 0
         return max(1, min(LATER // self._submitter.nanoseconds, self._submitter.most or MOST))
+
+    @property
+    def depth(self) -> int:
+        """See `Tasks`."""
+        return 2 if self._submitter is None else self._submitter.depth
 
 
 class Raised:
@@ -124,6 +134,11 @@ class ForeignTasks:
         """See `Tasks`."""
         return max(1, int(FAR / self._pace)) if self._pace else 0
 
+    @property
+    def depth(self) -> int:
+        """See `Tasks`."""
+        return 2
+
 
 def tasks_of(executor: Executor, function: Function) -> Tasks:
     """The function on that executor."""
@@ -143,6 +158,11 @@ def is_broken(executor: Executor, error: BaseException) -> bool:
     if isinstance(error, (BrokenExecutor, CancelledError)):
         return True
     return isinstance(executor, PoolView) and error is executor._engine.failure
+
+
+def is_done(future: Future[Any]) -> bool:
+    """Whether it is over, without reading for it: that has been done."""
+    return future.ready() if isinstance(future, PoolFuture) else future.done()
 
 
 def is_refusal(error: BaseException) -> bool:

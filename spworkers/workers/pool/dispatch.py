@@ -210,6 +210,7 @@ class Dispatcher:
         worker.jobs.pop(job.serial, None)
         self.jobs.pop(job.serial, None)
         job.state = OVER
+        job.worker = None
         worker.done += job.count
         self.learn(nanoseconds)
 

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from spworkers.errors import (
     QuarantinedError,
+    ResourceError,
     ShutdownError,
     SPError,
 )
@@ -115,13 +116,12 @@ class Engine(Reader):
                 self.refuse()
             first = self._collector is None
             if first:
-                self._keeper.begin(self)
-                self._begin()
-                if self.idle_timeout != FOREVER:
-                    self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
+                self._keeper.prepare(self)
             self.counts["submitted"] += job.count
             dispatcher = self.dispatcher
             dispatcher.add(job)
+            if first:
+                self._start_threads()
             if dispatcher.broken or self.functions.forgotten:
                 self._tidy()
             waiting = len(dispatcher.queue)
@@ -129,6 +129,24 @@ class Engine(Reader):
             self.visit()
         if first and FINAL_EXIT and not _in_a_coroutine():
             self._keeper.await_first()
+
+    def _start_threads(self) -> None:
+        """With the first job, whose worker the keeper is to start: that takes longest, so it begins with that."""
+        try:
+            self._keeper.begin()
+            self._begin()
+        except RuntimeError as error:  # nobody would ever read a result, or see a worker's end
+            self.closing = self.over = True
+            self.failure = ResourceError(f"cannot start the threads of pool {self.name}: {error}")
+            for worker in self.dispatcher.workers:
+                worker.verdict = ("cancelled", None)
+                self._keeper.kill(worker)
+            self._keeper.end(self)
+            engines.discard(self)
+            self.ended.set()
+            raise
+        if self.idle_timeout != FOREVER:
+            self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
 
     def refuse(self) -> None:
         """Raise why no more jobs are taken."""
@@ -308,6 +326,8 @@ class Engine(Reader):
     def _read_lanes(self) -> bool:
         """Read everything that is there. Whether there was anything."""
         found = False
+        if self.over:  # the memory may be gone
+            return found
         for segment in self.region.collect():
             worker_of = self._by_segment.get(segment)
             if worker_of is not None:
@@ -605,6 +625,11 @@ class Engine(Reader):
                     worker.verdict = worker.verdict or ("cancelled", None)
                     self._keeper.kill(worker)
             self._look_for_end()
+            unused = self.over and self._collector is None and not self.ended.is_set()
+            if unused:  # nobody else would do it
+                self.ended.set()
+        if unused:
+            self._keeper.end(self)
         for job in cancelled:
             job.owner.cancelled_by_pool(job)
         self.call_up()
@@ -621,14 +646,15 @@ class Engine(Reader):
             self.over = True
             engines.discard(self)
             ring_bell(self.call)
-            if self._collector is None:
-                self.ended.set()
 
     def _at_end(self) -> None:
-        self._keeper.end()
+        self._keeper.end(self)
 
     def release(self) -> None:
-        """Close what belongs to the pool alone; the memory goes with its last user."""
+        """Close what belongs to the pool alone; the memory goes with its last user, at once and not with the garbage:
+        futures and their jobs know each other, and the pool."""
+        with self._reading:  # nobody looks into it
+            del self.region, self.ledger
         for fd in (self.bell, self.call, self.ledger_fd):
             os.close(fd)
 

@@ -32,7 +32,7 @@ from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
 from spworkers.workers.pool.progress import check_progress, shown, total_of
 from spworkers.workers.pool.shared import store
-from spworkers.workers.pool.terms import count_of, seconds_of, terms_of
+from spworkers.workers.pool.terms import count_of, seconds_of, terms_of, workers_of
 from spworkers.workers.pool.values import PLAIN, unsendable_arguments, values_of
 
 if TYPE_CHECKING:
@@ -265,9 +265,9 @@ class PoolView(Executor):
         """Have so many workers at most from now on; those too many end after the task in hand.
 
         Raises:
-            BadValueError: that is no number, or less than 1.
+            BadValueError: that is no number, or less than 1, or more than 1000.
         """
-        self._engine.resize(count_of(workers, "workers"))
+        self._engine.resize(workers_of(workers))
 
     # --- The end
 
@@ -344,7 +344,7 @@ class Pool(PoolView):
     task, why, and how the worker died; the pool goes on.
 
     Args:
-        workers: processes at most; None: as many as there are processors for us.
+        workers: processes at most, up to 1000; None: as many as there are processors for us.
         initializer: called in each worker before its first task.
         initargs: with these.
         finalizer: called in each worker that ends in peace.
@@ -390,7 +390,7 @@ class Pool(PoolView):
         serializer: str = "pickle",
         name: str | None = None,
     ) -> None:
-        count = _processors() if workers is None else count_of(workers, "workers")
+        count = _processors() if workers is None else workers_of(workers)
         terms = terms_of(timeout, retries, backoff, retry_on)
         if serializer not in {"pickle", "msgpack"}:
             raise BadValueError(f"serializer is {serializer!r}; it has to be 'pickle' or 'msgpack'")
@@ -405,6 +405,10 @@ class Pool(PoolView):
         if name is not None and not isinstance(name, str):
             raise BadValueError(f"name is {name!r:.80}; it has to be a text, or None for pool-1, pool-2, …")
         given = _arguments(initargs, "initargs")
+        if given and initializer is None:
+            raise BadValueError(f"initargs is {initargs!r:.80}, but there is no initializer to be called with them")
+        if isinstance(shared, (bool, int, float, complex)):  # for a number of workers, perhaps
+            raise BadValueError(f"shared is {shared!r}; it has to be what is worth sharing: an array, a dict of arrays")
         name = name or f"pool-{next(_numbers)}"
         spec: dict[str, Any] = {
             "argv": [str(argument) for argument in sys.argv],

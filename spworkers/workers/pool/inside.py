@@ -19,7 +19,7 @@ from typing import Any, Final
 from spworkers.errors import ProtoStateError
 from spworkers.ring import Receiver, Record, Region, Sender, wait_readable
 from spworkers.supervisor.boot import Boot
-from spworkers.workers.logs import forward_logs
+from spworkers.workers.logs import clear_loggers, forward_logs
 from spworkers.workers.pool.bench import Bench
 from spworkers.workers.pool.kinds import KIND, READY, SETUP, STOP, UNFIT
 from spworkers.workers.pool.ledger import Ledger
@@ -70,12 +70,21 @@ def this_worker() -> ThisWorker:
     return _this
 
 
+warm_up = clear_loggers  # in the supervisor, for all workers
+
+
 def run(boot: Boot) -> int:
     """The entry point of the role `pool`."""
-    return live(boot.fds, boot.spec)
+    return _live(boot.fds, boot.spec)
 
 
 def live(fds: list[int], spec: dict[str, Any]) -> int:
+    """Be a worker in a process that may have loggers: the user's, forked, or a fresh interpreter. As `_live`."""
+    clear_loggers()
+    return _live(fds, spec)
+
+
+def _live(fds: list[int], spec: dict[str, Any]) -> int:
     """Be a worker.
 
     Args:

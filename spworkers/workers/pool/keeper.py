@@ -5,6 +5,7 @@ engine ─▶ "launch this worker" ─▶ keeper ─▶ supervisor ─▶ "it ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -60,16 +61,27 @@ class Keeper:
         self._launcher: Launcher | None = None
         self._tried = threading.Event()
         self._logs: LogDesk | None = None
+        self._thread: threading.Thread | None = None
 
-    def begin(self, engine: Engine) -> None:
-        """Start the thread.
+    def prepare(self, engine: Engine) -> None:
+        """Work for that engine.
 
         Raises:
             ResourceError: there is no descriptor left for the workers' log.
         """
         self._engine = engine
         self._logs = LogDesk()
-        threading.Thread(target=self._main, name=f"{engine.name}-keeper", daemon=True).start()
+
+    def begin(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system has no room for another, or the interpreter exits.
+        """
+        assert self._engine is not None
+        thread = threading.Thread(target=self._main, name=f"{self._engine.name}-keeper", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def await_first(self) -> None:
         """Wait until the first worker has its process, or has none for a reason."""
@@ -93,11 +105,14 @@ class Keeper:
         if self._launcher is not None:
             self._launcher.forget(worker)
 
-    def end(self) -> None:
+    def end(self, engine: Engine) -> None:
         """The pool has ended: what its workers have logged comes out, then the thread ends."""
         if self._logs is not None:
             self._logs.close()
-        self._jobs.put(None)
+        if self._thread is not None:
+            self._jobs.put(None)
+        else:
+            self._leave(engine)
 
     def _main(self) -> None:
         timeout = _LOOK if self._memory_limit else None
@@ -110,14 +125,25 @@ class Keeper:
             if job is None:
                 break
             job()
-            self._tried.set()
+            if not self._tried.is_set():
+                self._tried.set()
+                self._read_logs()
         self._tried.set()
+        assert self._engine is not None
+        self._leave(self._engine)
+
+    def _leave(self, engine: Engine) -> None:
         if self._launcher is not None:
             self._launcher.close()
-        if self._engine is not None:
-            self._engine.release()
+        engine.release()
         for fd in self._fds:
             os.close(fd)
+
+    def _read_logs(self) -> None:
+        """Have the workers' log read; not before the first of them was asked for, who is waited for."""
+        assert self._logs is not None
+        with contextlib.suppress(RuntimeError):  # no room for a thread, or the interpreter exits: it is read at the end
+            self._logs.begin()
 
     def _launch(self, worker: Worker) -> None:
         engine = self._engine

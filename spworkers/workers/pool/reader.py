@@ -112,7 +112,7 @@ class Reader:
             if left <= 0:
                 return False
             self.check_fork()
-            if self._reading.acquire(False):
+            if not self.over and self._reading.acquire(False):
                 try:
                     self._visit(target, deadline)
                 finally:

@@ -9,7 +9,7 @@ parts is given in parts: a future is done when the first of its items are, and h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import Any, NamedTuple
 
 from spworkers.errors import SPError
@@ -18,7 +18,7 @@ from spworkers.workers.pool.future import PoolFuture
 from spworkers.workers.pool.jobs import Job, Terms
 from spworkers.workers.pool.mapping import Chunk, Stream
 
-__all__ = ["Outcomes", "Several", "Submitter"]
+__all__ = ["Outcomes", "Several", "Submitter", "wait_for_any"]
 
 
 class Outcomes(NamedTuple):
@@ -112,6 +112,11 @@ class Submitter:
         return self._function.nanoseconds
 
     @property
+    def depth(self) -> int:
+        """Tasks as short as those of late that a worker may have at once, so that it does not wait for the next."""
+        return self._engine.dispatcher.depth
+
+    @property
     def most(self) -> int:
         """Items that may be submitted at once; 0: any number."""
         return self._engine.dispatcher.max_tasks
@@ -136,3 +141,31 @@ class Submitter:
             except SPError as error:  # shut down in this moment
                 part.fail(job, error)
         return future
+
+
+class _AnyOf:
+    """A target: one of these futures, whichever is done first."""
+
+    def __init__(self, futures: Sequence[PoolFuture]) -> None:
+        self._futures = futures
+
+    def ready(self) -> bool:
+        """One of them is."""
+        return any(future.ready() for future in self._futures)
+
+    def block(self, timeout: float) -> None:
+        """Wait without reading."""
+        wait(self._futures, None if timeout == float("inf") else timeout, FIRST_COMPLETED)
+
+
+def wait_for_any(futures: Sequence[Future[Any]], timeout: float | None) -> None:
+    """Wait until one of them is done, at most so many seconds; None: for ever.
+
+    Where all are of one pool, this thread reads the results itself, as `result()` does: each costs it one wake-up.
+    """
+    engines = {future._engine if isinstance(future, PoolFuture) else None for future in futures}
+    engine = engines.pop()
+    if engine is None or engines:
+        wait(futures, timeout, FIRST_COMPLETED)
+    else:
+        engine.wait(_AnyOf(futures), float("inf") if timeout is None else timeout)  # type: ignore[arg-type]

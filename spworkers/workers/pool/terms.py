@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.pool.backoff import as_backoff
 from spworkers.workers.pool.jobs import Terms
 
-__all__ = ["count_of", "no_such_option", "seconds_of", "terms_of"]
+__all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "seconds_of", "terms_of", "workers_of"]
+
+
+WORKERS_LIMIT: Final = 1000
+"""Workers of a pool, at most: its memory has room for 1023, and one that is replaced is there beside its successor."""
 
 
 def terms_of(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
@@ -50,6 +54,14 @@ def count_of(value: Any, what: str) -> int:
     if number < 1:
         raise BadValueError(f"{what} is {number}; it has to be 1 or more")
     return number
+
+
+def workers_of(value: Any) -> int:
+    """A number of worker processes."""
+    count = count_of(value, "workers")
+    if count > WORKERS_LIMIT:
+        raise BadValueError(f"workers is {count}; it may be {WORKERS_LIMIT} at most")
+    return count
 
 
 def no_such_option(whose: str, name: str, known: Iterable[str]) -> BadOptionError:
