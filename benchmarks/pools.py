@@ -24,6 +24,8 @@ from typing import Any, Final
 import psutil
 
 WORKERS: Final = 2
+IDLE: Final = 0.5
+"""Seconds for which workers have had nothing to do when their memory is looked at."""
 MIB: Final = 1 << 20
 
 FIGURES: Final = {
@@ -231,9 +233,12 @@ def measure(name: str, scale: float) -> dict[str, float]:
         figures["cpu"] = (processor_time() - used) / tasks * 1e6
         figures.update(large(warm, max(int(60 * scale), 4)))
     figures.update(maps(warm, tasks * 4))
-    figures["memory"] = idle_memory()
+    if singles:
+        figures.update(idle_memory())
+        warm.close()
+        return figures
     warm.close()
-    return figures if singles else {key: figures[key] for key in ("unordered", "auto") if key in figures}
+    return {key: figures[key] for key in ("unordered", "auto") if key in figures}
 
 
 def trips(peer: Peer, count: int) -> dict[str, float]:
@@ -298,16 +303,17 @@ def processor_time() -> float:
     return total
 
 
-def idle_memory() -> float:
-    """Of a worker: the median over the processes below us that are workers."""
+def idle_memory() -> dict[str, float]:
+    """Of a worker that has had nothing to do for a moment: the median over the processes below us that are workers."""
+    time.sleep(IDLE)
     sizes = []
     for process in list(family())[1:]:
         with contextlib.suppress(psutil.Error):
-            line = " ".join(process.cmdline())
+            line = " ".join(process.cmdline())  # of a forked worker, its parent's
             supervisor = "spworkers-supervisor" in line and process.ppid() == psutil.Process().pid
-            if not supervisor and "tracker" not in line:
+            if not supervisor and "resource_tracker" not in line:
                 sizes.append(process.memory_full_info().uss / MIB)
-    return statistics.median(sizes) if sizes else 0.0
+    return {"memory": statistics.median(sizes)} if sizes else {}
 
 
 # --- In the parent

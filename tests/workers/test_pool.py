@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ctypes
 import functools
 import gc
 import itertools
@@ -366,6 +367,24 @@ def test_the_memory_of_a_closed_pool_goes_with_it() -> None:
         pool.submit(abs, 1)
     assert pool.stats()["workers"] == []
     assert repr(pool).endswith("shut down>")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="it is the GNU C library's")
+def test_an_idle_worker_gives_back_what_its_allocator_keeps() -> None:
+    def resident() -> int:
+        with open(f"/proc/{os.getpid()}/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    def scatter() -> int:
+        pieces = [bytes(100_000) for _ in range(200)]
+        sp.this_worker().state.kept = pieces[::20]  # so that the heap's end stays where it is
+        del pieces
+        return resident()
+
+    with sp.Pool(1) as pool:
+        before = pool.submit(scatter).result(WAIT)
+        eventually(lambda: pool.workers[0].rss < before - 10_000_000, WAIT)
+        assert pool.submit(tasks.double, 2).result(WAIT) == 4
 
 
 def test_a_pool_without_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

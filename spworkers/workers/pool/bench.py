@@ -8,6 +8,7 @@ so whenever the worker dies, the parent can tell what was done, what was in hand
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pickle
@@ -41,11 +42,21 @@ __all__ = ["Bench"]
 FOREVER: Final = float("inf")
 SPIN: Final = 50e-6
 """Seconds for which a worker that has nothing to do looks around before it sleeps: about what a wake-up costs."""
+TIDY: Final = 0.1
+"""Seconds after which a worker that has nothing to do gives the system back what its allocator keeps for the next task:
+some MiB, after large ones."""
 SOON: Final = 300_000
 """Nanoseconds after which the results of an eager batch are published."""
 LATER: Final = 5_000_000
 """The same, of another batch."""
 _LONGEST: Final = 0xFFFFFFFF
+_LOOK: Final = 3  # of what `Receiver.wait` says: there may be something
+
+
+def _tidy() -> None:
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's
+    if trim is not None:
+        trim(0)
 
 
 class _Unknown:
@@ -101,6 +112,7 @@ class Bench:
         """This is a child that a task has forked."""
         self._functions: dict[int, Any] = {}
         self._luck = 1
+        self._untidy = False  # it has worked since its memory was tidied
 
     def work(self) -> None:
         """Do jobs until it is time to stop."""
@@ -112,6 +124,7 @@ class Bench:
             if record is None:
                 self._rest()
                 continue
+            self._untidy = True
             kind = record.kind
             which = kind & KIND
             if which in (CALL, CALL_KEYWORDS):
@@ -140,7 +153,11 @@ class Bench:
                 self._luck -= 1
                 if self._luck < -8:
                     self._luck = 1
-        self.receiver.wait(FOREVER, -1, True)
+        if not self._untidy:
+            self.receiver.wait(FOREVER, -1, True)
+        elif not self.receiver.wait(TIDY, -1, True) & _LOOK:
+            self._untidy = False
+            _tidy()
 
     def _define(self, record: Record) -> None:
         number = record.pipe

@@ -135,15 +135,13 @@ class Engine(Reader):
         try:
             self._keeper.begin()
             self._begin()
-        except RuntimeError as error:  # nobody would ever read a result, or see a worker's end
-            self.closing = self.over = True
+        except RuntimeError as error:  # then it ends, in what threads there are
             self.failure = ResourceError(f"cannot start the threads of pool {self.name}: {error}")
-            for worker in self.dispatcher.workers:
-                worker.verdict = ("cancelled", None)
-                self._keeper.kill(worker)
-            self._keeper.end(self)
-            engines.discard(self)
-            self.ended.set()
+            self.shutdown(kill=True)
+            if not self._keeper.do(self._collect):
+                for worker in self.dispatcher.workers:
+                    self.died(worker, "there was nobody who would have started it", None)
+                self._collect()
             raise
         if self.idle_timeout != FOREVER:
             self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
@@ -607,6 +605,7 @@ class Engine(Reader):
             return
         cancelled: list[Job] = []
         with self.lock:
+            ended = self.over
             self.closing = True
             if cancel or kill:
                 for job in list(self.dispatcher.jobs.values()):
@@ -625,10 +624,8 @@ class Engine(Reader):
                     worker.verdict = worker.verdict or ("cancelled", None)
                     self._keeper.kill(worker)
             self._look_for_end()
-            unused = self.over and self._collector is None and not self.ended.is_set()
-            if unused:  # nobody else would do it
-                self.ended.set()
-        if unused:
+            unused = self.over and not ended and self._collector is None
+        if unused:  # nobody else would do it
             self._keeper.end(self)
         for job in cancelled:
             job.owner.cancelled_by_pool(job)
@@ -657,6 +654,7 @@ class Engine(Reader):
             del self.region, self.ledger
         for fd in (self.bell, self.call, self.ledger_fd):
             os.close(fd)
+        self.ended.set()
 
 
 def _in_a_coroutine() -> bool:

@@ -91,6 +91,12 @@ class Keeper:
         """Start a process for it, soon."""
         self._jobs.put(lambda: self._launch(worker))
 
+    def do(self, job: Callable[[], None]) -> bool:
+        """Have the thread do something after what it has to do. False: it was not started."""
+        if self._thread is not None:
+            self._jobs.put(job)
+        return self._thread is not None
+
     def kill(self, worker: Worker) -> None:
         """Kill it now. Any thread may; nothing happens while it has no process: `Engine.launched` comes back to it."""
         if self._launcher is not None:
