@@ -70,6 +70,8 @@ class Engine(Reader):
         keeper: starts and ends processes.
     """
 
+    __deletable__ = ("ledger",)  # for the compiler
+
     def __init__(
         self,
         name: str,

@@ -55,6 +55,8 @@ class Reader:
         spins: whether it is worth a guest's while to look around before it sleeps.
     """
 
+    __deletable__ = ("region",)  # for the compiler
+
     def __init__(self, name: str, spins: bool) -> None:
         self.name = name
         self.pid = os.getpid()
