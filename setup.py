@@ -39,6 +39,20 @@ MYPYC_MODULES: list[str] = [
     "spworkers/port.py",
     "spworkers/waiting.py",
     *(
+        f"spworkers/workers/{name}.py"
+        for name in (
+            "answer",
+            "callformat",
+            "hooks",
+            "measures",
+            "requestinfo",
+            "runner",
+            "tally",
+            "working",
+            "workerport",
+        )
+    ),
+    *(
         f"spworkers/workers/pool/{name}.py"
         for name in (
             "kinds",

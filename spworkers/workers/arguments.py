@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from spworkers.errors import BadArgumentsError, BadValueError
 from spworkers.workers.annotations import UnknownShape, shape_of
-from spworkers.workers.shapes import Mismatch, Shape, closest
+from spworkers.workers.shapes import Made, Mismatch, Plain, Shape, closest
 
 __all__ = ["Parameters", "plain_function"]
 
@@ -110,6 +110,17 @@ class Parameters:
             return plain, len(plain) + 1
         return plain, sum(p.default is p.empty for p in parameters if p.kind in _POSITIONAL)
 
+    @functools.cached_property
+    def _kinds(self) -> list[type | None]:
+        """The types of which values need no closer look, where all positional parameters are given: the usual case.
+
+        None, which is no value's type: of this parameter, each does.
+        """
+        positional, needed = self._positional
+        if needed > len(positional):
+            return [None]
+        return [shape.kind if isinstance(shape, (Plain, Made)) else None for _, shape in positional]
+
     @property
     def text(self) -> str:
         """The signature as a caller sees it: `(path: str, algorithm: str = 'sha256') -> str`."""
@@ -129,6 +140,8 @@ class Parameters:
         """
         positional, needed = self._positional
         try:
+            if not kwargs and list(map(type, args)) == self._kinds:
+                return list(args), {}
             if not kwargs and needed <= len(args) <= len(positional):
                 return [
                     self._fit(name, shape, value) for (name, shape), value in zip(positional, args, strict=False)

@@ -10,19 +10,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import AsyncClosing
 from spworkers.errors import BadValueError, GarbledError
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
+from spworkers.workers.answer import Reply
 from spworkers.workers.handler import check_text
 from spworkers.workers.runner import HANDLERS
 from spworkers.workers.shapes import Mismatch, Shape
 from spworkers.workers.stream import Stream
 
-__all__ = ["Caller", "RemoteFunction", "Reply", "deadline_of"]
+__all__ = ["Caller", "RemoteFunction", "deadline_of"]
 
 
 def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
@@ -48,13 +49,6 @@ def left_until(deadline: float) -> float:
     if deadline == math.inf:
         return deadline
     return max(deadline - time.monotonic(), 0.0)
-
-
-class Reply(NamedTuple):
-    """An answer, and the pipe that it came by."""
-
-    body: bytes
-    pipe: int = 0
 
 
 class RemoteFunction:

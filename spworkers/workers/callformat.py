@@ -59,6 +59,7 @@ __all__ = [
     "encode_next",
     "encode_part",
     "encode_value",
+    "fields_of_call",
     "handler_of",
     "is_busy",
     "is_call",
@@ -79,6 +80,7 @@ _ANSWER: Final = struct.Struct(">2sQ")
 
 _MAX_PATIENCE: Final = 0xFFFFFFFF  # ms: 49 days; who waits longer waits for ever
 _MAX_NAME: Final = 255  # characters
+_COPIED: Final = 4096  # bytes; what is shorter is copied sooner than looked at in its place
 _MAX_MESSAGE: Final = 16 << 10  # characters of an exception's text; an exception may hold a whole document
 _MAX_TRACEBACK: Final = 64 << 10
 
@@ -243,22 +245,28 @@ def decode_call(body: bytes | memoryview) -> Call:
     Raises:
         GarbledError: it is not a call, or a broken one; no other exception, whatever the bytes.
     """
+    return Call(*fields_of_call(body))
+
+
+def fields_of_call(body: bytes | memoryview) -> tuple[int, str, list[Any], dict[str, Any], float]:
+    """The fields of `Call`, for a worker, which looks at each once; raises as `decode_call`."""
     if not is_call(body):
         raise GarbledError(f"{bytes(body[:16])!r} does not begin as a call; the call format is in docs/call-format.md")
     _, call_id, patience = _CALL.unpack_from(body)
-    content = codec.decode(memoryview(body)[CALL_HEAD:])
+    content = codec.decode(body[CALL_HEAD:] if len(body) < _COPIED else memoryview(body)[CALL_HEAD:])
     if type(content) is not list or not 2 <= len(content) <= 3:
         raise GarbledError(
             "a call is an array of a name, an array of arguments and, if there are any, a map of keywords"
         )
-    name, args, kwargs = content if len(content) == 3 else (*content, {})
+    name, args = content[0], content[1]
+    kwargs = content[2] if len(content) == 3 else {}
     if type(name) is not str or not 0 < len(name) <= _MAX_NAME:
         raise GarbledError(f"a handler's name is text of 1 to {_MAX_NAME} characters, not {name!r:.80}")
     if type(args) is not list:
         raise GarbledError(f"the arguments of a call are an array, not a {type(args).__name__}")
     if type(kwargs) is not dict or (kwargs and not all(type(key) is str for key in kwargs)):
         raise GarbledError("the keywords of a call are a map whose keys are text")
-    return Call(call_id, name, args, kwargs, patience / 1000 if patience else math.inf)
+    return call_id, name, args, kwargs, patience / 1000 if patience else math.inf
 
 
 _ANSWERS: Final = (VALUE_MARK, ERROR_MARK, PART_MARK, LAST_PART_MARK)

@@ -30,7 +30,8 @@ from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
 from spworkers.socket import Req
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
-from spworkers.workers.caller import Reply, left_until
+from spworkers.workers.answer import Reply
+from spworkers.workers.caller import left_until
 from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, TrioWaiting, Waiting
 from spworkers.workers.collector import Collector
 from spworkers.workers.loopreader import LoopReader
@@ -83,6 +84,7 @@ class CallLine:
         self._role = threading.Lock()
         self._guests: dict[ThreadWaiting, None] = {}  # threads that wait; one of them reads, or will
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReader] = WeakKeyDictionary()
+        self._last_reader: LoopReader | None = None  # of the loop that called last
         self._reading: set[LoopReader] = set()  # loops that have the bell in their selectors
         self._closed = False
 
@@ -119,9 +121,12 @@ class CallLine:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return await self._trio_call(payload, deadline, farewell, pipe)
-        reader = self._loops.get(loop)
-        if reader is None:
-            reader = self._loops[loop] = LoopReader(self, loop)
+        reader = self._last_reader
+        if reader is None or reader.loop is not loop:
+            reader = self._loops.get(loop)
+            if reader is None:
+                reader = self._loops[loop] = LoopReader(self, loop)
+            self._last_reader = reader
         waiting = TaskWaiting(farewell, reader)
         timer = None if deadline == math.inf else loop.call_later(left_until(deadline), waiting.wake)
         reader.begin()

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from spworkers.workers.caller import Reply
+from spworkers.workers.answer import Reply
 
 if TYPE_CHECKING:
     import trio
@@ -77,12 +77,12 @@ class TaskWaiting(Waiting):
     __slots__ = ("future", "reader")
 
     def __init__(self, farewell: bytes, reader: LoopReader) -> None:
-        super().__init__(farewell)
+        Waiting.__init__(self, farewell)
         self.reader = reader
         self.future: asyncio.Future[None] = reader.loop.create_future()
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
-        super().end(reply, error)
+        self.reply, self.error, self.over = reply, error, True  # as `Waiting.end` has it
         if get_ident() == self.reader.thread:
             self.wake()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn
@@ -13,7 +14,8 @@ from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, ClosedError, ConnResetError, RecvTimeoutError, SendTimeoutError, SPError
 from spworkers.socket import addresses_of
 from spworkers.workers import callformat
-from spworkers.workers.caller import Caller, Reply, left_until
+from spworkers.workers.answer import Reply
+from spworkers.workers.caller import Caller, left_until
 from spworkers.workers.callline import CallLine, CallSocket
 from spworkers.workers.handler import check_count
 from spworkers.workers.slots import Slots
@@ -69,6 +71,7 @@ class Client(Caller):
         self._task_slots: RunVar[Semaphore] = RunVar(
             "spworkers-client-slots"
         )  # an event loop cannot wait in a thread's
+        self._last_slots: tuple[asyncio.AbstractEventLoop | None, Semaphore | None] = None, None
         self._closed = False
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
@@ -93,12 +96,22 @@ class Client(Caller):
         finally:
             self._slots.give()
 
-    async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
-        self._check_open(what)
+    def _slots_of_tasks(self) -> Semaphore:
+        """Those of this event loop; of asyncio's, nearly always the one that asked last."""
+        loop = asyncio._get_running_loop()
+        last, slots = self._last_slots
+        if loop is not None and loop is last and slots is not None:
+            return slots
         slots = self._task_slots.get(None)
         if slots is None:
             slots = Semaphore(self._limit)
             self._task_slots.set(slots)
+        self._last_slots = loop, slots
+        return slots
+
+    async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
+        self._check_open(what)
+        slots = self._slots_of_tasks()
         try:
             slots.acquire_nowait()
         except WouldBlock:

@@ -19,6 +19,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import os
 import re
 import struct
@@ -113,6 +114,8 @@ def decode(data: bytes | memoryview) -> Any:
         GarbledError: they are not exactly one value; no other exception, whatever the bytes.
     """
     try:
+        if len(data) < _SCAN_FROM:
+            return _unpacked(data)
         return _Decoder().unpack(data)
     except _DECODING_ERRORS as error:
         raise GarbledError(f"{len(data)} bytes are not a value of the call format: {_reason(error)}") from error
@@ -319,6 +322,16 @@ def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(pairs) > _EQUAL_HASHES:
         _distinct([key for key, _ in pairs])
     return dict(pairs)
+
+
+def _outermost(code: int, data: bytes) -> Any:
+    return _Decoder().extension(code, data)
+
+
+_unpacked: Final = functools.partial(
+    msgpack.unpackb, ext_hook=_outermost, object_pairs_hook=_mapping, strict_map_key=False, timestamp=3, raw=False
+)
+"""What `_Decoder.unpack` does, for what is short: most of it has no extension, and needs no decoder."""
 
 
 def _members(decoder: _Decoder, data: bytes) -> list[Any]:

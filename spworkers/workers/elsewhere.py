@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from spworkers.errors import UnsupportedOptionError
 from spworkers.workers import callformat, origin
+from spworkers.workers.answer import Answer
 from spworkers.workers.app import App
 from spworkers.workers.callformat import Failure
 from spworkers.workers.hooks import Hooks
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.requestinfo import RequestInfo
-from spworkers.workers.runner import Answer, Runner
+from spworkers.workers.runner import Runner
 
 __all__ = ["Errand", "Ran", "adopt", "answer", "dismiss", "try_start"]
 

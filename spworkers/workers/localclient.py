@@ -7,9 +7,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from spworkers.errors import ClosedError
+from spworkers.workers.answer import Reply
 from spworkers.workers.app import App
-from spworkers.workers.caller import Caller, Reply
-from spworkers.workers.runner import Runner, State
+from spworkers.workers.caller import Caller
+from spworkers.workers.runner import Runner
+from spworkers.workers.state import State
 
 __all__ = ["LocalClient"]
 

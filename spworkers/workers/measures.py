@@ -7,6 +7,7 @@ anything, and what a dead one had counted stays.
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +16,7 @@ from spworkers.packet import anonymous_file
 
 __all__ = ["BOUNDS", "OTHER", "Measure", "Measures"]
 
-BOUNDS: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+BOUNDS: Final[tuple[float, ...]] = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 """Seconds: the upper bounds of the histogram's buckets; there is one more for what took longer."""
 
 OTHER: Final = "(other)"
@@ -72,8 +73,7 @@ class Measures:
         words[at + _COUNT] += 1
         words[at + _FAILED] += failed
         words[at + _NANOSECONDS] += int(seconds * 1e9)
-        bucket = sum(seconds > bound for bound in BOUNDS)
-        words[at + _BUCKETS + bucket] += 1
+        words[at + _BUCKETS + bisect_left(BOUNDS, seconds)] += 1
 
     def totals(self) -> dict[str, Measure]:
         """All workers together, by handler; `OTHER` only if there is something in it."""

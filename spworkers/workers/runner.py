@@ -13,11 +13,11 @@ import inspect
 import logging
 import time
 import traceback
-import types
 from typing import Any, Final, TypeAlias
 
 from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
 from spworkers.workers import callformat
+from spworkers.workers.answer import Answer
 from spworkers.workers.app import App
 from spworkers.workers.callformat import Failure
 from spworkers.workers.handler import RESERVED, Handler
@@ -26,9 +26,10 @@ from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.portal import Portal
 from spworkers.workers.requestinfo import RequestInfo, _current
 from spworkers.workers.shapes import closest
-from spworkers.workers.streams import Answer, AsyncStream, Streams, SyncStream
+from spworkers.workers.state import State
+from spworkers.workers.streams import AsyncStream, Streams, SyncStream
 
-__all__ = ["HANDLERS", "HEALTH", "Answer", "Job", "Runner", "State"]
+__all__ = ["HANDLERS", "HEALTH", "Job", "Runner"]
 
 HANDLERS: Final = RESERVED + "handlers"
 """The built-in handler that tells what is served."""
@@ -45,10 +46,6 @@ _ENDS: Final = (Exception, SystemExit, KeyboardInterrupt)
 
 _PLAIN: Final = frozenset({bool, bytes, dict, float, int, list, str, tuple, type(None)})
 """Types of results that need no closer look: nothing to wait for, no generator."""
-
-
-class State(types.SimpleNamespace):
-    """What `on_start` keeps for the handlers of one worker: an object to put attributes on."""
 
 
 class Job:
@@ -280,27 +277,29 @@ class Runner:
             serial: the dispatcher's number for it.
         """
         handler = self.raw_handler
-        if callformat.is_next(body) and not self._only_raw:
-            return self._part_job(callformat.decode_next(body), pipe)
-        if handler is not None and (self._only_raw or not callformat.is_call(body)):
-            return _HandlerJob(self, handler, RequestInfo(handler.name, 0, [body], {}))
+        if self._only_raw or not callformat.is_call(body):
+            if callformat.is_next(body) and not self._only_raw:
+                return self._part_job(callformat.decode_next(body), pipe)
+            if handler is not None:
+                return _HandlerJob(self, handler, RequestInfo(handler.name, 0, [body], {}))
         try:
-            return self._call_job(callformat.decode_call(body), pipe, serial)
+            return self._call_job(body, pipe, serial)
         except (GarbledError, BadArgumentsError) as error:
             return _failure(callformat.call_id_of(body), Failure("arguments", str(error)))
 
-    def _call_job(self, call: callformat.Call, pipe: int, serial: int) -> Job | Answer:
-        handler = self._handlers.get(call.name)
+    def _call_job(self, body: bytes, pipe: int, serial: int) -> Job | Answer:
+        call_id, name, given, keywords, _ = callformat.fields_of_call(body)
+        handler = self._handlers.get(name)
         if handler is None:
-            return self._unknown(call)
-        args, kwargs = handler.parameters.bind(call.args, call.kwargs)
-        return _HandlerJob(self, handler, RequestInfo(call.name, call.id, args, kwargs), pipe, serial)
+            return self._unknown(call_id, name)
+        args, kwargs = handler.parameters.bind(given, keywords)
+        return _HandlerJob(self, handler, RequestInfo(name, call_id, args, kwargs), pipe, serial)
 
-    def _unknown(self, call: callformat.Call) -> Answer:
-        nearest = closest(call.name, self.app.handlers)
+    def _unknown(self, call_id: int, name: str) -> Answer:
+        nearest = closest(name, self.app.handlers)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        message = f"{self.app.name} has no handler {call.name!r}{hint}"
-        return _failure(call.id, Failure("unknown", message, detail={"nearest": nearest}))
+        message = f"{self.app.name} has no handler {name!r}{hint}"
+        return _failure(call_id, Failure("unknown", message, detail={"nearest": nearest}))
 
     def _wait_for(self, result: Any) -> Any:
         return self.portal.run(result) if inspect.isawaitable(result) else result

@@ -13,7 +13,8 @@ from spworkers.workers import callformat
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from spworkers.workers.caller import Caller, Reply
+    from spworkers.workers.answer import Reply
+    from spworkers.workers.caller import Caller
 
 __all__ = ["Stream"]
 

@@ -11,32 +11,18 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from spworkers.workers import callformat, codec
+from spworkers.workers.answer import Answer
 
-__all__ = ["Answer", "AsyncStream", "Streams", "SyncStream"]
+__all__ = ["AsyncStream", "Streams", "SyncStream"]
 
 PART_BYTES: Final = 64 << 10
 PART_ITEMS: Final = 1024
 PART_TIME: Final = 0.02  # seconds
 
 _log = logging.getLogger("spworkers.workers")
-
-
-class Answer(NamedTuple):
-    """An answer's bytes, and what it is.
-
-    Attributes:
-        ok: the handler returned, or yielded; False: it is an error.
-        more: it is part of a stream that goes on.
-        silent: there is no answer, only the end of the work.
-    """
-
-    body: bytes
-    ok: bool
-    more: bool = False
-    silent: bool = False
 
 
 Failed = Callable[[BaseException], Answer]

@@ -31,6 +31,7 @@ class Stage(enum.IntEnum):
 
 
 _STAGES: Final = frozenset(Stage)
+_BUSY: Final = int(Stage.BUSY)
 
 Counts = tuple[int, Stage, int, int, float]
 
@@ -66,6 +67,12 @@ class Row:
         """The worker now does this."""
         words = self._words
         words[_STAGE] = stage
+        words[_SINCE] = time.monotonic_ns()
+
+    def busy(self) -> None:
+        """A request begins: `stage(BUSY)`, which is said of each one, without a look at what a stage is."""
+        words = self._words
+        words[_STAGE] = _BUSY
         words[_SINCE] = time.monotonic_ns()
 
     def answered(self, ok: bool) -> None:

@@ -152,15 +152,18 @@ def _tell_failure(reporter: Reporter, spec: WorkerSpec, error: BaseException) ->
 
 def _beyond_ours(error: BaseException) -> Any:
     """The traceback from the user's code on: how we came to import it is of no use to them."""
-    ours = os.path.dirname(os.path.abspath(__file__))
+    ours = (
+        os.path.dirname(os.path.abspath(__file__)),
+        os.path.join("spworkers", "workers", ""),  # what is compiled has the path that it had then
+    )
     trace = error.__traceback__
     while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename, ours):
         trace = trace.tb_next
     return trace
 
 
-def _is_ours(filename: str, ours: str) -> bool:
-    return filename.startswith((ours, "<frozen importlib", os.path.dirname(os.__file__) + os.sep + "importlib"))
+def _is_ours(filename: str, ours: tuple[str, ...]) -> bool:
+    return filename.startswith((*ours, "<frozen importlib", os.path.dirname(os.__file__) + os.sep + "importlib"))
 
 
 class StopSignal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError
@@ -28,12 +28,13 @@ ANSWER_WINDOW: Final = 128
 """Answers that may wait in the lane for their connections: WRITEQ-LEN's default, and the dispatcher keeps below it."""
 
 
-class Request(NamedTuple):
+class Request:
     """A request that a worker has taken."""
 
-    serial: int
-    body: bytes
-    pipe: int = 0
+    def __init__(self, serial: int, body: bytes, pipe: int = 0) -> None:
+        self.serial: Final = serial
+        self.body: Final = body
+        self.pipe: Final = pipe
 
 
 class WorkerPort(Protocol):

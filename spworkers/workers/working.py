@@ -24,9 +24,9 @@ import select
 import time
 from typing import TYPE_CHECKING, Final
 
+from spworkers.workers.answer import Answer
 from spworkers.workers.interrupt import Interrupter, Stopped
 from spworkers.workers.runner import Job, Runner
-from spworkers.workers.streams import Answer
 from spworkers.workers.tally import Row, Stage
 from spworkers.workers.workerport import Request, WorkerPort
 
@@ -67,6 +67,7 @@ class Working:
         self._row = row
         self._stop = stop
         self._leaving = False
+        self._begun = False
         _forked.clear()  # that we were is the supervisor's doing
         self.name = name
         self.retired = ""
@@ -95,7 +96,9 @@ class Working:
         poll = select.poll()
         for fd in (port.fileno(), control, told, signalled):
             poll.register(fd, select.POLLIN)
-        self._row.stage(Stage.IDLE)
+        row = self._row
+        row.stage(Stage.IDLE)
+        busy = False
         looked = 0.0
         while True:
             # A look is a system call; in between it is enough to know that a signal came.
@@ -105,8 +108,13 @@ class Working:
                 looked = clock()
             request = take()
             if request is not None:
+                busy = True
                 answer(request)
-            elif not arm():
+                continue
+            if busy:  # from one request to the next it is not idle
+                busy = False
+                row.stage(Stage.IDLE)
+            if not arm():
                 for fd, _ in poll.poll():
                     if fd == signalled:
                         stop.drain()
@@ -133,9 +141,10 @@ class Working:
             self._runner.close_streams(serial)
 
     def _answer(self, request: Request) -> None:
-        row = self._row
-        self._stop.settled()
-        row.stage(Stage.BUSY)
+        if not self._begun:
+            self._begun = True
+            self._stop.settled()
+        self._row.busy()
         try:
             job = self._runner.understand(request.body, request.pipe, request.serial)
             answer = job if isinstance(job, Answer) else self._run(request, job)
@@ -143,7 +152,6 @@ class Working:
             self._port.give_back(request)
         else:
             self._reply(request, answer)
-        row.stage(Stage.IDLE)
         self._runner.hooks.settled(self)
 
     def _reply(self, request: Request, answer: Answer) -> None:

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from spworkers.ring import DATA, ERROR
-from spworkers.workers.caller import Reply
+from spworkers.workers.answer import Reply
 from spworkers.workers.callline import CallLine
 from spworkers.workers.callwaiting import FutureWaiting, Waiting
 
@@ -83,7 +83,8 @@ def drain_interrupted_at(step: int) -> int:
     finally:
         sys.settrace(None)
     assert [each.over for each in waiting] == [True] * 3, step
-    assert waiting[0].reply == Reply(b"one", 7)
+    assert isinstance(waiting[0].reply, Reply)
+    assert (waiting[0].reply.body, waiting[0].reply.pipe) == (b"one", 7)
     assert type(waiting[1].error).__name__ == "CanceledError"
     assert ready, step
     while ready:

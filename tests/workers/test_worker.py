@@ -151,6 +151,28 @@ def test_it_answers_until_it_is_told_to_stop(port: FakePort, supervisor: Channel
     assert (stage, answered, failed) == (Stage.STOPPED, 2, 0)
 
 
+def test_it_is_idle_when_nothing_is_left_to_do(
+    port: FakePort, supervisor: Channel, stop: StopSignal, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_replies: list[Stage] = []
+    at_waits: list[Stage] = []
+    arm = port.arm
+
+    def waits() -> bool:
+        at_waits.append(row.counts[1])
+        if not port.requests:
+            supervisor.send({"t": "stop", "grace": 1.0})
+        return arm()
+
+    monkeypatch.setattr(port, "arm", waits)
+    port.on_reply = lambda: at_replies.append(row.counts[1])
+    for serial in (1, 2, 3):
+        port.put(*call(serial, 1, 2))
+    work(port, Runner(app), row, stop)
+    assert at_replies == [Stage.BUSY] * 3
+    assert set(at_waits) == {Stage.IDLE}
+
+
 def test_what_is_taken_is_answered_before_the_end(
     port: FakePort, supervisor: Channel, stop: StopSignal, row: Row
 ) -> None:
