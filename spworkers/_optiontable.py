@@ -161,7 +161,8 @@ TABLE = [
         "seconds",
         1.0,
         _on(sockets=_EVERY),
-        "How long close() waits for accepted messages to leave. What is left then is counted and logged."
+        "How long close() waits for accepted messages to leave; what is for whoever comes first may go to who connects"
+        " meanwhile. What is left then is counted and logged."
         " Negative: not at all. 0: as long as it takes.",
         endless=True,
     ),

@@ -565,9 +565,13 @@ class Control:
         for listener in self.listeners.values():
             listener.close()
 
-    def stop_accepting(self) -> None:
-        """Only dialers that somebody has dialled before go on, for the sake of what still waits to be sent."""
-        for listener in self.listeners.values():
+    def stop_accepting(self, *, everywhere: bool) -> None:
+        """Only dialers that somebody has dialled before go on, for the sake of what still waits to be sent.
+
+        Args:
+            everywhere: so do listeners, otherwise.
+        """
+        for listener in self.listeners.values() if everywhere else ():
             listener.close()
         for dialer in self.dialers.values():
             if dialer.pending:

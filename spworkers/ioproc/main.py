@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 SILENT_PROTOCOLS = frozenset({"req", "surveyor"})
 """What these have not yet handed to a pipe is pointless once the asker is closed: LINGER does not wait for it."""
 
+FOR_ANYBODY = frozenset({"push", "pair", "pair1", "req"})
+"""What these (of REQ, the raw ones) have to send is for whoever comes: they listen on for as long as LINGER waits."""
+
 
 def warm_up() -> None:
     """In the supervisor, before any fork: what a first loop makes is then shared by all I/O processes."""
@@ -186,7 +189,7 @@ class IOProcess:
 
     async def _close(self, linger: float) -> None:
         """Drain what was sent, then go. The answer is given as soon as the kernel has it all, or the time is over."""
-        self.control.stop_accepting()
+        self.control.stop_accepting(everywhere=not self._newcomers_help())
         self.control.leave_moved()
         deadline = self.loop.time() + linger
         await self._drained(linger)
@@ -223,11 +226,17 @@ class IOProcess:
         finally:
             self.hub.on_settled = None
 
+    def _newcomers_help(self) -> bool:
+        """Whether there are messages for whoever comes first, and nobody to take them."""
+        return self.boot.spec["protocol"] in FOR_ANYBODY and self._waiting() > 0
+
+    def _waiting(self) -> int:
+        if self.boot.spec["protocol"] in SILENT_PROTOCOLS and not self.boot.spec["raw"]:
+            return 0
+        return sum(port.outlet.unclaimed() for port in self.hub.contexts.values())
+
     def _unsent(self) -> int:
-        waiting = 0
-        if self.boot.spec["protocol"] not in SILENT_PROTOCOLS or self.boot.spec["raw"]:
-            waiting = sum(port.outlet.unclaimed() for port in self.hub.contexts.values())
-        return self.hub.unsent() + waiting
+        return self.hub.unsent() + self._waiting()
 
     async def _shut(self, patience: float) -> None:
         """Part from every peer, as its transport does it, and end."""

@@ -103,6 +103,26 @@ def test_b3_close_returns_as_soon_as_all_is_with_the_kernel() -> None:
             assert [wire.recv()[4:] for _ in range(20)] == [str(number).encode() for number in range(20)]
 
 
+@pytest.mark.parametrize(("sends", "receives"), [(sp.Push, sp.Pull), (sp.Pair, sp.Pair), (sp.Pair1, sp.Pair1)])
+def test_b3_who_comes_while_a_listener_lingers_gets_it(sends: type[sp.Socket], receives: type[sp.Socket]) -> None:
+    sender = sends(listen=inproc(), linger=BOUND)
+    address = sender.listeners[0].address
+    sender.send(b"x")
+    closing = background(sender.close)
+    eventually(lambda: "closed" in repr(sender))
+    with receives(dial=address) as receiver:
+        assert receiver.recv(timeout=BOUND) == b"x"
+    closing.result(BOUND)
+
+
+def test_b3_who_has_nothing_to_send_listens_no_more() -> None:
+    """A reply belongs to who has asked: nobody who comes is of any help."""
+    with sp.Rep(listen=inproc()) as rep:
+        address = rep.listeners[0].address
+    with pytest.raises(sp.ConnRefusedError):
+        sp.Req(dial=address)
+
+
 def test_b3_what_linger_could_not_drain_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with sp.Req(raw=True) as req:
         for number in range(5):
