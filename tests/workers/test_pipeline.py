@@ -266,6 +266,14 @@ def test_each_item_of_a_chunk_has_its_timeout_and_its_retries(pool: sp.Pool) -> 
     assert (report.result, report.stages[0].retried) == (list(range(8)), 4)
 
 
+def test_a_memory_limit_that_no_worker_keeps_fails_the_items() -> None:
+    """Workers that have done nothing yet are not replaced for their size: their successors would be as large."""
+    with sp.Pool(2, memory_limit=1) as small:
+        report = sp.Pipeline().read([0.2] * 10).map(time.sleep, workers=2).collect().run(executor=small)
+    assert {type(failure.error) for failure in report.failures} == {sp.WorkerDiedError}
+    assert all("memory_limit allows" in str(failure.error) for failure in report.failures)
+
+
 def test_what_a_pool_does_again_by_itself_is_not_kept(pool: sp.Pool) -> None:
     tasks = PoolTasks(pool.options(retries=1, retry_on=ValueError, backoff=0), odd_is_bad)
     rest: Any = tasks.submit([1, 2, 3, 4], 0)

@@ -602,6 +602,20 @@ def test_resize_while_tasks_run(tmp_path: Path) -> None:
         assert own.stats()["died"] == own.stats()["failed"] == 0
 
 
+def test_who_has_done_nothing_yet_is_not_replaced_for_its_size() -> None:
+    """Its successor would be as large: nobody would ever do a task."""
+    with sp.Pool(1) as own:
+        own.submit(tasks.pid).result(WAIT)
+        eventually(lambda: own.stats()["workers"][0]["state"] == "idle", WAIT)
+        (worker,) = own._engine.dispatcher.workers
+        done, worker.done = worker.done, 0
+        own._engine.exceeds(worker, 2, 1)
+        assert own.stats()["replaced"] == 0
+        worker.done = done
+        own._engine.exceeds(worker, 2, 1)
+        assert own.stats()["replaced"] == 1
+
+
 def test_what_is_counted(tmp_path: Path) -> None:
     with sp.Pool(1) as own:
         own.submit(tasks.double, 1).result(WAIT)
@@ -614,7 +628,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
         eventually(running.running, WAIT)
         stats = own.stats()
         assert (stats["queued"] + stats["given"], stats["limit"]) == (2, 1)
-        assert [worker["state"] for worker in stats["workers"]] == ["busy"]
+        eventually(lambda: [worker["state"] for worker in own.stats()["workers"]] == ["busy"], WAIT)
         assert waiting.cancel()
         assert running.cancel()
         own.options(timeout=0.05).submit(tasks.hang).exception(WAIT)

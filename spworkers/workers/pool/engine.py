@@ -288,7 +288,8 @@ class Engine(Reader):
             for job in list(worker.jobs.values()):
                 if worker.began(job) and self._kill(worker, job, why):
                     return
-            if not worker.retiring:
+            # One that has done nothing yet has grown by nothing: the next would be as large, and nobody ever do a task.
+            if not worker.retiring and worker.done:
                 self.counts["replaced"] += 1
                 self._retire(worker)
                 self.dispatcher.pump()
