@@ -34,7 +34,9 @@ class Context(Messaging, ContextAttributes):
     """A conversation of its own on a socket: for req one request at a time, for rep one request being answered.
 
     Made by `socket.open_context()`. It may be pickled to one other process, which then owns it; the original raises
-    ContextMovedError from then on.
+    ContextMovedError from then on. `multiprocessing` pickles the arguments of a process that it starts by "spawn" or
+    "forkserver"; by "fork" it does not, so pickle it before: `pickle.dumps(context)` in the parent, `pickle.loads` in
+    the child.
     """
 
     _owner: Socket | None

@@ -375,7 +375,7 @@ class ForkedError(UsageError, RuntimeError):
     """A socket (or pool, or client) was inherited by a forked child; only the process that made it can use it."""
 
     summary = "socket used in a forked child"
-    advice = "make it in the child, or hand a context over by pickling it"
+    advice = "make it in the child, or hand over a context that was pickled (pickle.dumps) before the fork"
 
 
 class ShutdownError(ClosedError, RuntimeError):

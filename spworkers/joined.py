@@ -37,7 +37,7 @@ class JoinedLink:
     def request(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> Any:
         """Ask, and wait for the answer; raises the error that is answered."""
         if self.pid != os.getpid():
-            raise ForkedError(f"this context belongs to process {self.pid}")
+            raise ForkedError(f"this context belongs to process {self.pid}: pickle it (pickle.dumps) before the fork")
         if self.closed:
             raise ClosedError("the context is closed")
         with self._lock:

@@ -171,7 +171,9 @@ class Messaging(AsyncClosing):
         """Receive a message's body into a writable buffer; returns its length. Raises as `recv` does.
 
         Raises:
-            TooLongError: it does not fit; the message is lost, as a datagram would be.
+            TooLongError: it does not fit; the message is lost, as a datagram would be. A `PeerError`, as for a message
+                beyond MAX-RCV-SIZE: how long a message is, is for the peer to say, and the next one may fit.
+            BadValueError: the buffer cannot be written to; no message was taken.
         """
         with memoryview(buffer) as view:
             if view.readonly:

@@ -79,8 +79,9 @@ class Port:
         if self.closed or self.rx.closed:  # by us, or by the socket's own process, if that is another
             if self.pid != os.getpid():
                 raise ForkedError(
-                    f"{self.name} belongs to process {self.pid}; a forked child opens sockets of its own, "
-                    "or is handed a context before the fork"
+                    f"{self.name} belongs to process {self.pid}: a forked child opens sockets of its own, or is handed"
+                    " a context that was pickled before the fork (pickle.dumps(context) in the parent, pickle.loads in"
+                    " the child: by fork, multiprocessing does not pickle arguments; by spawn it does)"
                 )
             raise ClosedError(f"{self.name} is closed")
 

@@ -105,6 +105,8 @@ class Socket(Messaging, SocketAttributes):
         self._protocol = PROTOCOLS[protocol]
         if not isinstance(raw, bool):
             raise BadValueError(f"raw is True or False, not {raw!r:.80}")
+        if name is not None and not isinstance(name, str):
+            raise BadValueError(f"name is a text, or None, not {name!r:.80}")
         self._raw = raw
         self._name = name
         place = Place.socket(protocol, raw=self._raw)
@@ -326,7 +328,11 @@ class Socket(Messaging, SocketAttributes):
         return SocketInfo(p.number, p.peer_number, p.name, p.peer_name)
 
     def get_option(self, name: str) -> Any:
-        """The value of an option, e.g. `get_option("RECV-DEADLINE")`. BadOptionError if there is none of that name."""
+        """The value of an option, e.g. `get_option("RECV-DEADLINE")`; of a closed socket, the last one.
+
+        Raises:
+            BadOptionError: there is none of that name.
+        """
         return self._options.get(name)
 
     def set_option(self, name: str, value: Any) -> None:
@@ -370,7 +376,12 @@ class Socket(Messaging, SocketAttributes):
         return former
 
     def stats(self) -> dict[str, Any]:
-        """Messages and bytes sent and received, connections, and every drop by cause."""
+        """Messages and bytes sent and received, connections, and every drop by cause.
+
+        `sent_bytes` and `received_bytes` are of messages as they are framed on a stream: 8 bytes of length (9 on ipc;
+        a WebSocket has the 2 to 14 bytes of its frame there), the protocol's header, the body. Handshakes and what TLS
+        adds are not in them.
+        """
         return self._and_own_drops(self._request("stats"))
 
     def _and_own_drops(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -521,11 +532,15 @@ class Socket(Messaging, SocketAttributes):
             parts.append("part of a device")
         return f"<{name}: {', '.join(parts)}>"
 
+    def _warn_of_drop(self) -> None:
+        """It was dropped while it was open."""
+        warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=3)
+
     def __del__(self) -> None:
         port = getattr(self, "_port", None)
         if port is None or port.closed or port.pid != os.getpid():
             return
-        warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+        self._warn_of_drop()
         self._shut_ports()
         # On a thread of its own: a collection happens anywhere, on the control thread and under its lock too, and this
         # waits for an answer. Not by `threading`, whose locks may be held here as well.

@@ -57,6 +57,9 @@ class CallSocket(Req):
         self._many = in_flight
         super().__init__(**arguments)
 
+    def _warn_of_drop(self) -> None:
+        """Its client does, whose name the user knows."""
+
     def _spec(self) -> dict[str, Any]:
         spec = super()._spec()
         return {**spec, "options": {**spec["options"], "IN-FLIGHT": self._many}}

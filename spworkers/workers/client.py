@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn
@@ -178,6 +179,11 @@ class Client(Caller):
             self._req.close(linger=0)  # whoever wants an answer has waited for it
         except SPError:
             return  # in a forked child, where it is not ours
+
+    def __del__(self) -> None:
+        req = getattr(self, "_req", None)
+        if req is not None and not self._closed and not req._port.closed:  # else the program ends, or forked us
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         if self._closed:

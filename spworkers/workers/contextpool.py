@@ -52,8 +52,8 @@ class ContextPool(Closing):
 
     A function for a Respondent returns the answer to a survey, or None for none; for a Pull or a Sub it does not matter
     what it returns. A request whose worker dies goes to another one; a message is kept until a worker is done with it.
-    From here on the socket's own `recv` gets nothing; close the pool
-    before the socket.
+    From here on the socket's own `recv` gets nothing; close the pool before the socket. A pool that is only forgotten
+    goes on, without a warning: the socket's requests are answered until one of both is closed, or the program ends.
 
     Args:
         rep: a `Rep`, `Respondent`, `Pull` or `Sub` that is not raw. Subscribe before.
@@ -62,7 +62,8 @@ class ContextPool(Closing):
         name: what the workers are called; None: the app's or the function's name.
         part: the name of a respondent, consumer or subscriber of the App.
         executor: any `concurrent.futures.Executor`, in whose workers the handler runs, instead of processes of the
-            pool's own; it stays its user's. `workers` is then how many requests it runs at once, if it does not say.
+            pool's own; it stays its user's. `workers` is then how many requests it runs at once, if it
+            does not say; if it says another number, that is refused.
         settings: how requests are run: `timeout`, `retries`, `backlog`, `max_tasks`, `memory_limit` … (`Settings`).
 
     Raises:
@@ -112,7 +113,7 @@ class ContextPool(Closing):
                 raise BadValueError(
                     f"executor is {executor!r:.80}; it has to be a concurrent.futures.Executor, or None"
                 )
-            refuse_unsupported(self.app, executor, settings, part)
+            refuse_unsupported(self.app, executor, settings, part, workers)
             terms = _lend(self._options, slots_of(executor, workers))
             self._group = ExecutorGroup(rep, self._name, self.app, executor, self.settings, terms, measured, part)
         rep._request("dispatch", errors=self._errors, options=self._options)

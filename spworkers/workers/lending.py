@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
@@ -57,11 +57,14 @@ _numbers: Final = itertools.count(1)
 _log: Final = logging.getLogger("spworkers.workers")
 
 
-def refuse_unsupported(app: App, executor: Any, given: Mapping[str, Any], part: str = "") -> None:
+def refuse_unsupported(
+    app: App, executor: Any, given: Mapping[str, Any], part: str = "", workers: int | None = None
+) -> None:
     """Raise what this executor cannot do for this app.
 
     Args:
         given: the settings as the user wrote them.
+        workers: likewise.
 
     Raises:
         BadValueError: it is no executor.
@@ -69,6 +72,11 @@ def refuse_unsupported(app: App, executor: Any, given: Mapping[str, Any], part: 
     """
     kind = type(executor).__name__
     pool = isinstance(executor, PoolView)
+    own = _workers_of(executor)
+    if workers is not None and own is not None and workers != own:
+        raise UnsupportedOptionError(
+            f"workers={workers}: this {kind} has {own} of its own: leave workers= out, or give the number to the {kind}"
+        )
     for name in _SETTINGS:
         if given.get(name) not in (None, False):
             where = ", or give it to the Pool itself" if pool else ", or leave executor= out"
@@ -99,9 +107,14 @@ def _check_timeout(timeout: Any, who: str, executor: Any) -> None:
 
 def slots_of(executor: Any, workers: int | None) -> int:
     """How many requests it has at once: twice as many as it runs, so that it always has one more to run."""
-    limit = executor._engine.dispatcher.limit if isinstance(executor, PoolView) else None
-    running = workers or limit or getattr(executor, "_max_workers", None) or UNKNOWN_WORKERS
-    return 2 * int(running)
+    return 2 * int(_workers_of(executor) or workers or UNKNOWN_WORKERS)
+
+
+def _workers_of(executor: Any) -> int | None:
+    """How many workers it has at most, if it says that."""
+    if isinstance(executor, PoolView):
+        return executor._engine.dispatcher.limit
+    return getattr(executor, "_max_workers", None)
 
 
 class _Task:
@@ -169,6 +182,7 @@ class ExecutorGroup:
         self._failed = 0
         self._since = time.monotonic()
         self._closed = False
+        self._broken = False  # and that was logged
 
     # --- started
 
@@ -348,6 +362,11 @@ class ExecutorGroup:
     def _gave_up(self, task: _Task, error: BaseException) -> None:
         """The executor did not run it to its end."""
         kind, detail = _reason(error, self._executor, task.attempt)
+        if _is_broken(error):
+            with self._changed:
+                first, self._broken = not self._broken, True
+            if first:
+                _log.error("%s: every request from now on fails: %s", self._name, detail["message"])
         body = task.request.body
         reply = None if self._part else callformat.CALL_ERRORS.error_reply(body, 0, kind, detail)
         _log.warning(
@@ -462,6 +481,11 @@ class ExecutorGroup:
             port.close()
 
 
+def _is_broken(error: BaseException) -> bool:
+    """Whether an executor says that it can run nothing any more."""
+    return isinstance(error, BrokenExecutor) and not isinstance(error, SPError)
+
+
 def _reason(error: BaseException, executor: Executor, attempts: int) -> tuple[str, dict[str, Any]]:
     """Why a request was not run to its end, as the call format has it."""
     if isinstance(error, TaskTimeoutError):
@@ -472,4 +496,6 @@ def _reason(error: BaseException, executor: Executor, attempts: int) -> tuple[st
     if isinstance(error, WorkerDiedError):
         detail.update(pid=error.pid, status=error.status)
     text = str(error) if isinstance(error, SPError) else f"{type(error).__name__}: {error}"
+    if _is_broken(error):
+        text += "; this executor is broken for good: serve the app anew with another, or with an sp.Pool, which goes on"
     return "died", {"message": f"the {type(executor).__name__} did not run it to its end: {text}", **detail}

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from types import FrameType
@@ -40,6 +41,9 @@ ARGUMENTS: Final = ("listen", "dial", "workers", "executor", "block", "drain", *
 
 class Server(Closing):
     """What `App.serve` gives.
+
+    Close it, or use it in a `with` block. One that is only forgotten goes on serving until the program ends; a
+    ResourceWarning says so.
 
     Args:
         app: whose handlers answer.
@@ -230,6 +234,12 @@ class Server(Closing):
             with contextlib.suppress(SPError):  # closed before
                 socket.close()
         self._parts.clear()
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)
+        if pool is not None and not pool._closed and not self._rep._port.closed:  # else the program ends, or forked us
+            words = f"{self!r} was not closed, and goes on until the program ends"
+            warnings.warn(words, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         workers = self.workers

@@ -74,6 +74,8 @@ say(done=True)
     for answer in answers:
         assert answer["error"] == "ForkedError", answer
         assert str(user.pid) in answer["words"]
+        if answer["name"] in ("context recv", "claimed send"):
+            assert "pickle.dumps(context) in the parent, pickle.loads in the child" in answer["words"]
 
 
 def test_the_child_opens_sockets_of_its_own_with_a_supervisor_of_its_own() -> None:

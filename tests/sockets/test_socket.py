@@ -175,6 +175,10 @@ def test_a_closed_socket_raises_closed_error(closed_rep: sp.Rep, use: Callable[[
         use(closed_rep)
 
 
+def test_options_of_a_closed_socket_can_still_be_read(closed_rep: sp.Rep) -> None:
+    assert closed_rep.get_option("RAW") is closed_rep.raw is False
+
+
 def test_iteration_ends_when_the_socket_is_closed(closed_rep: sp.Rep) -> None:
     assert list(closed_rep) == []
 
@@ -327,6 +331,7 @@ def test_the_base_class_is_no_socket() -> None:
         ({"max_rcv_size": True}, sp.BadValueError, "True"),
         ({"best_effort": 1}, sp.BadValueError, "1"),
         ({"raw": 5}, sp.BadValueError, "raw is True or False, not 5"),
+        ({"name": 5}, sp.BadValueError, "name is a text, or None, not 5"),
     ],
 )
 def test_wrong_options_are_refused_by_the_constructor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -94,6 +95,15 @@ def server() -> Iterator[Answerer]:
 def calc(server: Answerer) -> Iterator[Client]:
     with Client(server.address, timeout=WAIT) as client:
         yield client
+
+
+def test_a_dropped_client_warns_by_its_own_name() -> None:
+    client = Client("inproc://nobody", dial_asynch=True)
+    with pytest.warns(ResourceWarning) as caught:
+        del client
+        gc.collect()
+    told = [str(each.message) for each in caught if "nobody" in str(each.message) or "Socket" in str(each.message)]
+    assert told == ["<Client of inproc://nobody: 0 submitted calls in flight> was not closed"]
 
 
 def test_the_ways_to_call(calc: Client) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from executors import Immediate
+from executors import Breaking, Immediate
 from helpers import eventually
 
 import spworkers as sp
@@ -200,6 +200,16 @@ def test_a_dead_worker_is_told() -> None:
             assert client.add(1, 2) == 3
 
 
+def test_an_executor_that_is_broken_for_good_is_told_once_and_in_each_answer(caplog: pytest.LogCaptureFixture) -> None:
+    with app.serve("inproc://broken", executor=Breaking(1), block=False) as server:
+        with sp.Client(server.address, timeout=WAIT) as client:
+            for _ in range(2):
+                with pytest.raises(sp.WorkerDiedError, match=r"this executor is broken for good: .* sp\.Pool"):
+                    client.add(1, 2)
+    (told,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "every request from now on fails: the Breaking did not run it" in told.getMessage()
+
+
 def test_a_pool_kills_what_runs_too_long() -> None:
     slow = sp.App("slow")
 
@@ -338,6 +348,7 @@ def test_an_app_that_cannot_start_is_told_where_it_is_served() -> None:
         ({"memory_limit": "1GB"}, sp.UnsupportedOptionError, "memory_limit='1GB': the workers of a ThreadPoolExecutor"),
         ({"max_tasks": 3}, sp.UnsupportedOptionError, "max_tasks=3"),
         ({"affinity": True}, sp.UnsupportedOptionError, "affinity=True"),
+        ({"workers": 3}, sp.UnsupportedOptionError, "workers=3: this ThreadPoolExecutor has 1 of its own"),
         ({"threads_per_worker": 1}, sp.UnsupportedOptionError, "threads_per_worker=1"),
         ({"timeout": 3}, sp.UnsupportedOptionError, "timeout=3: a ThreadPoolExecutor cannot stop a task"),
         ({"executor": 3}, sp.BadValueError, "executor is 3; it has to be a concurrent.futures.Executor"),

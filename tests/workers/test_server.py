@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -92,6 +93,18 @@ def server() -> Iterator[Server]:
 def calc(server: Server) -> Iterator[Client]:
     with Client(server.address, timeout=WAIT) as client:
         yield client
+
+
+def test_a_dropped_server_warns_and_goes_on() -> None:
+    server = app.serve(ANYWHERE, workers=1, block=False)
+    pool, rep, address = server._pool, server._rep, server.address
+    with pytest.warns(ResourceWarning, match="<Server .*> was not closed, and goes on until the program ends"):
+        del server
+        gc.collect()
+    with Client(address, timeout=WAIT) as client:
+        assert client.call("add", 2, 3) == 5
+    pool.close()
+    rep.close()
 
 
 def began(folder: Path) -> list[int]:

@@ -32,7 +32,7 @@ from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
 from spworkers.workers.pool.progress import check_progress, shown, total_of
 from spworkers.workers.pool.shared import store
-from spworkers.workers.pool.terms import count_of, seconds_of, terms_of, workers_of
+from spworkers.workers.pool.terms import count_of, seconds_of, size_of, terms_of, workers_of
 from spworkers.workers.pool.values import PLAIN, unsendable_arguments, values_of
 
 if TYPE_CHECKING:
@@ -343,6 +343,9 @@ class Pool(PoolView):
     value. A task that crashes, hangs past its timeout, or cannot be pickled fails alone, with an error that says which
     task, why, and how the worker died; the pool goes on.
 
+    A pool that nobody holds any more does what was submitted, and ends then; as with the executors of the standard
+    library that needs no `shutdown`, and no ResourceWarning is given.
+
     Args:
         workers: processes at most, up to 1000; None: as many as there are processors for us.
         initializer: called in each worker before its first task.
@@ -355,7 +358,8 @@ class Pool(PoolView):
         backoff: seconds of the pause before that, which doubles each time; or a `Backoff`.
         retry_on: exceptions after which a task is tried again as well.
         max_tasks: tasks after which a worker is replaced; None: never.
-        memory_limit: bytes of resident memory from which on a worker is replaced, at once if it works.
+        memory_limit: bytes of resident memory, or text like "512MB": a worker that uses more is replaced, at once if it
+            works.
         affinity: processors that workers are bound to in turn: numbers, or collections of numbers.
         threads_per_worker: threads that numerical libraries (OpenMP, BLAS) may start in each worker.
         start_method: "supervisor" (None: this): forked from a small process that has our code; "spawn": a fresh
@@ -382,7 +386,7 @@ class Pool(PoolView):
         backoff: float | Backoff = Backoff(),  # noqa: B008  # frozen
         retry_on: Any = (),
         max_tasks: int | None = None,
-        memory_limit: int | None = None,
+        memory_limit: int | str | None = None,
         affinity: Any = None,
         threads_per_worker: int | None = None,
         start_method: str | None = None,
@@ -429,7 +433,7 @@ class Pool(PoolView):
             raise BadValueError(
                 f"idle_timeout is {idle_timeout!r}; it has to be 0 seconds or more, or None for no limit"
             )
-        limit = 0 if memory_limit is None else count_of(memory_limit, "memory_limit")
+        limit = 0 if memory_limit is None else size_of(memory_limit, "memory_limit")
         tasks = 0 if max_tasks is None else count_of(max_tasks, "max_tasks")
         fds: list[int] = []
         if shared is not None:
