@@ -52,6 +52,7 @@ class Server(Closing):
         dial: likewise; of brokers (a `device` whose other socket clients dial), say.
         workers: how many processes; None: as many as there are processors for us.
         executor: any `concurrent.futures.Executor`, in whose workers the handlers run; it stays its user's.
+            Leave `workers` out then, if it says itself how many it has.
         options: how requests are run, as `Settings` has it (`timeout`, `retries`, `backlog` …); and any option of `Rep`
             by its keyword, `tls_config` for instance. `max_rcv_size` is 64 MiB here: a client whose request is longer
             loses its connection.
