@@ -18,14 +18,19 @@ from __future__ import annotations
 
 import argparse
 import collections
+import sys
 import sysconfig
 import tokenize
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, LocalCluster
-
 import spworkers as sp
+
+try:
+    from distributed import Client, LocalCluster
+except ModuleNotFoundError:
+    print("this example needs Dask: pip install 'spworkers[dask]'", file=sys.stderr)
+    sys.exit(2)
 
 Counts = collections.Counter[str]
 

@@ -8,6 +8,7 @@ spworkers call tcp://127.0.0.1:5555 primes 100
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import time
@@ -62,6 +63,7 @@ def whoami() -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server, sp.Client(server.address) as client:
         print("primes:", client.primes(30))
         print("total:", client.total([Order("tea", 2), Order("cake", 1)]))

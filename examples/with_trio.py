@@ -5,9 +5,15 @@ pip install trio && python examples/with_trio.py
 
 from __future__ import annotations
 
-import trio
+import sys
 
 import spworkers as sp
+
+try:
+    import trio
+except ModuleNotFoundError:
+    print("this example needs trio: pip install trio", file=sys.stderr)
+    sys.exit(2)
 
 
 async def publish(pub: sp.Pub, news: dict[bytes, list[bytes]]) -> None:

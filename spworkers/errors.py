@@ -12,9 +12,10 @@ Each class derives also from the built-in that fits (`TimeoutError`, `ValueError
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from spworkers._oserrors import classify
 
@@ -673,6 +674,12 @@ def _unpack_cause(packed: Sequence[Any] | None) -> BaseException | None:
 # --- From the operating system
 
 
+_ADDRESS_ADVICE: Final = {
+    errno.EADDRNOTAVAIL: "listen at an address of this machine, or at * for all of them",
+    errno.ENOENT: "make the folder first",
+}
+
+
 def from_os_error(error: OSError, doing: str) -> SPError:
     """One of our errors for one of the operating system's, which becomes its `__cause__`.
 
@@ -685,7 +692,9 @@ def from_os_error(error: OSError, doing: str) -> SPError:
     name, number = classify(error, dialing=doing.startswith("dial"))
     cls = _TREE[name]
     reason = error.strerror or str(error) or type(error).__name__
-    ours = cls(f"{doing}: {reason}" + (f"; {cls.advice}" if cls.advice else ""))
+    # The address is well-formed if it has come as far as the system: how one is written helps nobody.
+    advice = _ADDRESS_ADVICE.get(error.errno or 0, "") if cls is BadAddrError else cls.advice
+    ours = cls(f"{doing}: {reason}" + (f"; {advice}" if advice else ""))
     if isinstance(ours, OSError):
         ours.errno = number
     ours.__cause__ = error

@@ -24,6 +24,7 @@ LAYER_OF = {
     ),
     **dict.fromkeys(("_descriptors", "certificates", "chance", "lean"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
+    "__main__": "cli",
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
 }
 PACKAGES = ("ring", "protocol", "transport", "ioproc", "supervisor", "workers", "cli", "testing")

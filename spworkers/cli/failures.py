@@ -32,7 +32,7 @@ _ADVICE: Final[dict[type[SPError], str]] = {
     RecvTimeoutError: "nothing came within --timeout",
     SendTimeoutError: "nobody took it within --timeout",
     TLSNoCertError: "give --cert FILE, and --key FILE if that has no key; `spworkers cert` makes them",
-    TLSNoConfigError: "give --cacert FILE to dial, --cert FILE to listen, and --cert FILE to who asks for one",
+    TLSNoConfigError: "to dial give --cacert FILE (and --cert FILE if it is asked for), to listen give --cert FILE",
     WorkerDiedError: "the pool goes on with another",
 }
 """What to do about it on the command line, where the library's advice speaks of arguments of Python's."""

@@ -18,9 +18,21 @@ _LONGEST: Final = 100 * 365 * 86400.0
 """Seconds of a century: what the system's calls and all clocks can still count."""
 
 
+class _Whole(click.IntRange):
+    """A whole number; what is none is told so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; what is none, or out of the range, is refused."""
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no whole number", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 def whole(least: int) -> click.IntRange:
     """A whole number, from `least` to what any of our counters holds."""
-    return click.IntRange(least, _MOST)
+    return _Whole(least, _MOST)
 
 
 class Seconds(click.FloatRange):
@@ -40,6 +52,10 @@ class Seconds(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; what is none, or more than a century, is refused."""
+        try:
+            float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: give seconds", param, ctx)
         seconds = float(super().convert(value, param, ctx))
         if not (seconds <= _LONGEST or (seconds == math.inf and self._endless)):
             self.fail(f"{value} is no time: give seconds, a century's at most", param, ctx)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import PathFinder
 from typing import TypeVar
 
+import spworkers
 from spworkers.cli.failures import fail, show_traceback
 from spworkers.errors import SPError
 from spworkers.workers.app import App
@@ -30,7 +32,7 @@ def load_job(target: str) -> Pipeline:
 def _load(target: str, kind: type[T], example: str) -> T:
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.insert(len(sys.path) if _shadows_us(here) else 0, here)
     try:
         return find_as(target, kind, example)
     except SPError:
@@ -38,3 +40,14 @@ def _load(target: str, kind: type[T], example: str) -> T:
     except Exception as error:  # the user's module raised it
         show_traceback(error)
         fail(f"importing {target.partition(':')[0]} raised {type(error).__name__}")
+
+
+def _shadows_us(folder: str) -> bool:
+    """Whether it has another package `spworkers` than this one: our processes, which get this path, would import it.
+
+    The folder of our sources, for instance, in which nothing is compiled.
+    """
+    spec = PathFinder.find_spec("spworkers", [folder])
+    if spec is None or spec.origin is None:  # of a folder without __init__.py there is none, and it shadows nobody
+        return False
+    return os.path.realpath(spec.origin) != os.path.realpath(spworkers.__file__)

@@ -80,6 +80,8 @@ def run(
     if everything went through, 1 if items failed or the run ended early, 2 if it was asked wrongly. Ctrl-C and SIGTERM
     end it; with --checkpoint the same command goes on.
     """
+    if graph is not None and as_json:
+        fail("--graph only draws, and runs nothing that --json could report; give one of them", 2)
     log_from(log_level)
     signal.signal(signal.SIGTERM, as_interrupt)
     with told():
@@ -114,9 +116,11 @@ def _run(job: Pipeline, options: dict[str, Any], checkpoint: Path | None, progre
     except ExecutorBrokenError as error:
         _show_failures(error.report)
         fail(words(error))
-    except (SPError, OSError):  # told as everywhere; of the system's, a file of a source or sink is the cause as a rule
+    except (SPError, BrokenPipeError):  # told as everywhere
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the file of a source or sink says enough
+            raise
         show_traceback(error)
         fail(f"the source or the end of {job.name} raised {type(error).__name__}")
 
@@ -138,7 +142,7 @@ def _draw(job: Pipeline, graph: str) -> None:
         try:
             job.graph().save(graph)
         except OSError as error:
-            fail(f"{graph} cannot be written: {error.strerror}")
+            fail(f"{graph} cannot be written: {error.strerror}", 2)
 
 
 def _tell(report: Report, as_json: bool) -> None:

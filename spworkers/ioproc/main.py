@@ -199,7 +199,15 @@ class IOProcess:
             self.hub.count("closed", n=left)
             spec = self.boot.spec
             who = f"{spec['protocol']} socket {spec['name']}".rstrip()
-            log.warning("%s: %d of its messages were not sent when its LINGER of %.3g s was over", who, left, linger)
+            what = "1 message was" if left == 1 else f"{left} messages were"
+            log.warning(
+                "%s: %s not sent within its LINGER of %.3g s: nobody took %s; see that a peer is there and reads, or"
+                " raise LINGER",
+                who,
+                what,
+                linger,
+                "it" if left == 1 else "them",
+            )
         self.shutting = self.loop.create_task(self._shut(max(deadline - self.loop.time(), 0.0)))
 
     async def _stop(self, grace: float) -> None:

@@ -120,10 +120,10 @@ def find_as(target: str, kind: type[T], example: str) -> T:
         try:
             value = getattr(value, part)
         except AttributeError:
-            hint = _hint(module, attribute, kind)
+            hint = _hint(module, attribute, kind, f", nor any other {kind.__name__}")
             raise AppNotFoundError(f"there is no {attribute!r} in {module_name}{hint}") from None
     if not isinstance(value, kind):
-        hint = _hint(module, attribute, kind)
+        hint = _hint(module, attribute, kind, f"; there is no {kind.__name__} in {module_name}")
         raise AppNotFoundError(f"{target} is no {kind.__name__} but {type(value).__name__}{hint}")
     return value
 
@@ -142,10 +142,10 @@ def _import(module_name: str, target: str) -> Any:
         raise
 
 
-def _hint(module: Any, attribute: str, kind: type) -> str:
+def _hint(module: Any, attribute: str, kind: type, otherwise: str) -> str:
     names = [name for name, value in vars(module).items() if isinstance(value, kind)]
     nearest = closest(attribute, names) or names
-    return f"; did you mean {nearest[0]!r}?" if nearest else f", nor any other {kind.__name__}"
+    return f"; did you mean {nearest[0]!r}?" if nearest else otherwise
 
 
 def describe(origin: Origin) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -427,6 +428,7 @@ def test_help(asked: Asked, command: list[str]) -> None:
         (["top", "-i", "nan"], "nan is no time"),
         (["top", "-i", "inf", "--json"], "inf is no time"),
         (["call", "tcp://127.0.0.1:1", "add", "--timeout", "1e300"], "1e300 is no time"),
+        (["call", "tcp://127.0.0.1:1", "add", "--timeout", "x"], "'x' is no time: give seconds"),
         (["serve", "calc:app", "-l", "tcp://127.0.0.1:0", "--drain", "nan"], "nan is no time"),
         (["serve", "calc:app", "-l", "tcp://127.0.0.1:0", "--retries", "9" * 30], "is not in the range"),
         (["bench", "inproc_lat", "9" * 30, "1"], "is not in the range"),
@@ -477,3 +479,11 @@ def test_what_the_machine_lacks_is_said(
 
 def test_version(asked: Asked) -> None:
     assert asked("--version").stdout.startswith("spworkers, version ")
+
+
+@pytest.mark.parametrize("module", ["spworkers", "spworkers.cli"])
+def test_it_runs_as_a_module(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+    assert (ended.value.code, capsys.readouterr().out[:19]) == (0, "spworkers, version ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ import spworkers as sp
 from spworkers.cli.macat.app import main
 from spworkers.cli.macat.durations import seconds
 from spworkers.cli.macat.formats import FORMATS
+from spworkers.cli.macat.loops import Talk
 from spworkers.cli.macat.mistakes import Mistake
 from spworkers.cli.macat.options import OPTIONS
 from spworkers.cli.macat.parser import parse
@@ -307,6 +309,19 @@ def test_an_interval_without_a_count_has_no_end(beside: ThreadPoolExecutor) -> N
         assert code.result(WAIT) == 1
 
 
+@pytest.mark.parametrize(("protocol", "taker"), [("push", sp.Pull), ("pair", sp.Pair)])
+def test_a_negative_interval_is_none(macat: Says, protocol: str, taker: type[sp.Pull] | type[sp.Pair]) -> None:
+    address = f"inproc://macat-negative-{protocol}"
+    with taker(listen=address, recv_deadline=WAIT) as sock:
+        assert macat(f"--{protocol}", "--connect", address, "-Dx", "-i", "-1", "--count", "3") == (0, b"", "")
+        assert [sock.recv() for _ in range(3)] == [b"x"] * 3
+
+
+def test_any_negative_count_is_without_end() -> None:
+    turns = Talk(None, parse(["--count", "-2"]))._turns()  # type: ignore[arg-type]
+    assert list(itertools.islice(turns, 10)) == [0.0] * 10
+
+
 def test_a_receive_timeout_is_a_good_end(macat: Says) -> None:
     for protocol in ("pull", "sub", "pair", "pair1", "bus", "star", "rep", "respondent"):
         begin = time.monotonic()
@@ -446,7 +461,7 @@ def test_what_could_not_be_sent_is_said_and_is_a_failure() -> None:
     )
     assert (done.returncode, done.stdout) == (1, b"")
     said, *stats = done.stderr.decode().splitlines()
-    assert said.startswith("macat: push socket macat: 1 of its messages were not sent")
+    assert said.startswith("macat: push socket: 1 message was not sent within its LINGER of 1 s: nobody took it; ")
     assert stats == ["sent: 0 messages, 0 bytes", "received: 0 messages, 0 bytes", "dropped (closed): 1"]
 
 
@@ -541,6 +556,32 @@ def test_a_certificate_that_is_none(macat: Says) -> None:
     assert code == 1
     assert "test_macat.py" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("files", ["cert", "cacert", "another's key"])
+def test_tls_is_set_up_first_whatever_the_address_is(macat: Says, authority: CertificateAuthority, files: str) -> None:
+    flags = {
+        "cert": ["--cert", __file__],
+        "cacert": ["--cacert", __file__],
+        "another's key": ["--cert", str(authority.server().cert), "--key", str(authority.client("alice").key)],
+    }
+    code, out, err = macat(*flags[files])  # no socket type, no address: that would come after it
+    assert (code, out) == (1, b"")
+    assert ("is not the key of cert" if files == "another's key" else "test_macat.py") in err
+    assert "protocol not specified" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--rep", "-X", "/nowhere at all/x"], "No such file or directory; make the folder first"),
+        (["--rep", "--bind", "tcp://192.0.2.1:0"], "Cannot assign requested address; listen at an address of this"),
+    ],
+)
+def test_hints_on_addresses_are_for_malformed_ones(macat: Says, arguments: list[str], hint: str) -> None:
+    _, _, err = macat(*arguments)
+    assert hint in err
+    assert "addresses look like" not in err
 
 
 def test_websockets(macat: Says, beside: ThreadPoolExecutor) -> None:

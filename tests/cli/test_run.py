@@ -47,6 +47,11 @@ bad = sp.Pipeline("bad").read(["1", "x"] * 7).map(number, workers=1).collect()
 long = sp.Pipeline("long", window=8).read(map(str, range(60))).map(hold, workers=1).fold(add, 0)
 sinks = sp.Pipeline("sinks").read(["1"]).map(number, workers=1).sink(boom)
 endless = sp.Pipeline("endless").read(["1"]).map(number)
+def burn():
+    yield "1"
+    raise OSError("disk on fire")
+
+burns = sp.Pipeline("burns").read(burn()).map(number, workers=1).collect()
 lost = sp.Pipeline("lost").read(sp.sources.lines("nowhere.txt")).map(number, workers=1).collect()
 """
 
@@ -97,7 +102,10 @@ def test_options_of_the_pool_and_a_report_for_programs(asked: Asked, folder: Pat
     assert "Traceback" not in done.stderr
     lines = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
     assert lines == facts["failures"]
-    assert "jobs.py" in lines[0]["traceback"]
+    trace = lines[0]["traceback"]
+    assert trace.startswith("Traceback (most recent call last)")
+    assert "jobs.py" in trace
+    assert trace.count("invalid literal") == 1, "the worker's traceback, and nothing else"
 
 
 def test_a_picture(asked: Asked, folder: Path) -> None:
@@ -124,7 +132,11 @@ def test_a_picture(asked: Asked, folder: Path) -> None:
         (["jobs:good", "--nothing"], 2, "--nothing"),
         (["jobs:good", "--graph", "good.png"], 2, "has to end in .svg or .txt"),
         (["jobs:good", "--failures", "none/failed"], 2, "none/failed cannot be written: No such file"),
-        (["jobs:good", "--checkpoint", "none/checkpoint"], 2, "none/checkpoint: unable to open"),
+        (["jobs:good", "--checkpoint", "none/checkpoint"], 2, "none/checkpoint: there is no folder none; make it"),
+        (["jobs:good", "--checkpoint", "."], 2, "'.' is a directory"),
+        (["jobs:good", "--graph", "none/good.svg"], 2, "none/good.svg cannot be written: No such file"),
+        (["jobs:good", "--graph", "--json"], 2, "--graph only draws"),
+        (["jobs:good", "--workers", "abc"], 2, "'abc' is no whole number"),
         (["jobs:good", "--checkpoint", "jobs.py"], 2, "jobs.py is not a checkpoint"),
         (["jobs:lost"], 1, "nowhere.txt: No such file"),
     ],
@@ -140,6 +152,7 @@ def test_mistakes_are_said_in_a_sentence(asked: Asked, arguments: list[str], cod
     ("target", "frame", "words"),
     [
         ("jobs:sinks", "in boom", "error: the source or the end of sinks raised KeyError"),
+        ("jobs:burns", "in burn", "error: the source or the end of burns raised OSError"),
         ("faulty:job", "1 / 0", "error: importing faulty raised ZeroDivisionError"),
     ],
 )
@@ -151,6 +164,17 @@ def test_what_the_users_code_raises_comes_with_its_own_frames(
     assert done.stderr.splitlines()[-1] == words
     assert frame in done.stderr
     assert f"{os.sep}spworkers{os.sep}" not in done.stderr.replace(HOME, "")
+
+
+@pytest.mark.once
+def test_a_folder_that_has_another_spworkers(folder: Path) -> None:
+    """As a clone of the repository has: the workers import the package that runs, and the folder's jobs."""
+    (folder / "spworkers").mkdir()
+    (folder / "spworkers" / "__init__.py").write_text("raise ImportError('not compiled')\n")
+    start = "import sys; del sys.path[0]; from spworkers.cli.entry import spworkers; spworkers()"  # like the script
+    command = [sys.executable, "-c", start, "run", "jobs:good"]
+    done = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert (done.returncode, done.stderr, done.stdout.splitlines()[-1:]) == (0, "", ["result: 3"])
 
 
 @pytest.mark.once

@@ -19,7 +19,7 @@ from helpers import eventually
 import spworkers as sp
 
 WAIT = 30.0
-UNSENT = "were not sent when its LINGER"
+UNSENT = "not sent within its LINGER"
 """In what one says whose peer was interrupted before it: no fault of the example."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree

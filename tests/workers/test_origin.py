@@ -111,6 +111,7 @@ def test_apps_are_found_by_name(module: str) -> None:
         (f"{__name__}.Path:x", "no module"),
         (f"{__name__}:answer", "is no App but int"),
         ("json:app", "nor any other App"),
+        ("json:JSONDecoder", "^json:JSONDecoder is no App but type; there is no App in json$"),
     ],
 )
 def test_mistakes_are_explained(module: str, target: str, words: str) -> None:

@@ -91,7 +91,7 @@ def _opened(settings: Settings) -> Socket:
             "subscription only valid with SUB protocol", "a raw SUB receives everything; leave --raw-mode out"
         )
     try:
-        made: Socket = getattr(sp, kind)(raw=settings.raw_mode, name="macat", **options)
+        made: Socket = getattr(sp, kind)(raw=settings.raw_mode, **options)
     except SPError as error:
         raise Mistake(error.summary, str(error)) from error
     return made
@@ -131,7 +131,9 @@ def _tls(settings: Settings) -> dict[str, Any]:
     files = {"cert": settings.cert, "key": settings.key or settings.cert, "ca": settings.cacert}
     given: dict[str, Any] = {name: path for name, path in files.items() if path}
     try:
-        return {"tls_config": sp.TLSConfig(**given, verify_peer=bool(settings.cacert))}
+        config = sp.TLSConfig(**given, verify_peer=bool(settings.cacert))
+        config.check()  # here, whatever the addresses are: the original loads the files before it looks at them
+        return {"tls_config": config}
     except SPError as error:
         raise Mistake(error.summary, str(error)) from error
 

@@ -74,7 +74,7 @@ class Talk:
             raise Mistake("no data to send", "give --data or --file")
         for pause in self._turns():
             self._put(self._settings.data)
-            time.sleep(pause)
+            time.sleep(max(pause, 0.0))
 
     def _exchange(self) -> None:
         """Once, then receive; or at each interval, with one message received in between."""
@@ -91,7 +91,7 @@ class Talk:
         for pause in self._turns():
             begin = time.monotonic()
             self._put(data)
-            self._show(self._take(min(self._recv_timeout, interval)))
+            self._show(self._take(min(self._recv_timeout, max(interval, 0.0))))
             time.sleep(max(pause - (time.monotonic() - begin), 0.0))
 
     def _reply(self) -> None:

@@ -218,7 +218,12 @@ OPTIONS: Final[dict[str, list[Option]]] = {
     "Sending": [
         Option(("--data", "-D"), "DATA", "what to send, or to reply", _data),
         Option(("--file", "-F"), "FILE", "the same from a file; - is standard input", _file),
-        Option(("--count",), "N", "send so often (1; without end with --send-interval; -1: without end)", _count),
+        Option(
+            ("--count",),
+            "N",
+            "send so often (1; without end with --send-interval; -1: without end)",
+            _count,
+        ),
         Option(
             ("--send-interval", "--interval", "-i"),
             "TIME",

@@ -50,20 +50,28 @@ class Checkpoint:
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, timeout=0, check_same_thread=False)
         except sqlite3.Error as error:
-            raise CheckpointError(f"checkpoint {self.path}: {error}") from None
+            raise CheckpointError(f"checkpoint {self.path}: {self._reason(error)}") from None
         try:
             self._open(plan)
         except sqlite3.OperationalError as error:
             self._db.close()
             if "locked" in str(error):
                 raise CheckpointError(f"checkpoint {self.path} is in use by another run") from None
-            raise CheckpointError(f"checkpoint {self.path}: {error}") from None
+            raise CheckpointError(f"checkpoint {self.path}: {self._reason(error)}") from None
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise CheckpointError(f"{self.path} is not a checkpoint: {error}") from None
         except BaseException:
             self._db.close()
             raise
+
+    def _reason(self, error: sqlite3.Error) -> str:
+        """What SQLite does not say: why a file cannot be opened."""
+        if self.path.is_dir():
+            return "that is a folder; name a file in it"
+        if not self.path.parent.is_dir():
+            return f"there is no folder {self.path.parent}; make it first"
+        return str(error)
 
     def _open(self, plan: Sequence[str]) -> None:
         db = self._db

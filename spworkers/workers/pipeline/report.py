@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from spworkers.errors import CauseText
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -27,7 +29,10 @@ class Failure:
 
     @property
     def traceback(self) -> str:
-        """The traceback, with the worker's where there is one."""
+        """The traceback: the worker's where there is one."""
+        cause = self.error.__cause__
+        if isinstance(cause, CauseText) and "Traceback (most recent call last)" in str(cause):
+            return str(cause).lstrip("\n")  # it ends in the error
         return "".join(traceback.format_exception(self.error))
 
     def __repr__(self) -> str:
