@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from spworkers.workers.app import App as App
     from spworkers.workers.client import Client as Client
     from spworkers.workers.contextpool import ContextPool as ContextPool
+    from spworkers.workers.currentrequest import current_request as current_request
     from spworkers.workers.middleware.base import Middleware as Middleware
     from spworkers.workers.pipeline.pipeline import Pipeline as Pipeline
     from spworkers.workers.pool.backoff import Backoff as Backoff
     from spworkers.workers.pool.executor import Pool as Pool
     from spworkers.workers.pool.inside import this_worker as this_worker
-    from spworkers.workers.requestinfo import current_request as current_request
     from spworkers.workers.server import Server as Server
     from spworkers.workers.stream import Stream as Stream
 
@@ -98,7 +98,7 @@ _HOMES: Final = {
     "WebServer": "webserver",
     "TLSConfig": "tlsconfig",
     "TLSState": "tlsstate",
-    "current_request": "workers.requestinfo",
+    "current_request": "workers.currentrequest",
     "device": "devices",
     "register_transport": "schemes",
     "this_worker": "workers.pool.inside",

@@ -24,7 +24,7 @@ import msgpack
 
 from spworkers.channel import KIND
 from spworkers.errors import ResourceError
-from spworkers.workers.requestinfo import current_request
+from spworkers.workers.currentrequest import current_request
 
 __all__ = ["LogDesk", "clear_loggers", "forward_logs", "lowest_level"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["RequestInfo", "current_request"]
+__all__ = ["RequestInfo", "current"]
 
 
 class RequestInfo:
@@ -40,9 +40,5 @@ class RequestInfo:
         return f"<request {self.hex_id} of {self.handler}, attempt {self.attempt}>"
 
 
-_current: Final[ContextVar[RequestInfo | None]] = ContextVar("spworkers_request", default=None)
-
-
-def current_request() -> RequestInfo | None:
-    """The request that this thread, or this task, of a worker answers; None outside of handlers."""
-    return _current.get()
+current: Final[ContextVar[RequestInfo | None]] = ContextVar("spworkers_request", default=None)
+"""What this thread, or this task, answers."""

@@ -24,7 +24,7 @@ from spworkers.workers.handler import RESERVED, Handler
 from spworkers.workers.hooks import Hooks
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.portal import Portal
-from spworkers.workers.requestinfo import RequestInfo, _current
+from spworkers.workers.requestinfo import RequestInfo, current
 from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
 from spworkers.workers.streams import AsyncStream, Streams, SyncStream
@@ -76,7 +76,7 @@ class _HandlerJob(Job):
         self.concurrent = handler.concurrent
 
     def run(self) -> Answer:
-        token = _current.set(self.request)
+        token = current.set(self.request)
         hooks, request = self._runner.hooks, self.request
         try:
             hooks.before(request)
@@ -98,12 +98,12 @@ class _HandlerJob(Job):
             hooks.after(request, error)
             return self._failed(error)
         finally:
-            _current.reset(token)
+            current.reset(token)
 
     async def arun(self) -> Answer:
         import asyncio
 
-        token = _current.set(self.request)
+        token = current.set(self.request)
         hooks, request = self._runner.hooks, self.request
         try:
             hooks.before(request)
@@ -125,7 +125,7 @@ class _HandlerJob(Job):
             hooks.after(request, error)
             return self._failed(error)
         finally:
-            _current.reset(token)
+            current.reset(token)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler

@@ -12,6 +12,7 @@ import pytest
 from spworkers import errors
 from spworkers.workers.app import App
 from spworkers.workers.contextpool import dispatcher_options
+from spworkers.workers.currentrequest import current_request
 from spworkers.workers.hooks import Hooks
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.middleware.logs import AccessLog
@@ -19,7 +20,7 @@ from spworkers.workers.middleware.memory import MemoryLimit
 from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.middleware.tracing import Tracing
-from spworkers.workers.requestinfo import RequestInfo, current_request
+from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.settings import Settings
 
 
