@@ -44,7 +44,7 @@ def shared(site: Path) -> Iterator[sp.WebServer]:
     """For the tests that leave it as it is."""
     pages = {"/": "<h1>hällo</h1>", "/data": b"\0\1", "/app.js": ("let x;", "text/javascript")}
     with sp.WebServer(
-        pages=pages, static={"/static": site, "/one": site / "index.html"}, handshake_timeout=0.5
+        pages=pages, static={"/static": site, "/one": site / "index.html"}, handshake_timeout=2.0
     ) as server:
         yield server
 

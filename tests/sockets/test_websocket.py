@@ -19,7 +19,7 @@ TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 @pytest.fixture
 def rep() -> Iterator[sp.Rep]:
     """A server whose limits are low, to be reached soon."""
-    with sp.Rep(listen="ws://127.0.0.1:0/rep", handshake_timeout=0.5, max_rcv_size=1000) as made:
+    with sp.Rep(listen="ws://127.0.0.1:0/rep", handshake_timeout=2.0, max_rcv_size=1000) as made:
         yield made
 
 

@@ -39,7 +39,7 @@ def world() -> Iterator[World]:
 @pytest.fixture
 def web(world: World) -> Iterator[sp.WebServer]:
     pages = {"/": "page"}
-    with sp.WebServer("https://127.0.0.1:0", pages=pages, tls_config=world.server, handshake_timeout=0.5) as made:
+    with sp.WebServer("https://127.0.0.1:0", pages=pages, tls_config=world.server, handshake_timeout=2.0) as made:
         yield made
 
 
