@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from spworkers.ring import Inlet, Outlet, Receiver, Record, Region, Segment, Sender, make_bell
+from spworkers.ring import FrameReader, Inlet, Outlet, Receiver, Record, Region, Segment, Sender, make_bell
 
 BUDGET = 1 << 20
 """Bytes of bodies that the tests' lanes hold, unless they say otherwise."""
@@ -175,3 +175,11 @@ def slot_of(ticket: int) -> int:
 
 
 LaneMaker = Callable[..., Lane]
+
+
+def everything(reader: FrameReader) -> list[bytes]:
+    """What it has read, to the last of what was there."""
+    found = reader.read()
+    while reader.more == 1:
+        found += reader.read()
+    return found

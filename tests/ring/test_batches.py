@@ -75,6 +75,19 @@ class Outgoing:
         return [self.lane.producer.state(ticket) for ticket in self.tickets if ticket]
 
 
+def same_outcome(both: list[Any], script: list[Any]) -> None:
+    """The script, and all that is left after it: one by one and many at a time do the same."""
+    try:
+        for step in [*script, ("send", 1 << 30), ("read", 1 << 30), ("read", 1 << 30)]:
+            first, second = (side.do(*step) for side in both)
+            assert first == second, step
+        assert both[0].wire == both[1].wire
+        assert both[0].lane.consumer.skipped == both[1].lane.consumer.skipped
+    finally:
+        for side in both:
+            side.close()
+
+
 @settings(deadline=None)
 @given(
     st.lists(moves, max_size=40),
@@ -85,16 +98,7 @@ class Outgoing:
 @example([("publish", 10), ("publish", 300), ("take back", 0), ("send", 1 << 30), ("read", 1000)], b"", STREAM, 128)
 @example([("publish", 10), ("die", None), ("publish", 20), ("send", 0), ("send", 1 << 30)], b"abcd", IPC, 128)
 def test_sending_many_at_a_time_gives_the_same(script: list[Any], prefix: bytes, framing: int, window: int) -> None:
-    both = [Outgoing(batch, prefix, framing, window) for batch in (False, True)]
-    try:
-        for step in [*script, ("send", 1 << 30), ("read", 1 << 30), ("read", 1 << 30)]:
-            first, second = (side.do(*step) for side in both)
-            assert first == second, step
-        assert both[0].wire == both[1].wire
-        assert both[0].lane.consumer.skipped == both[1].lane.consumer.skipped
-    finally:
-        for side in both:
-            side.close()
+    same_outcome([Outgoing(batch, prefix, framing, window) for batch in (False, True)], script)
 
 
 def test_a_sender_that_waits_for_room_is_rung_for_each_part_that_the_kernel_took() -> None:
@@ -238,16 +242,7 @@ class Copying(Outgoing):
 @example([("publish", 10), ("publish", 300), ("take back", 0), ("send", 1 << 30), ("read", 1000)], b"", STREAM, 128)
 @example([("publish", 10), ("die", None), ("publish", 20), ("send", 0), ("send", 1 << 30)], b"abcd", IPC, 128)
 def test_copying_many_at_a_time_gives_the_same(script: list[Any], prefix: bytes, framing: int, window: int) -> None:
-    both = [Copying(batch, prefix, framing, window) for batch in (False, True)]
-    try:
-        for step in [*script, ("send", 1 << 30), ("read", 1 << 30), ("read", 1 << 30)]:
-            first, second = (side.do(*step) for side in both)
-            assert first == second, step
-        assert both[0].wire == both[1].wire
-        assert both[0].lane.consumer.skipped == both[1].lane.consumer.skipped
-    finally:
-        for side in both:
-            side.close()
+    same_outcome([Copying(batch, prefix, framing, window) for batch in (False, True)], script)
 
 
 topics = st.sets(st.sampled_from([b"", b"a", b"b", b"ab"]), max_size=3)

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ring.support import everything
 from spworkers.errors import GarbledError, InternalError, TooLongError
-from spworkers.ring import CONDUIT, STREAM, Conduit, FrameReader, conduit_memory
+from spworkers.ring import CONDUIT, STREAM, Conduit, conduit_memory
 from spworkers.ring._ring import ConduitReader, ConduitWriter
 
 pytestmark = pytest.mark.skipif(not CONDUIT, reason="no sealed memory on this system")
@@ -68,13 +69,6 @@ def ends() -> Iterator[Ends]:
     made = Ends()
     yield made
     made.close()
-
-
-def everything(reader: FrameReader) -> list[bytes]:
-    found = reader.read()
-    while reader.more == 1:
-        found += reader.read()
-    return found
 
 
 # --- What is carried

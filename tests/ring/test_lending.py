@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ring.support import everything
 from spworkers.errors import GarbledError, TooLongError
 from spworkers.ring import (
     CONDUIT,
     Conduit,
-    FrameReader,
     Inlet,
     Outlet,
     Receiver,
@@ -101,13 +101,6 @@ def ends() -> Iterator[Ends]:
     made = Ends()
     yield made
     made.close()
-
-
-def everything(reader: FrameReader) -> list[bytes]:
-    found = reader.read()
-    while reader.more == 1:
-        found += reader.read()
-    return found
 
 
 # --- What is lent, and for how long
