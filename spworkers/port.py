@@ -16,6 +16,9 @@ __all__ = ["Port"]
 CALM = 0.002
 """Seconds that a sender waits for many places rather than for one."""
 
+LARGE = 256 << 10
+"""Bytes from which on a message costs more than a wake-up: who sends such waits for the first place."""
+
 _ports: set[Port] = set()
 """All that are open, for a forked child. Each belongs to a socket or a context, which closes it when it is dropped."""
 
@@ -88,9 +91,9 @@ class Port:
     def await_room(self, size: int, deadline: Deadline, *, force: bool) -> Steps[None]:
         """Wait until a message of `size` bytes may fit, or the time is over (SendTimeoutError).
 
-        First for a moment until many fit: to be woken for each one costs more than the message.
+        First for a moment until many fit, unless they are large: to be woken for each one costs more than the message.
         """
-        if deadline.left() > CALM:
+        if size < LARGE and deadline.left() > CALM:
             if self.tx.arm(size, force, True) or self.closed:
                 return None
             if (yield Wait(self.tx, CALM)):
