@@ -181,6 +181,18 @@ class Control:
             ResourceError: too many messages wait for the other end already.
             InternalError: called on the control thread.
         """
+        return self.ask(channel, message, fds, timeout, carried=carried)[0]
+
+    def ask(
+        self,
+        channel: Channel,
+        message: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        timeout: float | None = None,
+        *,
+        carried: bool = True,
+    ) -> tuple[Any, Channel]:
+        """As `request`; returns the channel, too, by which the answer came: `transfer` may have led to another."""
         if threading.get_ident() == self._thread.ident:
             raise InternalError(
                 f"request {message.get('t')!r} from a callback of the control thread, which would wait for itself;"
@@ -199,7 +211,8 @@ class Control:
             raise ConnTimeoutError(f"no answer to {message.get('t')!r} within {timeout} s from the other process")
         if pending.error is not None:
             raise pending.error
-        return pending.value
+        assert pending.link is not None
+        return pending.value, pending.link.channel
 
     def post(self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message that has no answer; it never waits. The descriptors stay the caller's.

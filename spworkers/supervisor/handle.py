@@ -2,8 +2,7 @@
 
 When a supervisor dies, its children die with it. The control thread sees it (pidfd, end-of-file), waits until none of
 them is left and starts another; then a thread of its own calls those who asked for it (`on_restart`), and sends again
-what was not answered. If that one dies in the middle of it, whom they would have set up there is left for the next
-round, where everybody is called: a child is set up once by each supervisor, with the descriptors of that time.
+what was not answered (`recovery.py`).
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from spworkers.errors import (
     SPError,
     SupervisorError,
 )
-from spworkers.lean import lean, lean_record
+from spworkers.lean import lean
 from spworkers.messages import Message
 from spworkers.packet import close_fds
 from spworkers.supervisor.boot import PRELOAD
 from spworkers.supervisor.claims import remove_address
 from spworkers.supervisor.control import Control, OnClosed, OnMessage
 from spworkers.supervisor.life import Life
+from spworkers.supervisor.recovery import Recovery
 from spworkers.supervisor.surroundings import surroundings, whereabouts
 
 __all__ = ["ChildEvent", "OnEvent", "Supervisor"]
@@ -39,7 +39,6 @@ QUICK: Final = 1.0
 """Seconds; a supervisor that dies younger, or before it was ready, died of its start."""
 QUICK_LIMIT: Final = 3
 """So many of them in a row, and no other is started, until somebody needs one."""
-_GLIMPSE: Final = 0.001
 EXIT_TIMEOUT: Final = 2.0
 """Seconds that a supervisor has to end at our exit; then it is killed."""
 
@@ -70,19 +69,6 @@ class ChildEvent:
 OnEvent = Callable[[ChildEvent], None]
 
 
-@lean_record
-class _Survivor:
-    """Who is called after a restart.
-
-    Args:
-        callback: what is called.
-        life: where it is set up; any other one than the present has died.
-    """
-
-    callback: Callable[[], None]
-    life: Life | None
-
-
 class Supervisor:
     """A supervisor, as its user sees it; the process behind it may change. Any thread may use it.
 
@@ -99,16 +85,11 @@ class Supervisor:
         self._lock = threading.RLock()
         self._life: Life | None = None
         self._closed = False
+        self._begun = False  # one was started
         self._quick = 0
         self._events: dict[str, OnEvent] = {}
-        self._first = True  # there was none yet
-        self._surrenders = 0  # how often nothing came of starting another one
-        self._problem: SPError = SupervisorError()  # and why, the last time
-        self._survivors: list[_Survivor] = []
-        self._homes: dict[str, Life] = {}  # by the key of a child: who has started it
-        self._lost: list[Life] = []  # dead ones, whose unanswered requests are to be sent again
-        self._recovery: threading.Thread | None = None
-        self._setting_up: Life | None = None  # where `_recovery` is at work
+        self._homes: dict[str, Channel] = {}  # by the key of a child: to the supervisor that has started it
+        self._recovery = Recovery(control, self._lock, lambda: self._life)
 
     @property
     def pid(self) -> int:
@@ -156,9 +137,9 @@ class Supervisor:
             self._events[key] = on_event
         message = {"t": "spawn", "key": key, "role": role, "spec": dict(spec), "restart": restart, **surroundings()}
         try:
-            if "attach" in spec or not restart:
-                return int(self._ask(message, fds, timeout))
-            pid, self._homes[key] = self._ask_one(message, fds, timeout)
+            pid, home = self._ask_whom(message, fds, timeout)
+            if restart:  # who is not started again does not ask for more
+                self._homes[key] = home
             return int(pid)
         except BaseException as error:
             if not isinstance(error, SPError) or isinstance(error, ConnTimeoutError):
@@ -180,8 +161,7 @@ class Supervisor:
         Returns:
             How it ended; nothing if that was not waited for.
         """
-        self._events.pop(key, None)
-        self._homes.pop(key, None)
+        self._forget(key)
         message = {"t": "end", "key": key, "grace": grace}
         if wait:
             return str(self._ask(message, (), timeout))
@@ -189,6 +169,10 @@ class Supervisor:
         with contextlib.suppress(ChannelClosedError):  # then its children are dead, and it will not come back
             self._control.post(life.channel, message)
         return ""
+
+    def _forget(self, key: str) -> None:
+        self._events.pop(key, None)
+        self._homes.pop(key, None)
 
     def kill(self, key: str, pid: int, reason: str) -> None:
         """Kill a child's process; it is replaced. If it is not that process any more, nothing happens.
@@ -284,13 +268,14 @@ class Supervisor:
                 called at once.
         """
         with self._lock:
-            self._survivors.append(_Survivor(callback, self._homes.get(of, self._life)))
+            life = self._life if self._begun else self.start()  # none: the last one was given up
+            self._recovery.add(callback, self._homes.get(of) or (None if life is None else life.channel))
             self._recover()
 
     def forget_restart(self, callback: Callable[[], None]) -> None:
         """Do not call it any more; nothing happens if it is unknown."""
         with self._lock:
-            self._survivors = [each for each in self._survivors if each.callback != callback]
+            self._recovery.remove(callback)
 
     def start(self) -> Life:
         """Start the process, if there is none.
@@ -307,27 +292,14 @@ class Supervisor:
                 begun = self._begin()
                 if self._life is None:
                     self._life = begun
-                    if self._first:
-                        self._first = False
-                        for each in self._survivors:
-                            each.life = begun
                     self._recover()  # those who were there when the last one was given up
                 else:  # a signal's handler, in the middle of the line above, was faster
                     self._dismiss(begun, 0.0)
             return self._life
 
-    def _start_since(self, surrenders: int) -> Life:
-        """`start`; for who began to ask when so many had been given up. One more, and it is told why."""
-        life = self._life
-        if life is not None and self._surrenders == surrenders and self._owner == os.getpid():
-            return life
-        with self._lock:
-            if self._surrenders != surrenders:
-                raise SupervisorError(*self._problem.args)
-            return self.start()
-
     def _begin(self) -> Life:
         life = Life(self._preload)
+        self._begun = True
         try:
             self._control.register(
                 life.channel,
@@ -351,33 +323,21 @@ class Supervisor:
             raise ClosedError("the supervisor was closed")
 
     def _ask(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None) -> Any:
-        """Ask, whoever is there, also after deaths."""
-        return self._ask_some(message, fds, timeout, carried=True)[0]
+        return self._ask_whom(message, fds, timeout)[0]
 
-    def _ask_one(
+    def _ask_whom(
         self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None
-    ) -> tuple[Any, Life]:
-        """Ask; also who has answered. A successor is asked at once: nothing has to be set up there before."""
-        return self._ask_some(message, fds, timeout, carried=False)
-
-    def _ask_some(
-        self, message: Mapping[str, Any], fds: Sequence[int], timeout: float | None, *, carried: bool
-    ) -> tuple[Any, Life]:
+    ) -> tuple[Any, Channel]:
+        """The answer, and the channel to the supervisor that has given it: a successor's, if the first one died."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        recovering = threading.current_thread() is self._recovery
-        carried = carried and not recovering
-        surrenders = self._surrenders
+        here = self._recovery.here
         while True:
-            life = self._setting_up if recovering and self._setting_up is not None else self._start_since(surrenders)
+            life = here or self.start()
             rest = None if deadline is None else deadline - time.monotonic()
             try:
-                return self._control.request(life.channel, message, fds, rest, carried=carried), life
-            except ChannelClosedError:
-                if carried or recovering or self._closed:
-                    raise
-                time.sleep(_GLIMPSE)  # its death is about to be told to the control thread
+                return self._control.ask(life.channel, message, fds, rest, carried=here is None)
             except ClosedError:
-                if self._closed or self._life is life or recovering:
+                if self._closed or self._life is life or here is not None:
                     raise  # the channel is as it was, so it was something else: a descriptor of the caller's
 
     # --- On the control thread
@@ -393,7 +353,9 @@ class Supervisor:
         elif kind.startswith("child_"):
             facts = {name: value for name, value in message.items() if name != "t"}
             event = ChildEvent(kind.removeprefix("child_"), **facts)
-            found = self._events.pop(event.key, None) if event.kind == "ended" else self._events.get(event.key)
+            found = self._events.get(event.key)
+            if event.kind == "ended":
+                self._forget(event.key)
             if found is not None:
                 found(event)
 
@@ -409,7 +371,7 @@ class Supervisor:
             self._quick = self._quick + 1 if died_of_start else 0
             reason = life.bury()
             remove_address(life.claims)
-            self._lost.append(life)
+            self._recovery.lose(life)
             problem = self._try_again(reason)
             if problem is None:
                 self._recover()
@@ -436,52 +398,14 @@ class Supervisor:
             return error
         return None
 
+    def _recover(self) -> None:
+        problem = self._recovery.begin()
+        if problem is not None:
+            self._give_up(problem)
+
     def _give_up(self, problem: SPError) -> None:
         _log(str(problem))
-        self._problem = problem
-        self._surrenders += 1
-        lost, self._lost = self._lost, []
-        for life in lost:
-            self._control.abandon(life.channel, problem)
-
-    # --- On a thread of its own, after a restart
-
-    def _recover(self) -> None:
-        if self._recovery is not None or not self._bereft():
-            return
-        thread = threading.Thread(target=self._set_up_again, name="spworkers-restart", daemon=True)
-        self._recovery = thread
-        try:
-            thread.start()
-        except RuntimeError as error:  # the system has no room; or the interpreter exits
-            self._recovery = None
-            self._give_up(SupervisorError(f"cannot set up again what the supervisor's death ended: {error}"))
-
-    def _bereft(self) -> bool:
-        """Whether there is somebody to be set up again, or something to be asked again, and where."""
-        life = self._life
-        return life is not None and bool(self._lost or any(each.life is not life for each in self._survivors))
-
-    def _set_up_again(self) -> None:
-        while True:
-            with self._lock:
-                life = self._life
-                if life is None or self._closed or not self._bereft():
-                    self._recovery = self._setting_up = None
-                    return
-                lost, self._lost = self._lost, []
-                self._setting_up = life
-                survivors = [each for each in self._survivors if each.life is not life]
-            for each in survivors:
-                each.life = life
-                try:
-                    each.callback()
-                except Exception as error:
-                    if self._life is life:  # else all that is to be said is that it has died, too
-                        _log(f"after a restart of the supervisor: {type(error).__name__}: {error}")
-            for dead in lost:
-                with contextlib.suppress(ClosedError):  # the interpreter exits
-                    self._control.transfer(dead.channel, life.channel)
+        self._recovery.give_up(problem)
 
     # --- The end
 

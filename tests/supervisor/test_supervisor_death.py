@@ -253,7 +253,7 @@ def test_each_is_set_up_once_by_each_supervisor(sup: Supervisor) -> None:
     sup.on_restart(dies)
     sup.on_restart(rebuild)
     os.kill(sup.pid, signal.SIGKILL)
-    eventually(lambda: mortal and sup._recovery is None and set_up)
+    eventually(lambda: mortal and sup._recovery._thread is None and set_up)
     assert set_up == [sup.pid]
 
 
@@ -266,7 +266,7 @@ def test_who_says_too_late_that_it_wants_to_be_called_is_called_at_once(sup: Sup
     sup.on_restart(lambda: called.append(1), of="child")
     sup.on_restart(lambda: called.append(2))
     eventually(lambda: called)
-    eventually(lambda: sup._recovery is None)
+    eventually(lambda: sup._recovery._thread is None)
     assert called == [1]
 
 
