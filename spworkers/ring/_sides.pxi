@@ -176,7 +176,8 @@ cdef class Receiver(Consumer):
     def take_plain(self):
         """The body of the next message, whose record is given back, in one step; None: `take` has to see to it.
 
-        That is so if there is none, and for whatever is more than a few bytes that nobody had to ask for.
+        That is so if there is none, and for whatever is more than a few bytes that nobody had to ask for: an answer may be
+        of a question that counts no more.
         """
         cdef spw_taken taken
         if self.inherited or not consumer_next_plain(&self.lane, &taken):

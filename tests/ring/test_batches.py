@@ -426,6 +426,15 @@ def test_taking_in_one_step_gives_the_same(script: list[Any]) -> None:
             assert first == second, step
 
 
+def test_an_answer_is_not_taken_without_a_look_at_its_serial() -> None:
+    with Lane(RECV) as lane:
+        lane.put(b"answer", serial=7)
+        assert lane.consumer.take_plain() is None
+        record = lane.consumer.take()
+        assert record is not None
+        assert (record.serial, record.take_body()) == (7, b"answer")
+
+
 def test_the_oldest_that_waits_is_displaced_whoever_put_it_there() -> None:
     with Lane(RECV, window=4) as lane:
         tickets = [lane.put(body) for body in (b"1", b"2", b"3", b"4")]
