@@ -541,6 +541,7 @@ class Hub(Actions):
         if cause in ("too_long", "garbled"):
             self.count(cause, pipe.id)
         self.last_pipe = None
+        self.everybody, self.recipients, self.writers = [], [], []  # else its memory would stay until the next copies
         if self.pipes.pop(pipe.id, None) is not None and pipe.attached:
             if pipe.hung_up:
                 self.hung_up -= 1

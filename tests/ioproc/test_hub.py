@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,9 @@ class Peer:
         self.ours = ours
         self.unsent = b""
         self.got = b""
-        assert hub.attach(PipePort(number, Link(ours, "stream"), 0, "", -1, -1, {}))
+        link = Link(ours, "stream")
+        self.link = weakref.ref(link)
+        assert hub.attach(PipePort(number, link, 0, "", -1, -1, {}))
 
     def close(self) -> None:
         self.sock.close()
@@ -197,3 +200,20 @@ def test_what_subscribers_get_from_two_publishers(script: list[Any]) -> None:
 @example("pub", [("send", [1, 300, 40_000] * 4), ("read", (0, 1 << 20)), ("send", [1] * 9), ("read", (0, 1 << 20))])
 def test_what_is_sent_to_two_peers(protocol: str, script: list[Any]) -> None:
     compare(protocol, 2, [*script, *[("read", (0, 1 << 20)), ("read", (1, 1 << 20))] * 2])
+
+
+def test_a_pipe_that_is_over_is_kept_by_nothing() -> None:
+    """Nor is what it maps, though nothing more is published."""
+    pub = Socket("pub", True, 2)
+    try:
+        pub.do("send", [10])
+        peer = pub.peers[0]
+        assert peer.link() is not None
+        peer.sock.close()
+        while pub.around.turn():
+            pass
+        assert len(pub.hub.pipes) == 1
+        pub.around.watched.clear()
+        assert peer.link() is None
+    finally:
+        pub.close()
