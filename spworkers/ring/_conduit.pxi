@@ -111,15 +111,19 @@ def conduit_memory():
 
 cdef int _check_memory(int fd) except -1:
     """Only what nobody can shrink, and whose pages are always there, may be touched: else a peer could kill us (SIGBUS)."""
-    import fcntl
     cdef uint64_t size = os.fstat(fd).st_size
     if not spw_plain_memory(fd):
         raise GarbledError("the descriptor that came is no memory (memfd_create)")
     if size != SPW_CONDUIT_SIZE:
         raise GarbledError(f"the memory that came has {size} bytes instead of {SPW_CONDUIT_SIZE}")
-    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+    if not _keeps_size(fd):
         raise GarbledError("the memory that came is not sealed: its owner could shrink it (F_SEAL_SHRINK)")
     return 0
+
+
+cdef bint _keeps_size(int fd) except -1:
+    import fcntl
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK != 0
 
 
 cdef class Conduit:
@@ -213,15 +217,15 @@ cdef class Conduit:
 
 cdef uint64_t _lane_of(int fd) except 0:
     """Bytes of lane 0 of context 0 in the region that this descriptor should be of."""
-    import fcntl
-    if not spw_plain_memory(fd) or not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+    if not spw_plain_memory(fd) or not _keeps_size(fd):
         raise GarbledError("the descriptor that came to borrow from is no sealed memory (memfd_create, F_SEAL_SHRINK)")
-    cdef bytes words = os.pread(fd, 24, 0)
+    cdef bytes words = os.pread(fd, sizeof(spw_board), 0)
+    cdef spw_board *board = <spw_board *>PyBytes_AS_STRING(words)
     cdef uint64_t size
-    if len(words) == 24 and (<uint64_t *>PyBytes_AS_STRING(words))[0] == SPW_MAGIC:
-        size = (<uint64_t *>PyBytes_AS_STRING(words))[2]  # spw_board.arena
-        if size <= (64 << 30) and os.fstat(fd).st_size >= SPW_FIRST_SEGMENT + spw_lane_size(size):
-            return spw_lane_size(size)
+    if len(words) == sizeof(spw_board) and _of_this_version(board.magic, board.arena):
+        size = spw_lane_size(board.arena)
+        if os.fstat(fd).st_size >= SPW_FIRST_SEGMENT + size:
+            return size
     raise GarbledError("the descriptor that came to borrow from is not the memory of a socket of this version")
 
 
@@ -421,16 +425,12 @@ cdef class ConduitWriter(FrameWriter):
 
     cdef void end_loan(self) noexcept:
         cdef loan *first = &self.loans[self.loan_first]
-        cdef PyObject *keep = first.record
-        cdef Record record = <Record>keep
+        cdef PyObject *record = first.record
         self.lent -= first.size
         self.loan_first += 1
         self.loan_count -= 1
-        if record.users > 0:
-            record.users -= 1
-            if record.users == 0:
-                record.finish()
-        Py_DECREF(<object>keep)
+        (<Record>record).let_go()
+        Py_DECREF(<object>record)
 
     cdef void forget_loans(self) noexcept:
         while self.loan_count:
@@ -455,16 +455,7 @@ cdef class ConduitWriter(FrameWriter):
         cdef size_t before = f.staged - 8
         cdef spw_loan said
         cdef loan *made
-        cdef loan *loans
-        if self.loan_first + self.loan_count == self.loan_room:
-            if self.loan_first > self.loan_room // 2:
-                memmove(self.loans, self.loans + self.loan_first, self.loan_count * sizeof(loan))
-                self.loan_first = 0
-            else:
-                loans = <loan *>realloc(self.loans, max(2 * self.loan_room, <size_t>32) * sizeof(loan))
-                if loans == NULL:
-                    raise MemoryError()
-                self.loans, self.loan_room = loans, max(2 * self.loan_room, <size_t>32)
+        _one_more(<void **>&self.loans, &self.loan_first, self.loan_count, &self.loan_room, sizeof(loan))
         _put_be64(<uint8_t *>&said.head, LENT_BIT | (before + f.length))
         said.state = <char *>&record.owner.lane.slots[record.taken.slot].state - base
         said.word = spw_word(record.taken.generation, SPW_CLAIMED)

@@ -363,6 +363,23 @@ cdef enum keeps:
     SLOT  # an outlet's, freed then
 
 
+cdef int _one_more(void **items, size_t *first, size_t count, size_t *room, size_t size) except -1:
+    """Behind the items from `first` on there is a place for another one: they move to the front, or get more memory."""
+    cdef void *more
+    cdef size_t wanted = max(2 * room[0], <size_t>32)
+    if first[0] + count < room[0]:
+        return 0
+    if first[0] > room[0] // 2:
+        memmove(items[0], <char *>items[0] + first[0] * size, count * size)
+        first[0] = 0
+        return 0
+    more = realloc(items[0], wanted * size)
+    if more == NULL:
+        raise MemoryError()
+    items[0], room[0] = more, wanted
+    return 0
+
+
 cdef struct frame:
     size_t staged          # bytes of it in the staging buffer (head, prefix, small payload)
     char *at               # its large payload in shared memory or in bytes, or NULL
@@ -422,16 +439,11 @@ cdef class FrameWriter:
     cdef void pop(self) noexcept:
         cdef frame *f = &self.queue[self.first]
         cdef PyObject *keep = f.keep
-        cdef Record record
         cdef Outlet outlet
         self.first += 1
         self.count -= 1
         if f.what == RECORD:
-            record = <Record>keep
-            if record.users > 0:
-                record.users -= 1
-                if record.users == 0:
-                    record.finish()
+            (<Record>keep).let_go()
         elif f.what == SLOT:
             outlet = <Outlet>keep
             consumer_free(&outlet.lane, f.slot, f.generation)
@@ -442,17 +454,8 @@ cdef class FrameWriter:
             Py_DECREF(<object>keep)
 
     cdef frame *push(self, size_t staged) except NULL:
-        cdef frame *queue
         cdef char *staging
-        if self.first + self.count == self.room:
-            if self.first > self.room // 2:
-                memmove(self.queue, self.queue + self.first, self.count * sizeof(frame))
-                self.first = 0
-            else:
-                queue = <frame *>realloc(self.queue, max(2 * self.room, <size_t>32) * sizeof(frame))
-                if queue == NULL:
-                    raise MemoryError()
-                self.queue, self.room = queue, max(2 * self.room, <size_t>32)
+        _one_more(<void **>&self.queue, &self.first, self.count, &self.room, sizeof(frame))
         if self.staged_end + staged > self.staged_room:
             if self.staged_first > self.staged_room // 2:
                 memmove(self.staging, self.staging + self.staged_first, self.staged_end - self.staged_first)
@@ -510,46 +513,25 @@ cdef class FrameWriter:
         `outlet.next()`, `record.claim()`, `push_record(prefix, record)` and `record.release()` do for one message.
         """
         cdef spw_taken taken
-        cdef bint claimed = False
+        cdef bint claimed = False, in_slot
         cdef Record record
         cdef frame *f
-        cdef int what
         try:
             while self.pending <= limit:
-                if outlet.inherited:
-                    record = outlet.pop()
-                    if record is None:
-                        break
-                    self.take_record(prefix, record)
-                    continue
-                what = consumer_next(&outlet.lane, &taken)
-                outlet.tell_of_index_room()
-                if what == SPW_EMPTY:
-                    break
-                if what != SPW_GOT:
-                    outlet.counted_back()
-                elif taken.offset:
-                    record = outlet.make()
-                    record.taken = taken
-                    self.take_record(prefix, record)
-                elif consumer_claim(&outlet.lane, taken.slot, taken.generation, False):
+                record = outlet.claim_next(&taken, &in_slot)
+                if record is not None:
+                    self.add(prefix, record.data(), record.taken.length, record, RECORD)  # its claim is our use of it
+                elif in_slot:
                     claimed = True
                     self.add(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length, outlet, SLOT)
                     f = &self.queue[self.first + self.count - 1]
                     f.slot, f.generation = taken.slot, taken.generation
+                else:
+                    break
         finally:
             if claimed:
                 outlet.tell_producer()  # senders may wait for their hand-off
         return self.pending
-
-    cdef int copy(self, bytes prefix, char *payload, size_t length) except -1:
-        """Queue a frame whose payload is small, and may go when this returns."""
-        return self.add(prefix, payload, length, None, NOTHING)
-
-    cdef int take_record(self, bytes prefix, Record record) except -1:
-        if record.claim():
-            self.add(prefix, record.data(), record.taken.length, record, RECORD)  # its claim is our use of it
-        return 0
 
     def push_bytes(self, bytes payload not None):
         """Queue a frame of these bytes. Returns `pending`."""
@@ -696,41 +678,27 @@ def fan_out(Outlet outlet not None, bytes prefix not None, list writers not None
     each writer do for one message.
     """
     cdef spw_taken taken
-    cdef bint claimed = False
+    cdef bint claimed = False, in_slot
     cdef FrameWriter writer
     cdef Record record
     cdef bytes payload
     cdef size_t most = 0
-    cdef int what
     for writer in writers:
         most = max(most, writer.pending)
     try:
         while most <= limit:
-            if outlet.inherited:
-                record = outlet.pop()
-                if record is None:
-                    break
+            record = outlet.claim_next(&taken, &in_slot)
+            if in_slot:
+                claimed = True
+                try:
+                    for writer in writers:  # so small a payload is staged as a whole, and may go
+                        writer.add(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length, None, NOTHING)
+                        most = max(most, writer.pending)
+                finally:
+                    consumer_free(&outlet.lane, taken.slot, taken.generation)
+            elif record is None:
+                break
             else:
-                what = consumer_next(&outlet.lane, &taken)
-                outlet.tell_of_index_room()
-                if what == SPW_EMPTY:
-                    break
-                if what != SPW_GOT:
-                    outlet.counted_back()
-                    continue
-                if taken.offset == 0:
-                    if consumer_claim(&outlet.lane, taken.slot, taken.generation, False):
-                        claimed = True
-                        try:
-                            for writer in writers:
-                                writer.copy(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length)
-                                most = max(most, writer.pending)
-                        finally:
-                            consumer_free(&outlet.lane, taken.slot, taken.generation)
-                    continue
-                record = outlet.make()
-                record.taken = taken
-            if record.claim():
                 payload = record.payload_bytes()
                 record.drop()
                 if PyBytes_GET_SIZE(prefix):

@@ -98,10 +98,15 @@ cdef class Record:
     cdef int drop(self) except -1:
         if self.users <= 0:
             raise InternalError(f"{self!r} was released more often than retained")
-        self.users -= 1
-        if self.users == 0:
-            self.finish()
+        self.let_go()
         return 0
+
+    cdef void let_go(self) noexcept:
+        """`drop`, of one that may have been given back already."""
+        if self.users > 0:
+            self.users -= 1
+            if self.users == 0:
+                self.finish()
 
     cdef void finish(self) noexcept:
         """Give the slot back, unless a lease still reads it."""

@@ -17,6 +17,11 @@ def _anonymous_file(uint64_t size):
     return fd
 
 
+cdef bint _of_this_version(uint64_t magic, uint64_t arena) noexcept:
+    """Whether a board says so; with it, whether the size of an arena that it says can be one."""
+    return magic == SPW_MAGIC and arena <= (<uint64_t>64 << 30) and arena % 4096 == 0
+
+
 cdef class Region:
     """The shared memory of one socket: its board and its contexts' segments, in one file without a name.
 
@@ -78,7 +83,7 @@ cdef class Region:
     cdef int _read_board(self) except -1:
         cdef spw_board *b = self.board
         cdef uint64_t arena_size = b.arena, size = os.fstat(self.fd).st_size
-        if spw_load(&b.magic) != SPW_MAGIC or arena_size > (64 << 30) or arena_size % 4096 or b.budget > arena_size:
+        if not _of_this_version(spw_load(&b.magic), arena_size) or b.budget > arena_size:
             raise GarbledError("this descriptor is not the shared memory of an spworkers socket of this version")
         self.budget, self.arena = b.budget, arena_size
         self.segment_size = 2 * spw_lane_size(arena_size)

@@ -321,6 +321,37 @@ cdef class Outlet(Consumer):
         """The next record, popped but not claimed; None: there is none."""
         return self.pop()
 
+    cdef Record claim_next(self, spw_taken *taken, bint *in_slot):
+        """Pop and claim what comes next. One that lies in its slot is only in `taken`, for another one a record is made.
+
+        None, and not `in_slot` either: the lane is empty.
+        """
+        cdef Record record
+        cdef int what
+        in_slot[0] = False
+        while True:
+            if self.inherited:
+                record = self.pop()
+                if record is None:
+                    return None
+            else:
+                what = consumer_next(&self.lane, taken)
+                self.tell_of_index_room()
+                if what == SPW_EMPTY:
+                    return None
+                if what != SPW_GOT:
+                    self.counted_back()
+                    continue
+                if taken.offset == 0:
+                    if not consumer_claim(&self.lane, taken.slot, taken.generation, False):
+                        continue
+                    in_slot[0] = True
+                    return None
+                record = self.make()
+                record.taken = taken[0]
+            if record.claim():
+                return record
+
     def unclaimed(self):
         """How many records nobody has claimed yet."""
         cdef uint32_t slot, high = spw_load32(&self.lane.control.high_water), n = 0
