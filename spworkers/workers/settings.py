@@ -23,6 +23,7 @@ __all__ = [
     "drain_of",
     "misspelt",
     "processors",
+    "size_text",
     "workers_of",
 ]
 
@@ -174,6 +175,14 @@ def bytes_of(value: Any, who: str) -> int:
             raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
         value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
     return check_count(value, who, 1)
+
+
+def size_text(size: int) -> str:
+    """A number of bytes in words: in the largest binary unit that it fills once."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.0f} {name}"
+    return "1 byte" if size == 1 else f"{size} bytes"
 
 
 def _bytes(value: Any, who: str) -> int | None:

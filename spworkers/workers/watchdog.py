@@ -13,6 +13,8 @@ from typing import Final
 
 import psutil
 
+from spworkers.workers.settings import size_text
+
 __all__ = ["Watchdog"]
 
 _LOOK: Final = 0.1  # seconds
@@ -55,7 +57,7 @@ class Watchdog:
             return
         self._suspects[number] = facts
         if suspect or size > 2 * self._limit:
-            reason = f"it had grown to {size >> 20} MiB in a request, its memory_limit is {self._limit >> 20} MiB"
+            reason = f"it had grown to {size_text(size)} in a request, its memory_limit is {size_text(self._limit)}"
             self._kill(number, facts[0], reason)
 
     def close(self) -> None:

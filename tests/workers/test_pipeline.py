@@ -271,7 +271,7 @@ def test_a_memory_limit_that_no_worker_keeps_fails_the_items() -> None:
     with sp.Pool(2, memory_limit=1) as small:
         report = sp.Pipeline().read([0.2] * 10).map(time.sleep, workers=2).collect().run(executor=small)
     assert {type(failure.error) for failure in report.failures} == {sp.WorkerDiedError}
-    assert all("memory_limit allows" in str(failure.error) for failure in report.failures)
+    assert all("memory_limit allows 1 byte" in str(failure.error) for failure in report.failures)
 
 
 def test_what_a_pool_does_again_by_itself_is_not_kept(pool: sp.Pool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spworkers.errors import BadOptionError, BadValueError
-from spworkers.workers.settings import Settings, bytes_of
+from spworkers.workers.settings import Settings, bytes_of, size_text
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,21 @@ from spworkers.workers.settings import Settings, bytes_of
 )
 def test_sizes(text: Any, size: int) -> None:
     assert bytes_of(text, "memory_limit") == size
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (1, "1 byte"),
+        (1023, "1023 bytes"),
+        (1 << 10, "1 KiB"),
+        (3 << 10, "3 KiB"),
+        (1 << 20, "1 MiB"),
+        (5 << 30, "5120 MiB"),
+    ],
+)
+def test_a_size_is_said_in_a_unit_that_fits(size: int, text: str) -> None:
+    assert size_text(size) == text
 
 
 @pytest.mark.parametrize(

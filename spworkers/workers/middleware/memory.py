@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from spworkers.workers.middleware.base import Middleware, WorkerControl
+from spworkers.workers.settings import size_text
 
 __all__ = ["MemoryLimit"]
 
@@ -35,4 +36,4 @@ class MemoryLimit(Middleware):
 
         size = psutil.Process().memory_info().rss
         if size > self.limit:
-            worker.retire(f"it has grown to {size >> 20} MiB, its limit is {self.limit >> 20} MiB (memory_limit)")
+            worker.retire(f"it has grown to {size_text(size)}, its limit is {size_text(self.limit)} (memory_limit)")

@@ -42,6 +42,7 @@ from spworkers.workers.pool.ledger import ITEM, Ledger
 from spworkers.workers.pool.reader import FOREVER, Reader
 from spworkers.workers.pool.unpacking import decode
 from spworkers.workers.pool.values import Values, error_of
+from spworkers.workers.settings import size_text
 
 __all__ = ["Engine", "engines"]
 
@@ -284,7 +285,7 @@ class Engine(Reader):
         with self.lock:
             if worker.gone or worker.verdict is not None or worker.stopped:
                 return
-            why = f"it used {used / 1048576:.0f} MiB of memory, and memory_limit allows {limit / 1048576:.0f} MiB"
+            why = f"it used {size_text(used)} of memory, and memory_limit allows {size_text(limit)}"
             for job in list(worker.jobs.values()):
                 if worker.began(job) and self._kill(worker, job, why):
                     return
