@@ -88,6 +88,8 @@ def test_short_ones_are_clustered_and_two_dashes_end_them() -> None:
         (["-z"], "no such option: -z"),
         (["-vz"], "no such option: -z"),
         (["--req=x"], "no such option: --req=x"),
+        (["-A=3"], "no such option: -A=3"),
+        (["-vA=3"], "no such option: -A=3"),
         (["--data"], "option requires value: --data"),
         (["-D"], "option requires value: -D"),
         (["file"], "usage: extra arguments"),

@@ -41,18 +41,16 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 def _split(word: str) -> tuple[str, Option | None, str | None, str]:
     """The option's name, the option, the value in the same word, and the options that follow in it."""
-    if word.startswith("--"):
-        name, equals, value = word.partition("=")
-        option = _BY_NAME.get(name)
-        if option is not None and equals and not option.argument:
-            option = None
-        return name, option, value if equals else None, ""
-    name, tail = word[:2], word[2:]
+    long = word.startswith("--")
+    name = word.partition("=")[0] if long else word[:2]
+    tail = word[len(name) :]
     option = _BY_NAME.get(name)
     if option is None or not tail:
         return name, option, None, ""
     if option.argument:
         return name, option, tail.removeprefix("="), ""
+    if tail.startswith("="):  # a flag takes no value
+        return name, None, None, ""
     return name, option, None, f"-{tail}"
 
 
