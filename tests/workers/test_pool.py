@@ -22,6 +22,7 @@ import trio
 from helpers import alone, eventually
 
 import spworkers as sp
+from spworkers.workers.pool.engine import Engine
 
 WAIT = 20.0
 np = pytest.importorskip("numpy")
@@ -514,6 +515,24 @@ def test_workers_are_started_when_they_are_needed() -> None:
         assert own.stats()["done"] == 2
     assert repr(own).endswith("shut down>")
     assert own.workers == []
+
+
+def test_who_has_answered_has_a_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the launcher's word of it is late."""
+    answered = threading.Event()
+    launched = Engine.launched
+
+    def late(self: Engine, worker: Any, pid: int, handle: Any) -> None:
+        answered.wait(WAIT)
+        launched(self, worker, pid, handle)
+
+    monkeypatch.setattr(Engine, "launched", late)
+    with sp.Pool(1) as own:
+        try:
+            first = own.submit(tasks.pid).result(WAIT)
+            assert own.workers[0].pid == first
+        finally:
+            answered.set()
 
 
 def test_initializer_and_state() -> None:

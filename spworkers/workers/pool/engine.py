@@ -381,7 +381,7 @@ class Engine(Reader):
         job = worker.jobs.get(serial)
         if job is None:
             if kind == READY:
-                worker.ready = True
+                worker.ready, worker.pid = True, pipe  # the launcher's answer may come later than the first result
                 self._starts.ready()
             elif kind == UNFIT:
                 self._unfit(value)

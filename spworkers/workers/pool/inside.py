@@ -111,7 +111,7 @@ def _live(fds: list[int], spec: dict[str, Any]) -> int:
     if finalizer is _FAILED:
         return 0
     os.register_at_fork(after_in_child=lambda: setattr(bench, "forked", True))
-    sender.publish(b"", b"", 0, 0, READY, True)
+    sender.publish(b"", b"", os.getpid(), 0, READY, True)
     bench.work()
     if finalizer is not None:
         finalizer()

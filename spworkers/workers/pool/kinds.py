@@ -10,7 +10,8 @@
 
 | towards the pool | pipe | body |
 |---|---|---|
-| READY, UNFIT | | why it cannot start |
+| READY | its process | |
+| UNFIT | | why it cannot start |
 | RESULT, RAISED, LOST | microseconds that the work took | the value; the exception; what is known of it |
 | PART | index of the first item | results of some items of a batch |
 
