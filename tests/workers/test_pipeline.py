@@ -23,6 +23,8 @@ from spworkers.workers.pipeline.running import Item, WorkStage
 from spworkers.workers.pipeline.tasks import PoolTasks
 from spworkers.workers.pool.several import wait_for_any
 
+WAIT = 20.0
+
 
 @pytest.fixture
 def pool() -> Iterator[sp.Pool]:
@@ -115,15 +117,30 @@ def test_the_result_is_that_of_plain_loops(items: list[int], kinds: list[Any], s
 
 
 def test_order_is_kept_though_the_first_is_last(threads: ThreadPoolExecutor) -> None:
+    overtaken = threading.Event()
+    source = range(20)
+    stored: list[int] = []
+
     def late(x: int) -> int:
-        time.sleep(0.05 if x == 0 else 0)
+        if x == 0:
+            assert overtaken.wait(WAIT)
         return x
 
-    source = range(20)
-    assert sp.Pipeline().read(source).map(late).collect().run(executor=threads).result == list(source)
-    unordered = sp.Pipeline().read(source).map(late, ordered=False).collect().run(executor=threads).result
-    assert sorted(unordered) == list(source)
-    assert unordered[0] != 0
+    def store(x: int) -> None:
+        stored.append(x)
+        overtaken.set()
+
+    sp.Pipeline().read(source).map(late, ordered=False).sink(store).run(executor=threads)
+    assert sorted(stored) == list(source)
+    assert stored[0] != 0
+
+    def second_first(x: int) -> int:
+        if x == 1:
+            overtaken.set()
+        return late(x)
+
+    overtaken.clear()
+    assert sp.Pipeline().read(source).map(second_first).collect().run(executor=threads).result == list(source)
 
 
 def test_no_more_than_the_window_is_under_way(threads: ThreadPoolExecutor) -> None:
@@ -181,7 +198,7 @@ def test_a_worker_that_dies_costs_one_attempt(pool: sp.Pool, tmp_path: Path) -> 
 
 
 def test_a_timeout_stops_the_work_and_fails_its_item_alone(pool: sp.Pool) -> None:
-    report = sp.Pipeline().read([0, 60]).map(time.sleep, timeout=0.2).collect().run(executor=pool)
+    report = sp.Pipeline().read([0, 60]).map(time.sleep, timeout=0.5).collect().run(executor=pool)
     assert [(failure.item, type(failure.error)) for failure in report.failures] == [(60, sp.TaskTimeoutError)]
     assert report.result == [None]
 
