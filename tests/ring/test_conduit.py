@@ -12,6 +12,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -66,9 +67,8 @@ class Ends:
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
-    made = Ends()
-    yield made
-    made.close()
+    with closing(Ends()) as made:
+        yield made
 
 
 # --- What is carried

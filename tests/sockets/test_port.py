@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from ring.support import readable
@@ -43,9 +44,8 @@ class Full:
 
 @pytest.fixture
 def full() -> Iterator[Full]:
-    made = Full()
-    yield made
-    made.close()
+    with closing(Full()) as made:
+        yield made
 
 
 def test_one_place_is_enough_though_no_more_come(full: Full) -> None:
