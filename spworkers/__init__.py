@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from spworkers.pipe import Pipe as Pipe
     from spworkers.pipe import PipeEvent as PipeEvent
     from spworkers.schemes import register_transport as register_transport
-    from spworkers.socket import Bus as Bus
-    from spworkers.socket import Pair as Pair
-    from spworkers.socket import Pair1 as Pair1
-    from spworkers.socket import Pub as Pub
-    from spworkers.socket import Pull as Pull
-    from spworkers.socket import Push as Push
-    from spworkers.socket import Rep as Rep
-    from spworkers.socket import Req as Req
-    from spworkers.socket import Respondent as Respondent
     from spworkers.socket import Socket as Socket
-    from spworkers.socket import Star as Star
-    from spworkers.socket import Sub as Sub
-    from spworkers.socket import Surveyor as Surveyor
+    from spworkers.sockets import Bus as Bus
+    from spworkers.sockets import Pair as Pair
+    from spworkers.sockets import Pair1 as Pair1
+    from spworkers.sockets import Pub as Pub
+    from spworkers.sockets import Pull as Pull
+    from spworkers.sockets import Push as Push
+    from spworkers.sockets import Rep as Rep
+    from spworkers.sockets import Req as Req
+    from spworkers.sockets import Respondent as Respondent
+    from spworkers.sockets import Star as Star
+    from spworkers.sockets import Sub as Sub
+    from spworkers.sockets import Surveyor as Surveyor
     from spworkers.tlsconfig import TLSConfig as TLSConfig
     from spworkers.tlsstate import TLSState as TLSState
     from spworkers.webserver import WebServer as WebServer
@@ -67,7 +67,7 @@ __version__ = "0.1.0"
 _HOMES: Final = {
     "App": "workers.app",
     "Backoff": "workers.pool.backoff",
-    "Bus": "socket",
+    "Bus": "sockets",
     "Client": "workers.client",
     "Context": "context",
     "ContextPool": "workers.contextpool",
@@ -77,24 +77,24 @@ _HOMES: Final = {
     "Listener": "endpoint",
     "Message": "message",
     "Middleware": "workers.middleware.base",
-    "Pair": "socket",
-    "Pair1": "socket",
+    "Pair": "sockets",
+    "Pair1": "sockets",
     "Pipe": "pipe",
     "PipeEvent": "pipe",
     "Pipeline": "workers.pipeline.pipeline",
     "Pool": "workers.pool.executor",
-    "Pub": "socket",
-    "Pull": "socket",
-    "Push": "socket",
-    "Rep": "socket",
-    "Req": "socket",
-    "Respondent": "socket",
+    "Pub": "sockets",
+    "Pull": "sockets",
+    "Push": "sockets",
+    "Rep": "sockets",
+    "Req": "sockets",
+    "Respondent": "sockets",
     "Server": "workers.server",
     "Socket": "socket",
-    "Star": "socket",
+    "Star": "sockets",
     "Stream": "workers.stream",
-    "Sub": "socket",
-    "Surveyor": "socket",
+    "Sub": "sockets",
+    "Surveyor": "sockets",
     "WebServer": "webserver",
     "TLSConfig": "tlsconfig",
     "TLSState": "tlsstate",

@@ -47,7 +47,7 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("spworkers", "benchmarks.peers.ours", "spworkers.socket", "spworkers"),
+        Peer("spworkers", "benchmarks.peers.ours", "spworkers.sockets", "spworkers"),
         Peer("pynng", "benchmarks.peers.nng", "pynng", "pynng"),
         Peer("pyzmq", "benchmarks.peers.zmtp", "zmq", "pyzmq"),
         Peer("zero", "benchmarks.peers.zero_rpc", "zero", "zeroapi"),

@@ -17,7 +17,8 @@ import click
 from spworkers.cli.failures import fail, told
 from spworkers.cli.kinds import Seconds, whole
 from spworkers.errors import ConnRefusedError, RecvTimeoutError, SendTimeoutError
-from spworkers.socket import Pair, Rep, Req, Socket
+from spworkers.socket import Socket
+from spworkers.sockets import Pair, Rep, Req
 
 __all__ = ["bench"]
 

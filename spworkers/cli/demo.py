@@ -22,7 +22,7 @@ from rich.console import Console
 
 from spworkers.cli.failures import fail, told
 from spworkers.errors import WorkerDiedError
-from spworkers.socket import Rep, Req
+from spworkers.sockets import Rep, Req
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.pipeline.pipeline import Pipeline

@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
-from spworkers.socket import Req
+from spworkers.sockets import Req
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply

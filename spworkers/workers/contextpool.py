@@ -20,7 +20,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError, ClosedError, SPError
-from spworkers.socket import Pull, Rep, Respondent, Sub
+from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of, left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo

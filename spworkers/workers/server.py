@@ -17,7 +17,8 @@ from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
 from spworkers.errors import BadOptionError, BadValueError, RemoteError, SPError
-from spworkers.socket import Pull, Rep, Respondent, Socket, Sub, addresses_of
+from spworkers.socket import Socket, addresses_of
+from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.waiting import run
 from spworkers.workers.app import App, Part
 from spworkers.workers.caller import deadline_of, left_until

@@ -25,7 +25,7 @@ from spworkers.cli import entry
 from spworkers.cli.main import main
 from spworkers.devices import device
 from spworkers.errors import TaskTimeoutError
-from spworkers.socket import Rep, Req
+from spworkers.sockets import Rep, Req
 from spworkers.workers.client import Client
 
 WAIT = 30.0

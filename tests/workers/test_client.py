@@ -20,7 +20,7 @@ import trio
 from helpers import aeventually, eventually
 
 from spworkers import errors
-from spworkers.socket import Rep
+from spworkers.sockets import Rep
 from spworkers.workers import callformat
 from spworkers.workers.app import App
 from spworkers.workers.client import Client

@@ -16,7 +16,7 @@ from helpers import eventually
 
 from spworkers import errors
 from spworkers.devices import device
-from spworkers.socket import Pair, Pub, Pull, Push, Rep, Req, Respondent, Sub, Surveyor
+from spworkers.sockets import Pair, Pub, Pull, Push, Rep, Req, Respondent, Sub, Surveyor
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.contextpool import ContextPool

@@ -21,7 +21,7 @@ import pytest
 from helpers import eventually
 
 from spworkers import errors
-from spworkers.socket import Rep, Req
+from spworkers.sockets import Rep, Req
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.contextpool import ContextPool

@@ -19,7 +19,7 @@ from helpers import eventually
 
 from spworkers import errors
 from spworkers.devices import device
-from spworkers.socket import Rep, Req
+from spworkers.sockets import Rep, Req
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.server import Server
