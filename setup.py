@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
-RING = Path("spworkers/ring")
+CYTHON = (Path("spworkers/ring"), Path("spworkers/supervisor"))
 COMPILE = os.environ.get("SPWORKERS_COMPILE", "1") != "0"
 OPTIMIZE = os.environ.get("SPWORKERS_OPTIMIZE", "2")
 # A folder for each Python and each way, so that no build finds another one's products.
@@ -90,29 +90,29 @@ def main() -> None:
 def extensions() -> list[Extension]:
     """Everything that is compiled."""
     check_compiler()
-    found = ring_extensions()
+    found = cython_extensions()
     if COMPILE:
         found += protocol_extensions()
     return found
 
 
-def ring_extensions() -> list[Extension]:
-    """One extension for each spworkers/ring/*.pyx."""
+def cython_extensions() -> list[Extension]:
+    """One extension for each *.pyx."""
     from Cython.Build import cythonize
 
-    depends = [str(path) for pattern in ("*.h", "*.pxi", "*.pxd") for path in sorted(RING.glob(pattern))]
     sources = [
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
-            include_dirs=[str(RING)],
-            depends=depends,
+            include_dirs=[str(folder)],
+            depends=[str(each) for pattern in ("*.h", "*.pxi", "*.pxd") for each in sorted(folder.glob(pattern))],
             extra_compile_args=[f"-O{OPTIMIZE}"],
         )
-        for path in sorted(RING.glob("*.pyx"))
+        for folder in CYTHON
+        for path in sorted(folder.glob("*.pyx"))
     ]
     made: list[Extension] = cythonize(
-        sources, build_dir=str(BUILD / "cython"), include_path=[str(RING)], language_level=3, quiet=True
+        sources, build_dir=str(BUILD / "cython"), include_path=[*map(str, CYTHON)], language_level=3, quiet=True
     )
     return made
 

@@ -90,16 +90,21 @@ def entry_of(role: str, spec: dict[str, Any]) -> str:
 _warm: Final[dict[str, Any]] = {}  # modules, by name
 
 
-def preload(name: str) -> None:
+def preload(name: str) -> bool:
     """In the supervisor, before a fork: import a module of ours for all children, and have it make what they share.
 
     What cannot be imported fails again in the child that needs it, and is reported there.
+
+    Returns:
+        Whether that was done now.
     """
-    if name not in _warm:
-        with contextlib.suppress(Exception, SystemExit):
-            module = importlib.import_module(name)
-            getattr(module, "warm_up", int)()
-            _warm[name] = module
+    if name in _warm:
+        return False
+    with contextlib.suppress(Exception, SystemExit):
+        module = importlib.import_module(name)
+        getattr(module, "warm_up", int)()
+        _warm[name] = module
+    return True
 
 
 def load_entry(name: str) -> Entry:

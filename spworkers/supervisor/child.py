@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from spworkers.errors import ChannelClosedError, SPError
 from spworkers.lean import lean
 from spworkers.supervisor.boot import Boot, Entry, environment, load_entry, set_environment
+from spworkers.supervisor.forking import fork
 from spworkers.supervisor.system import close_all_but, die_with_parent, name_process
 
 __all__ = ["Plan", "Surroundings", "fork_child"]
@@ -90,7 +91,7 @@ def fork_child(plan: Plan) -> int:
     """
     supervisor = os.getpid()
     gc.freeze()  # no collection of the child touches the pages that it shares with us, or closes what is ours
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         _live(plan, supervisor)
     with contextlib.suppress(OSError):  # both do it, whoever is first: neither may go on without

@@ -26,6 +26,7 @@ __all__ = ["Launched", "absolute_path", "launch"]
 # modules only.
 _STUB: Final = (
     "import gc, marshal, sys; gc.disable(); file = open(4, 'rb'); sys.path[:] = marshal.load(file); file.close(); "
+    "from spworkers.supervisor.forking import repairs_left_out; repairs_left_out(True); "
     "from spworkers.supervisor.main import main; main(sys.argv[2:])"
 )
 _LABEL: Final = "spworkers-supervisor"  # for who looks at `ps`

@@ -21,6 +21,7 @@ from typing import Final
 from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.boot import preload
+from spworkers.supervisor.forking import repairs_left_out
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
 from spworkers.supervisor.sharing import prepare_memory
@@ -122,6 +123,7 @@ def _watch_parent(loop: Loop, watch: ProcessWatch | None, parent: int, service: 
 def _preload(names: Sequence[str]) -> None:
     for name in names:
         preload(name)
+    repairs_left_out(False)
     gc.collect()
     prepare_memory()
     gc.freeze()

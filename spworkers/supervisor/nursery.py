@@ -29,6 +29,7 @@ from spworkers.supervisor.child import Plan, fork_child
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.peer import Handler, Peer, take
 from spworkers.supervisor.record import QUICK_LIMIT, Child, Process
+from spworkers.supervisor.sharing import prepare_memory
 from spworkers.supervisor.system import kill_group
 from spworkers.supervisor.watch import reap, reason_of, watch_process
 
@@ -374,7 +375,8 @@ def _warm(entry: str) -> Entry | None:
     """A role of ours, imported before its first fork, once for all children; foreign code is imported in the child."""
     if entry not in ENTRIES.values():
         return None
-    preload(entry.partition(":")[0])
+    if preload(entry.partition(":")[0]):
+        prepare_memory()
     with contextlib.suppress(Exception, SystemExit):  # it fails again in the child, and is reported there
         return load_entry(entry)
     return None

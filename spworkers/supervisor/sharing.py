@@ -4,6 +4,10 @@ A forked child shares every page until one of the two writes to it, and it write
 itself, an allocator puts those into the holes that the imports have left, one here and one there, each on a page that
 is copied for it. So the holes are filled before the first fork, and what is made later lies together on new pages.
 
+It writes, too, wherever it looks at an object, whose references are counted: for each call to the function, its code
+and its constants, to the type of each object that it makes, to every name. From Python 3.12 on there are objects whose
+references nobody counts, and what is there before a fork is made such.
+
 Pages of our compiled modules are of a file, and no copies; but those that only one child has touched count as its own.
 The supervisor maps them too, so they count as what they are.
 """
@@ -15,6 +19,8 @@ import ctypes
 import sys
 from typing import Final
 
+from spworkers.supervisor._sharing import fill_heap, make_immortal
+
 __all__ = ["prepare_memory"]
 
 # Python's allocator (obmalloc.c): it divides pools among objects of one size, which is a multiple of _STEP.
@@ -25,6 +31,8 @@ _LARGEST: Final = 512
 _LIMIT: Final = 512
 """Fillers of one size: should this be another allocator, whose pools are not found, there is an end."""
 _EMPTY: Final = bytes.__basicsize__
+_MOST: Final = 4 << 20
+"""Bytes of the C library's heap to fill at most."""
 _POPULATE_READ: Final = 22
 """MADV_POPULATE_READ, which Linux has from 5.14 on: map pages now, without changing anything."""
 
@@ -32,11 +40,13 @@ _fillers: list[bytes] = []
 
 
 def prepare_memory() -> None:
-    """Once, after everything is imported and before the first fork."""
+    """After imports, before the next fork."""
     _fill_holes()
+    fill_heap(_MOST)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a system that does not show it
             _map_our_code()
+    make_immortal()
 
 
 def _fill_holes() -> None:
