@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the ring is compiled by Cython, the protocol machines by mypyc.
+"""What pyproject.toml cannot say: Cython compiles the ring and what the supervisor shares, mypyc the protocol machines.
 
 SPWORKERS_COMPILE=0 leaves the protocol machines interpreted, to debug them and to test that both give the same
 results. SPWORKERS_OPTIMIZE=1 has the C compiler optimize less, in less time, where only the result counts.
