@@ -29,12 +29,9 @@ def repairs_left_out(how: bool) -> None:
 
 
 def _guarded(**calls: Callable[[], object]) -> None:
-    _register(
-        **{
-            when: _unless_forking(call) if getattr(call, "__module__", "") in LEFT_OUT else call
-            for when, call in calls.items()
-        }
-    )
+    # All or none of what belongs together: what takes a lock before a fork, and what releases it on either side.
+    left_out = all(getattr(call, "__module__", "") in LEFT_OUT for call in calls.values())
+    _register(**{when: _unless_forking(call) if left_out else call for when, call in calls.items()})
 
 
 def _unless_forking(call: Callable[[], object]) -> Callable[[], None]:

@@ -13,7 +13,7 @@ COUNTLESS = (3, 12) <= sys.version_info < (3, 14)
 """This interpreter has objects whose references nobody counts."""
 
 FORKS = """
-    import os
+    import os, threading
     from spworkers.supervisor import forking
     def repair():
         said.append("threading")
@@ -24,6 +24,11 @@ FORKS = """
     forking.repairs_left_out(True)
     os.register_at_fork(after_in_child=repair)
     os.register_at_fork(before=lambda: said.append("before"), after_in_child=reseed)
+    lock = threading.RLock()  # whose methods do not say whose they are
+    def release():
+        lock.release()
+    release.__module__ = "logging"
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=release)
     forking.repairs_left_out(False)
     later = lambda: said.append("later")
     later.__module__ = "threading"
@@ -31,6 +36,9 @@ FORKS = """
     for fork in (forking.fork, os.fork, forking.fork):
         said = []
         if fork() == 0:
+            helper = threading.Thread(target=lambda: said.append("free" if lock.acquire(blocking=False) else "held"))
+            helper.start()
+            helper.join()
             os.write(1, repr(said).encode() + b"\\n")
             os._exit(0)
         os.wait()
@@ -38,7 +46,7 @@ FORKS = """
 
 
 def test_only_its_own_forks_do_without_only_those_repairs_that_were_loaded_with_it() -> None:
-    ours, other = "['before', 'random', 'later']", "['before', 'threading', 'random', 'later']"
+    ours, other = "['before', 'random', 'later', 'free']", "['before', 'threading', 'random', 'later', 'free']"
     assert run_script(FORKS)[0].splitlines() == [ours, other, ours]
 
 
