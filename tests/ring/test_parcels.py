@@ -13,7 +13,7 @@ import pytest
 
 from ring.support import BUDGET, RECV, SEND, Lane, body_of
 from spworkers.errors import InternalError
-from spworkers.ring import INLINE, Walk, drain, gather, spin_board, spin_lane
+from spworkers.ring import INLINE, Walk, drain, gather, own_bytearray, own_bytes, spin_board, spin_lane
 
 # --- gather
 
@@ -27,6 +27,24 @@ def test_parts_arrive_as_one_message(which: int, size: int) -> None:
     record = lane.take()
     assert (record.kind, record.pipe, record.serial, record.header) == (3, 9, 77, b"head")
     assert record.take_body() == body_of(1, size) + b"mid" + array.array("q", [1, 2]).tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, (64 << 10) - 1, 64 << 10, (1 << 20) + 1, 3 << 20])
+def test_bytes_of_ones_own(size: int) -> None:
+    source = bytearray(body_of(3, size))
+    once, again = own_bytes(memoryview(source)), own_bytearray(source)  # the second one into memory that is there
+    assert (type(once), type(again)) == (bytes, bytearray)
+    assert once == again == source
+    source[:] = bytes(size)
+    again += b"more"
+    assert once == body_of(3, size)
+    assert again == once + b"more"
+
+
+def test_what_is_no_buffer_has_no_bytes() -> None:
+    for wrong in ("text", 7, memoryview(b"abcd")[::2]):
+        with pytest.raises((TypeError, BufferError)):
+            own_bytes(wrong)
 
 
 def test_a_full_window_takes_nothing() -> None:

@@ -132,6 +132,14 @@ def test_bytes_there_and_back(pool: sp.Pool, size: int) -> None:
     assert pool.submit(tasks.echo, data).result(WAIT) == data
 
 
+@pytest.mark.parametrize("size", [(16 << 10) - 1, 16 << 10, 1 << 20])
+def test_bytes_as_results(pool: sp.Pool, size: int) -> None:
+    assert pool.submit(bytes, size).result(WAIT) == bytes(size)
+    assert list(pool.map(bytes, [size, 3, size + 1])) == [bytes(size), bytes(3), bytes(size + 1)]
+    kept = pool.submit(tasks.echo, tasks.Bytes(b"x" * size)).result(WAIT)
+    assert (type(kept), len(kept)) == (tasks.Bytes, size)
+
+
 def test_arrays_there_and_back(pool: sp.Pool) -> None:
     array = np.arange(200_000, dtype=np.int64)
     back = pool.submit(tasks.double, array).result(WAIT)

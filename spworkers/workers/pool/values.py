@@ -2,6 +2,7 @@
 
     small:  one piece of bytes                 the body of a record without a header
     large:  [lengths] pickle ‖ buffer ‖ ...    gathered into one record, whose header is the lengths
+    bytes:  [0, length] bytes                  likewise, without a pickle
 
 Large bytes go the same way without being copied into the pickle first: the pickler hands them on as they are. What
 `__main__` defines, lambdas and closures go by value (cloudpickle); everything else as plain pickle has it.
@@ -20,7 +21,7 @@ from typing import Any, Final, Protocol
 import cloudpickle
 
 from spworkers.errors import CauseText, RemoteError, SerializationError
-from spworkers.ring import Record
+from spworkers.ring import Record, own_bytearray, own_bytes
 
 __all__ = [
     "PLAIN",
@@ -100,6 +101,8 @@ class PickleValues:
     name = "pickle"
 
     def pack(self, value: Any) -> Packed:
+        if type(value) is bytes and len(value) >= _SMALL:
+            return Large([], [memoryview(value)])
         pieces: list[Any] = []
         buffers: list[memoryview] = []
 
@@ -132,10 +135,12 @@ class PickleValues:
             if not header:
                 return pickle.loads(body)
             sizes = struct.unpack(f"<{len(header) // 8}Q", header)
+            if not sizes[0]:
+                return own_bytes(body)
             buffers, at = [], sizes[0]
             for size in sizes[1:]:
                 # A copy, so that the task may write into its array, and keep it: the record's room is wanted again.
-                buffers.append(bytearray(body[at : at + size]))
+                buffers.append(own_bytearray(body[at : at + size]))
                 at += size
             return pickle.loads(body[: sizes[0]], buffers=buffers)
 
