@@ -33,7 +33,10 @@ def seconds(value: Any) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an int or a fraction beyond 1e308
+            number = -math.inf if value < 0 else math.inf
         if not math.isnan(number):
             return number
     raise ValueError(f"wants seconds (a number) or a timedelta, not {_say(value)}")

@@ -116,7 +116,8 @@ TABLE = [
         128,
         _on(sockets=f"{_twins('bus pair pair1 pub push rep surveyor respondent star')} xreq"),
         "How many messages wait to be sent, per socket or (where each peer has its own queue) per peer."
-        " 0: a send is handed to a peer that is ready. A change keeps what was accepted.",
+        " 0: a send is handed to a peer that is ready (PUSH and PAIR: of those that are, up to 64 may be on their way)."
+        " A change keeps what was accepted.",
         minimum=0,
         maximum=32768,
         special={"rep": 0, "respondent": 0},

@@ -108,9 +108,11 @@ class Option:
             BadValueError: wrong type or out of range.
         """
         try:
-            if self.endless and (value is None or value == math.inf):
+            if self.endless and value is None:
                 return 0.0
             canonical = COERCE[self.kind](value)
+            if self.endless and canonical == math.inf:
+                return 0.0
         except ValueError as problem:
             raise BadValueError(f"{self.name} {problem}") from None
         low, high = self.minimum, self.maximum

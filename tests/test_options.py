@@ -212,7 +212,15 @@ class TestTable:
 class TestTimes:
     @pytest.mark.parametrize(
         ("value", "seconds"),
-        [(1, 1.0), (0.25, 0.25), (timedelta(milliseconds=20), 0.02), (0, 0.0), (None, 0.0), (math.inf, 0.0)],
+        [
+            (1, 1.0),
+            (0.25, 0.25),
+            (timedelta(milliseconds=20), 0.02),
+            (0, 0.0),
+            (None, 0.0),
+            (math.inf, 0.0),
+            (Fraction(10**400, 3), 0.0),
+        ],
     )
     def test_forms(self, value: Any, seconds: float) -> None:
         canonical = validate("RECV-DEADLINE", value, REQ)
@@ -227,7 +235,21 @@ class TestTimes:
         assert validate("SEND-DEADLINE", value, REQ) < 0
 
     @pytest.mark.parametrize(
-        "value", ["1", "junk", b"1", True, False, datetime(2020, 1, 1), [1], 1j, math.nan, -math.inf, object()]
+        "value",
+        [
+            "1",
+            "junk",
+            b"1",
+            True,
+            False,
+            datetime(2020, 1, 1),
+            [1],
+            1j,
+            math.nan,
+            -math.inf,
+            Fraction(-(10**400), 3),
+            object(),
+        ],
     )
     @pytest.mark.parametrize("name", ["RECV-DEADLINE", "SEND-DEADLINE", "RETRY-TIME", "RECONNECT-TIME", "LINGER"])
     def test_what_is_no_time(self, name: str, value: Any) -> None:
@@ -255,7 +277,15 @@ class TestTimes:
         assert timeout_seconds(None, option) == wait
 
     @pytest.mark.parametrize(
-        ("timeout", "wait"), [(0, 0.0), (-1, 0.0), (1, 1.0), (math.inf, math.inf), (timedelta(minutes=1), 60.0)]
+        ("timeout", "wait"),
+        [
+            (0, 0.0),
+            (-1, 0.0),
+            (1, 1.0),
+            (math.inf, math.inf),
+            (Fraction(10**400, 3), math.inf),
+            (timedelta(minutes=1), 60.0),
+        ],
     )
     def test_an_argument_wins_over_the_option(self, timeout: Any, wait: float) -> None:
         assert timeout_seconds(timeout, 7.0) == wait

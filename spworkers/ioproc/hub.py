@@ -84,6 +84,8 @@ class Hub(Actions):
         self.last_pipe: PipePort | None = None
         self.hung_up = 0
         """How many of the pipes have lost their peers, and are only read to their ends."""
+        self.under_way = 0
+        """How many messages congested pipes have that were sent by one queue."""
         self.held = 0
         """How many messages the machine kept for its pipes when that was written into shared memory."""
         self.dirty: list[PipePort] = []
@@ -471,6 +473,8 @@ class Hub(Actions):
             else:
                 self.lose(pipe, "connection_lost", str(error))
             return
+        if not done or pipe.under_way:
+            self.set_under_way(pipe, 0 if done else pipe.writer.queued)
         if done == pipe.congested:
             if done:
                 self.leave_congestion(pipe)
@@ -482,6 +486,20 @@ class Hub(Actions):
                 self.attend(pipe)
                 if pipe.attached:
                     self.machine.pipe_congested(pipe.id)
+
+    def set_under_way(self, pipe: PipePort, messages: int) -> None:
+        """So many messages wait for the kernel to take this pipe's bytes again.
+
+        They are the pipe's, not the queue's: else peers that do not read would use up WRITEQ-LEN, and who reads would
+        get nothing.
+        """
+        if messages == pipe.under_way or not self.machine.one_queue():
+            return
+        self.under_way += messages - pipe.under_way
+        pipe.under_way = messages
+        port = self.context(0)
+        if port is not None:
+            port.outlet.under_way = self.under_way
 
     def leave_congestion(self, pipe: PipePort) -> None:
         """The kernel takes this pipe's bytes again, or it is over."""
@@ -514,6 +532,8 @@ class Hub(Actions):
     def count_unsent(self, pipe: PipePort) -> None:
         """Nothing more is sent by this pipe."""
         unsent = pipe.writer.discard()
+        if pipe.under_way:
+            self.set_under_way(pipe, 0)
         if unsent:
             self.count("unsent", pipe.id, unsent)
 

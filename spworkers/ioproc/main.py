@@ -200,14 +200,12 @@ class IOProcess:
             spec = self.boot.spec
             who = f"{spec['protocol']} socket {spec['name']}".rstrip()
             what = "1 message was" if left == 1 else f"{left} messages were"
-            log.warning(
-                "%s: %s not sent within its LINGER of %.3g s: nobody took %s; see that a peer is there and reads, or"
-                " raise LINGER",
-                who,
-                what,
-                linger,
-                "it" if left == 1 else "them",
-            )
+            them = "it" if left == 1 else "them"
+            if linger > 0:
+                advice = f"of {linger:.3g} s: nobody took {them}; see that a peer is there and reads, or raise LINGER"
+                log.warning("%s: %s not sent within its LINGER %s", who, what, advice)
+            else:
+                log.warning("%s: %s not sent within its LINGER, which was not to wait for %s", who, what, them)
         self.shutting = self.loop.create_task(self._shut(max(deadline - self.loop.time(), 0.0)))
 
     async def _stop(self, grace: float) -> None:

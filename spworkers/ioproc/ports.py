@@ -67,6 +67,7 @@ class PipePort:
         self.attached = False  # the machine knows it
         self.reading = False
         self.congested = False
+        self.under_way = 0  # messages that it has since it is, and that take no place in the send queue
         self.dirty = False  # something was written to it since the last flush
         self.closed = False
         self.hung_up = False  # its peer is gone, but not everything that it had sent has been delivered

@@ -368,6 +368,10 @@ class Machine:
     def hand_over(self) -> None:
         """Another machine takes its place: transmit what it keeps for congested pipes, which the driver queues."""
 
+    def one_queue(self) -> bool:
+        """Whether all that is sent waits in one queue for whichever pipe is ready. What a pipe has got is not in it."""
+        return False
+
     def held(self) -> int:
         """How many messages it took from contexts and keeps for pipes that do not take them yet; LINGER is for them."""
         return 0

@@ -42,6 +42,9 @@ class Queued(Sharing):
         peer = self.ready.head
         return 0 if peer is None else peer.id
 
+    def one_queue(self) -> bool:
+        return True
+
     def prefix(self) -> bytes:
         return self._prefix
 

@@ -61,6 +61,7 @@ cdef extern from "lane.h" nogil:
         uint64_t releases
         uint64_t skipped
         uint64_t corrupt
+        uint32_t under_way
         uint32_t consumer_waits
         uint32_t producer_waits
         uint64_t enough

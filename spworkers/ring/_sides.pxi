@@ -35,6 +35,7 @@ cdef class Consumer:
         finally:
             free(found)
         self.inherited.reverse()
+        spw_store32(&self.lane.control.under_way, 0)  # the predecessor's pipes are gone
         self.tell_producer()
         return len(self.inherited)
 
@@ -321,6 +322,19 @@ cdef class Outlet(Consumer):
         """The next record, popped but not claimed; None: there is none."""
         return self.pop()
 
+    @property
+    def under_way(self):
+        """Claimed records that take no place in the window, as the pipes that have them cannot get rid of them now."""
+        return spw_load32(&self.lane.control.under_way)
+
+    @under_way.setter
+    def under_way(self, uint32_t n):
+        cdef bint more = n > spw_load32(&self.lane.control.under_way)
+        spw_store32(&self.lane.control.under_way, n)
+        if more:
+            spw_fence()
+            self.tell_at_once()  # whatever the producer waits for: there are as many places more
+
     cdef Record claim_next(self, spw_taken *taken, bint *in_slot):
         """Pop and claim what comes next. One that lies in its slot is only in `taken`, for another one a record is made.
 
@@ -426,7 +440,10 @@ cdef class Producer:
         cdef uint32_t window = spw_load32(&self.side.lane.control.window)
         if self.side.live < window:
             return True
-        if window and producer_stale(&self.side):
+        if not window:
+            return False
+        window += min(spw_load32(&self.side.lane.control.under_way), <uint32_t>SPW_MAX_WINDOW)
+        if producer_stale(&self.side):
             self.sweep_until(window - 1, ARENA_NONE)
         return self.side.live < window
 

@@ -51,6 +51,7 @@ typedef struct {
     _Alignas(SPW_CACHE_LINE) uint64_t releases;
     uint64_t skipped; /* stale generations passed over */
     uint64_t corrupt; /* records whose words made no sense */
+    uint32_t under_way; /* records that a pipe has and the kernel does not take: they are in nobody's queue any more */
     _Alignas(SPW_CACHE_LINE) uint32_t consumer_waits;
     _Alignas(SPW_CACHE_LINE) uint32_t producer_waits; /* enum spw_wish */
     uint64_t enough;                                  /* `releases` from which on one that is COUNTING is told */

@@ -12,7 +12,7 @@ from sockets.kit import BOUND, SOON, background, drops, error_of, inproc, wait_b
 
 import spworkers as sp
 from conformance.common import Far, name_of
-from spworkers import Bus, Pair, Pair1, Pub, Pull, Push, Star, Surveyor
+from spworkers import Bus, Pair, Pair1, Pub, Pull, Push, Req, Star, Surveyor
 
 
 @pytest.mark.parametrize("make", [Pair, Push])
@@ -95,6 +95,25 @@ def test_a_longer_queue_lets_a_blocked_send_in(make: Any) -> None:
         wait_blocked(sock)
         sock.writeq_len = 2
         waiting.result(BOUND)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("make", [Push, Req], ids=["push", "xreq"])
+def test_peers_that_do_not_read_take_no_place_in_the_queue(make: Any, size: int, mock_far: Far) -> None:
+    """What a pipe has got is not in the queue any more, whatever its size: or who reads would get nothing."""
+    body, header = bytes(size), b"\x80\0\0\1" if make is Req else b""
+    with make(raw=True, writeq_len=2, linger=-1) as sock:
+        for _ in range(3):  # one more peer that does not read, until it is full
+            mock_far.meet(sock)
+            with pytest.raises(sp.SendTimeoutError):
+                while True:
+                    sock.send_msg(sp.Message(body, header), timeout=SOON)
+        reader = mock_far.meet(sock)
+        for _ in range(2):  # what was in the queue
+            assert reader.recv() == header + body
+        for _ in range(10):
+            sock.send_msg(sp.Message(body, header), timeout=BOUND)
+            assert reader.recv() == header + body
 
 
 @pytest.mark.parametrize("make", [Pair, Pair1])

@@ -160,6 +160,37 @@ def test_force_passes_over_the_window(lane: Lane) -> None:
     assert lane.receive() == b"yes"
 
 
+def test_what_is_under_way_takes_no_place_in_the_window(send_lane: Lane) -> None:
+    lane = send_lane
+    lane.window = 1
+    assert lane.put(b"a")
+    first = lane.take()
+    assert first is not None
+    assert not lane.put(b"b")
+    assert not lane.producer.arm()
+    lane.consumer.under_way = 1
+    assert readable(lane.bell), "there is room, whatever the producer waits for"
+    assert lane.put(b"b")
+    assert not lane.put(b"c")
+    first.release()
+    lane.consumer.under_way = 0
+    assert not lane.put(b"c")
+    assert lane.receive() == b"b"
+    assert lane.put(b"c")
+    lane.window = 0
+    lane.consumer.under_way = 5
+    assert not lane.put(b"d"), "without a window there is demand or force"
+    lane.adopt_consumer()
+    assert lane.consumer.under_way == 0
+
+
+@pytest.mark.parametrize("window", [1, MAX_WINDOW])
+def test_more_than_can_be_under_way_is_not_believed(send_lane: Lane, window: int) -> None:
+    send_lane.window = window
+    send_lane.consumer.under_way = 2**32 - 1
+    assert sum(1 for _ in iter(lambda: send_lane.put(b""), 0)) == window + MAX_WINDOW
+
+
 def test_the_widest_window(lane: Lane) -> None:
     lane.window = MAX_WINDOW
     for number in range(MAX_WINDOW):

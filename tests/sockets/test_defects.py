@@ -135,6 +135,13 @@ def test_b3_what_linger_could_not_drain_is_counted_and_logged(caplog: pytest.Log
     )
 
 
+def test_b3_a_linger_that_does_not_wait_is_not_said_to_be_0(caplog: pytest.LogCaptureFixture) -> None:
+    """As an option, 0 is for ever and a negative time not at all."""
+    with sp.Push(linger=-1) as push:
+        push.send(b"x")
+    eventually(lambda: "1 message was not sent within its LINGER, which was not to wait for it" in caplog.text)
+
+
 def test_b4_a_send_that_cancels_a_blocked_recv_does_not_kill_the_new_request() -> None:
     with rep_and_req() as (rep, req):
         for turn in range(20):
