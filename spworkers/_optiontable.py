@@ -361,8 +361,8 @@ TABLE = [
         "int",
         64 << 20,
         _on(sockets=_EVERY),
-        "Shared memory for the bodies of messages that wait, in bytes; a send beyond it waits."
-        " A longer message has memory of its own. Chosen when the socket is made.",
+        "Shared memory for the bodies of messages that wait, in bytes; a send beyond it waits, and of a SUB's the"
+        " oldest give way. A longer message has memory of its own. Chosen when the socket is made.",
         minimum=1 << 16,
         maximum=1 << 40,
         fixed=True,

@@ -21,7 +21,7 @@ import msgpack
 from spworkers.closing import Closing
 from spworkers.errors import AddrInUseError, BadValueError, ClosedError, ConnRefusedError, ConnTimeoutError, SPError
 from spworkers.testing.mocktransport import LENGTH, pack, pack_error, size_of
-from spworkers.testing.peer import TIMEOUT, RawPeer
+from spworkers.testing.peer import TIMEOUT, RawPeer, greeting
 
 __all__ = ["Mock"]
 
@@ -50,11 +50,18 @@ class Mock(Closing):
         buffer: bytes that the kernel keeps of what a socket sends (it doubles them, and has a minimum of about 4 KiB);
             so a peer that does not read is felt soon. None: as usual.
         timeout: seconds that anything here may take.
+
+    Raises:
+        BadValueError: there is no such protocol, or the buffer is of no bytes.
     """
 
     def __init__(
         self, protocol: str | int | None = None, *, buffer: int | None = None, timeout: float = TIMEOUT
     ) -> None:
+        if protocol is not None:
+            greeting(protocol)
+        if buffer is not None and buffer < 1:
+            raise BadValueError(f"buffer={buffer}: give a number of bytes, such as 1 for as few as the kernel can")
         self._protocol = protocol
         self._buffer = buffer
         self._timeout = timeout

@@ -29,15 +29,19 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time at all
 
 
 def greeting(protocol: str | int) -> bytes:
-    """The eight bytes with which a peer of that protocol, by its name or number, begins a connection."""
+    """The eight bytes with which a peer of that protocol, by its name or number, begins a connection.
+
+    Raises:
+        BadValueError: there is no such protocol.
+    """
     return Handshake(_number(protocol), 0).greeting
 
 
 def _number(protocol: str | int) -> int:
-    if isinstance(protocol, int):
+    if isinstance(protocol, int) and 0 <= protocol <= 0xFFFF:
         return protocol
     if protocol not in PROTOCOLS:
-        raise BadValueError(f"protocol {protocol!r}: give a number, or one of {', '.join(PROTOCOLS)}")
+        raise BadValueError(f"protocol {protocol!r}: give a number of 16 bits, or one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol].number
 
 

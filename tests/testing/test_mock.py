@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from helpers import eventually
@@ -157,6 +158,14 @@ def test_what_does_not_come_in_time() -> None:
             mock.accept(timeout=SOON)
         with pytest.raises(sp.ConnTimeoutError, match="nobody listens"):
             mock.connect(timeout=SOON)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(("resp",), "respondent"), ((1 << 16,), "65536"), ((-1,), "-1")])
+def test_who_it_plays_is_checked_at_once(arguments: tuple[Any], said: str) -> None:
+    with pytest.raises(sp.BadValueError, match=said):
+        Mock(*arguments)
+    with pytest.raises(sp.BadValueError, match="buffer=0"):
+        Mock("rep", buffer=0)
 
 
 def test_closed_it_is_nobody() -> None:
