@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from helpers import eventually
@@ -10,7 +11,7 @@ from sockets.kit import BOUND, SOON, background, drops, error_of, wait_blocked, 
 
 import spworkers as sp
 from conformance.common import Far, thirty_contexts_answer
-from spworkers import Rep, Req
+from spworkers import Rep, Req, Respondent
 from spworkers.testing import Mock
 
 
@@ -165,8 +166,9 @@ def test_rep_pushes_back_on_a_peer_that_does_not_read_until_its_context_is_close
 
 
 @pytest.mark.parametrize("what", ["pipe", "socket"])
-def test_rep_closes_with_requests_waiting(what: str, far: Far) -> None:
-    rep = Rep()
+@pytest.mark.parametrize("make", [Rep, Respondent])
+def test_rep_and_respondent_close_with_questions_waiting(make: Any, what: str, far: Far) -> None:
+    rep = make()
     peer = far.meet(rep)
     for number in range(20):
         peer.send((number | 0x80000000).to_bytes(4, "big") + b"%d" % number)
