@@ -106,7 +106,8 @@ class WsTransport(Transport):
         try:
             sock = await tcp.bind(address.where, inherited)
         except AddrInUseError as error:
-            raise AddrInUseError(f"{error}; sockets of one program can share a port: sp.WebServer") from error
+            text = f"{error}; sockets of one program can share a port: sp.WebServer"
+            raise AddrInUseError(text) from error.__cause__  # the system's own
         bound = f"{self.scheme}://{tcp.text_of(sock.getsockname())}{address.path}"
         return SocketAcceptor(sock, bound, functools.partial(self._accepted, address=address, options=options))
 

@@ -359,6 +359,8 @@ def test_b24_errors_of_the_system_are_of_our_tree_with_the_systems_as_their_caus
         address = rep.listeners[0].address
         with pytest.raises(sp.AddrInUseError) as in_use:
             req.listen(address)
+        with pytest.raises(sp.AddrInUseError, match="WebServer") as in_use_by_ws:
+            req.listen(address.replace("tcp", "ws"))
         rep.listeners[0].close()
         with pytest.raises(sp.ConnRefusedError) as refused:
             req.dial(address)
@@ -366,7 +368,9 @@ def test_b24_errors_of_the_system_are_of_our_tree_with_the_systems_as_their_caus
             req.listen("tcp://192.0.2.1:0")
         with pytest.raises(sp.SPError) as unknown:
             req.dial("tcp://no-such-host.invalid:1")
-    assert isinstance(in_use.value.__cause__, OSError)
+    for error in (in_use, in_use_by_ws):
+        assert isinstance(error.value.__cause__, OSError)
+        assert error.value.__cause__.errno == errno.EADDRINUSE
     assert isinstance(refused.value.__cause__, ConnectionRefusedError)
     assert isinstance(foreign.value.__cause__, OSError)
     assert foreign.value.__cause__.errno == errno.EADDRNOTAVAIL
