@@ -51,6 +51,7 @@ PATIENCE: Final = 5.0
 CONNECTIONS_LIMIT: Final = 64
 """Claimers at once; the others wait in the backlog."""
 _PAUSE: Final = 0.1  # seconds
+_RETRY: Final = 0.005  # seconds
 ABSTRACT: Final = sys.platform.startswith("linux")
 """Whether the socket leaves nothing in a file system, whoever is killed. If not, it is only there when it is needed."""
 PREFIX: Final = "@spworkers-"
@@ -110,9 +111,10 @@ def _ask(address: str, question: Message, timeout: float, what: str) -> tuple[Me
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.settimeout(timeout)
-            sock.connect(_sockaddr(address))
-            sock.sendall(Packet(question).data)
-            sock.shutdown(socket.SHUT_WR)
+            _connect(sock, _sockaddr(address), deadline)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it hung up at once, which is read below
+                sock.sendall(Packet(question).data)
+                sock.shutdown(socket.SHUT_WR)
             sock.settimeout(None)  # with one, Python itself would wait in every call
         except OSError as error:
             raise from_os_error(error, f"dial the supervisor ({what})") from error
@@ -127,6 +129,18 @@ def _ask(address: str, question: Message, timeout: float, what: str) -> tuple[Me
     if message["t"] == "error":
         raise from_name(message["name"], message["args"])
     raise GarbledError(f"{what}: answered with {message['t']!r}")
+
+
+def _connect(sock: socket.socket, sockaddr: str, deadline: float) -> None:
+    """Connect. Linux says EAGAIN when the backlog is full, and has nothing to wait for then: so ask again, and again."""
+    while True:
+        try:
+            sock.connect(sockaddr)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY)
 
 
 def _read_to_end(sock: socket.socket, deadline: float, what: str) -> Raw:
@@ -187,6 +201,14 @@ def _peer_uid(sock: socket.socket) -> int:
     return int(struct.unpack("2I", sock.getsockopt(level, local_peercred, 128)[:8])[1])
 
 
+def _is_ours(sock: socket.socket) -> bool:
+    """Whether our own user is at the other end."""
+    try:
+        return _peer_uid(sock) == os.geteuid()
+    except OSError:
+        return False
+
+
 class ClaimDesk:
     """The supervisor's end: listens, and answers claims.
 
@@ -228,6 +250,9 @@ class ClaimDesk:
             self._loop.unwatch(self._socket.fileno())
             self._loop.after(_PAUSE, self._listen)
             return
+        if not _is_ours(sock):  # before it takes a place: whoever is nobody's claimer could keep all of them
+            sock.close()
+            return
         self._claimers.add(_Claimer(self._loop, sock, self._redeem, self._inspect, self._done))
         if len(self._claimers) >= CONNECTIONS_LIMIT:
             self._loop.unwatch(self._socket.fileno())
@@ -268,9 +293,7 @@ class _Claimer:
 
     def _on_readable(self, _mask: int) -> None:
         try:
-            if _peer_uid(self._sock) != os.geteuid():
-                self.close()
-            elif _receive_into(self._sock, self._raw) or self._raw.fds:  # a claim has none, so this one is refused
+            if _receive_into(self._sock, self._raw) or self._raw.fds:  # a claim has none, so this one is refused
                 self._serve()
         except (OSError, SPError):  # whoever that is, it gets no words out of us
             self.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,6 +244,18 @@ def test_another_user_is_hung_up_on(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(claims, "_peer_uid", lambda sock: os.geteuid() + 1)
     with pytest.raises(AccessDeniedError, match="another user"):
         claim(desk.desk.address, bytes(32))
+
+
+def test_other_users_take_no_places(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a backlog that they have filled turn anybody away: a claimer waits for its turn."""
+    ours, strangers = claims._peer_uid, iter(range(200))
+    monkeypatch.setattr(claims, "_peer_uid", lambda sock: ours(sock) + (next(strangers, None) is not None))
+    with contextlib.ExitStack() as silent:
+        for _ in range(200):  # of whom the desk would let 64 stay, and the backlog hold as many
+            sock = silent.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(20.0)
+            claims._connect(sock, claims._sockaddr(desk.desk.address), time.monotonic() + 20.0)
+        assert claim(desk.desk.address, bytes(31) + b"x") == (b"x" + bytes(31), [])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
