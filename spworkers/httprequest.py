@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["HTTPRequest"]
+__all__ = ["HTTPRequest", "same_origin"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +48,21 @@ class HTTPRequest:
     def from_wire(cls, value: dict[str, Any]) -> HTTPRequest:
         """The request that `to_wire` has made this of."""
         return cls(value["method"], value["target"], tuple((name, text) for name, text in value["headers"]))
+
+
+def same_origin(origins: Sequence[str], hosts: Sequence[str]) -> bool:
+    """Whether a request may come from a page of our own host (RFC 6454, 7): mangos' WEBSOCKET-CHECKORIGIN.
+
+    Args:
+        origins: the values of its `Origin`; what is no browser sends none, and may come.
+        hosts: those of its `Host`.
+    """
+    if not origins:
+        return True
+    if len(origins) > 1 or len(hosts) != 1:
+        return False
+    try:
+        origin = urllib.parse.urlsplit(origins[0]).netloc.lower()
+    except ValueError:
+        return False
+    return bool(origin) and origin == hosts[0].lower()  # `null`, of a page without an origin, has no host

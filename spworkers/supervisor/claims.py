@@ -132,7 +132,7 @@ def _ask(address: str, question: Message, timeout: float, what: str) -> tuple[Me
 
 
 def _connect(sock: socket.socket, sockaddr: str, deadline: float) -> None:
-    """Connect. Linux says EAGAIN when the backlog is full, and has nothing to wait for then: so ask again, and again."""
+    """Connect. Linux says EAGAIN when the backlog is full, and has nothing to wait for then; so ask again."""
     while True:
         try:
             sock.connect(sockaddr)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError, SPError
-from spworkers.httprequest import HTTPRequest
+from spworkers.httprequest import HTTPRequest, same_origin
 from spworkers.ring import FrameReader
 from spworkers.transport.asgi import ADMITTED, GOING_AWAY, LAST_WORD, MOST_REASON, POLICY, TOO_BIG
 
@@ -79,7 +79,7 @@ class ASGIApp(Closing):
             await _refuse(scope, send, 404)
             return
         protocol = f"{listener._socket.info.self_name}.sp.nanomsg.org"
-        if self._check_origin and not _same_origin(scope):
+        if self._check_origin and not same_origin(_headers(scope, b"origin"), _headers(scope, b"host")):
             await _refuse(scope, send, 403)
         elif protocol not in scope.get("subprotocols", ()):
             await _refuse(scope, send, 400)
@@ -227,16 +227,6 @@ def _path_of(scope: Scope) -> str:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
-
-
-def _same_origin(scope: Scope) -> bool:
-    origins, hosts = _headers(scope, b"origin"), _headers(scope, b"host")
-    if not origins:
-        return True
-    try:
-        return len(origins) == len(hosts) == 1 and urllib.parse.urlsplit(origins[0]).netloc.lower() == hosts[0].lower()
-    except ValueError:
-        return False
 
 
 def _facts_of(scope: Scope) -> dict[str, Any]:

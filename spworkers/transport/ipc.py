@@ -238,16 +238,22 @@ async def _bind(sock: socket.socket, address: IpcAddress, mode: int | None) -> N
                 sock.bind(address.sockaddr)
             return
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or address.name is not None:
+            if error.errno != errno.EADDRINUSE:
                 raise
+            if address.name is not None:
+                raise _in_use(address, "name") from error
             if there := _no_socket(address):
                 raise AddrInUseError(
                     f"listen {address}: {there}; choose the path of a file that is not there"
                 ) from error
             if not await _remove_stale(address.path):
-                raise
+                raise _in_use(address, "path") from error
             _log.info("listen %s: replaces the socket file of a listener that has died", address)
     raise AddrInUseError(f"listen {address}: others listen and leave there by turns; choose another path")
+
+
+def _in_use(address: IpcAddress, what: str) -> AddrInUseError:
+    return AddrInUseError(f"listen {address}: address already in use; choose another {what}, or close what has it")
 
 
 @contextlib.contextmanager
@@ -290,12 +296,15 @@ def _no_socket(address: IpcAddress) -> str:
     """What is at its path, in words, if that can be nobody's socket."""
     if address.name is not None:
         return ""
+    linked = os.path.islink(address.path)
     try:
-        mode = os.lstat(address.path).st_mode
+        mode = os.stat(address.path).st_mode
     except OSError:
+        return "there is a link that leads nowhere" if linked else ""
+    if stat.S_ISSOCK(mode):
         return ""
-    if stat.S_ISSOCK(mode) or stat.S_ISLNK(mode):
-        return ""
+    if linked:
+        return "there is a link to no socket"
     return "that is a directory" if stat.S_ISDIR(mode) else "there is a file that is no socket"
 
 

@@ -68,7 +68,7 @@ class WsTransport(Transport):
         if "@" in host:
             raise BadAddrError(
                 f"an address of {self.scheme}:// has no user and password, as addresses are logged; "
-                "authenticate by a query, or by certificates"
+                "authenticate by websocket_headers=, or by certificates"
             )
         if "#" in target:
             raise BadAddrError(f"{address!r}: a fragment (#) is never sent; leave it out")

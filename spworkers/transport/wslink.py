@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import urllib.parse
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from spworkers.errors import BadHeaderError, BadProtoError, ConnRefusedError, SPError
-from spworkers.httprequest import HTTPRequest
+from spworkers.httprequest import HTTPRequest, same_origin
 from spworkers.protocols import PROTOCOL_BY_NUMBER
 from spworkers.transport.base import Link, Reader, Writer
 from spworkers.transport.handshake import Handshake, doing_with, recv_some, send_all
@@ -278,7 +277,7 @@ class ServerLink(WsLink):
     def _answer(self, websocket: ServerProtocol, request: Request) -> Response:
         if request.path.partition("?")[0] != self._path:
             return websocket.reject(404, f"no socket at {request.path.partition('?')[0]!a}\n")
-        if self._check_origin() and not _same_origin(request):
+        if self._check_origin() and not same_origin(request.headers.get_all("Origin"), request.headers.get_all("Host")):
             return websocket.reject(403, "a page of another origin may not connect\n")
         try:
             return websocket.accept(request)
@@ -336,17 +335,3 @@ class ClientLink(WsLink):
 
 def _described(request: Request) -> dict[str, Any]:
     return HTTPRequest("GET", request.path, tuple(request.headers.raw_items())).to_wire()
-
-
-def _same_origin(request: Request) -> bool:
-    """Whether a browser's request comes from a page of our own host; what is no browser names no origin."""
-    origins = request.headers.get_all("Origin")
-    hosts = request.headers.get_all("Host")
-    if not origins:
-        return True
-    if len(origins) > 1 or len(hosts) != 1:
-        return False
-    try:
-        return urllib.parse.urlsplit(origins[0]).netloc.lower() == hosts[0].lower()
-    except ValueError:
-        return False

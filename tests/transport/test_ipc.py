@@ -284,7 +284,7 @@ async def test_a_stale_socket_is_replaced(kind: int, tmp_path: Path) -> None:
 @on_loops
 async def test_a_living_socket_is_not_touched(tmp_path: Path) -> None:
     acceptor = await listen(f"ipc://{tmp_path / 'x'}")
-    with pytest.raises(AddrInUseError, match="Address already in use"):
+    with pytest.raises(AddrInUseError, match="address already in use; choose another path"):
         await listen(f"ipc://{tmp_path / 'x'}")
     (await acceptor.accept()).close()  # the question whether it lives
     for each in (*await connect(IPC, acceptor.address, acceptor), acceptor):
@@ -306,7 +306,15 @@ async def test_other_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     dead_socket(tmp_path / "dead")
     (tmp_path / "link").symlink_to("dead")
-    words = {"file": "a file that is no socket", "directory": "that is a directory", "link": "already in use"}
+    (tmp_path / "astray").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nothing")
+    words = {
+        "file": "a file that is no socket",
+        "directory": "that is a directory",
+        "link": "already in use",
+        "astray": "a link to no socket",
+        "dangling": "a link that leads nowhere",
+    }
     for name, said in words.items():
         with pytest.raises(AddrInUseError, match=said):
             await listen(f"ipc://{tmp_path / name}")
