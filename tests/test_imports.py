@@ -22,7 +22,7 @@ LAYER_OF = {
         ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
         "vocabulary",
     ),
-    **dict.fromkeys(("_descriptors", "certificates", "chance", "lean"), "vocabulary"),
+    **dict.fromkeys(("_descriptors", "_memory", "certificates", "chance", "lean"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     "__main__": "cli",
     **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),

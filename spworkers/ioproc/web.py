@@ -38,7 +38,7 @@ from spworkers.transport.handshake import recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import Contexts, TLSLink
 from spworkers.transport.waiting import Limit, writable
-from spworkers.transport.wshead import last_words, log, read_head
+from spworkers.transport.wshead import forget, last_words, log, read_head
 from spworkers.transport.wsmux import hand_over, name_of
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class WebProcess:
         except BadHeaderError:
             await self._send(stream, last_words(websocket))
             return
+        finally:
+            forget(websocket)
         request = head.event
         assert isinstance(request, Request)
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):

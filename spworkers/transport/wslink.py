@@ -34,7 +34,7 @@ from spworkers.transport.handshake import Handshake, doing_with, recv_some, send
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import TLSLink
 from spworkers.transport.waiting import writable
-from spworkers.transport.wshead import last_words, log, read_head
+from spworkers.transport.wshead import forget, last_words, log, read_head
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
 
 PATIENCE = 1.0
@@ -123,6 +123,7 @@ class WsLink(Link):
         if self._tls is not None:
             self._tls.close()
         super().close()
+        forget(self.websocket)
 
     def hang_up(self) -> None:
         reader, writer = self._reader, self._writer

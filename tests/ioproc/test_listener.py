@@ -27,6 +27,7 @@ from spworkers.errors import (
     NetworkError,
     ResourceError,
 )
+from spworkers.ioproc import listener
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE, ListenerDriver, State
 from spworkers.transport import Acceptor, Address, Link, Transport
 from spworkers.transport.base import Options
@@ -180,6 +181,25 @@ async def test_a_flood_of_silent_peers_does_not_keep_out_the_good_ones() -> None
         assert it.causes.count("handshake_overflow") >= 36
         for client in flood[:30]:
             assert await client.ended()
+
+
+@on_loops
+async def test_what_a_crowd_took_is_given_back_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(listener, "CROWD", 4)
+    monkeypatch.setattr(listener, "_TIDY", 0.0)
+    monkeypatch.setattr(listener, "give_back", lambda: given.append(None))
+    async with rig() as it:
+        await it.driver.listen()
+        for size in (3, 4, 3, 5):
+            crowd = [await it.client(greets=False) for _ in range(size)]
+            await aeventually(lambda size=size: it.driver.handshakes == size)
+            for client in crowd:
+                client.close()
+            await aeventually(lambda: it.driver.handshakes == 0)
+            await turns(3)
+            assert len(given) == {3: len(given), 4: 1, 5: 2}[size]
+        assert len(given) == 2
 
 
 @on_loops

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -98,6 +101,30 @@ def test_the_good_request_is_good() -> None:
 def test_no_more_of_a_head_is_kept_than_its_limit(filler: bytes) -> None:
     words = filler * (2 * HEAD_LIMIT // len(filler))
     assert isinstance(outcome(ServerLink, words), BadHeaderError)
+
+
+@pytest.mark.parametrize("words", [b"", GOOD[:-2], GOOD, b"nonsense\r\n\r\n"])
+@pytest.mark.parametrize("make", [server, client])
+def test_nothing_of_a_connection_waits_for_the_garbage_collector(
+    make: Callable[[socket.socket], WsLink], words: bytes
+) -> None:
+    async def come_and_go() -> weakref.ref[object]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            link = make(ours)
+            theirs.sendall(words)
+            theirs.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(SPError):
+                await shake(asyncio.get_running_loop(), link, Handshake(PAIR, PAIR), BOUND)
+            link.close()
+            link.close()
+            return weakref.ref(link.websocket)
+
+    gc.disable()
+    try:
+        assert asyncio.run(come_and_go())() is None
+    finally:
+        gc.enable()
 
 
 @on_loops

@@ -8,13 +8,13 @@ so whenever the worker dies, the parent can tell what was done, what was in hand
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import pickle
 import time
 from typing import Any, Final
 
+from spworkers._memory import give_back
 from spworkers.ring import Receiver, Record, Sender, Walk, gather, spin_lane, wait_readable
 from spworkers.workers.pool.kinds import (
     BATCH,
@@ -51,12 +51,6 @@ LATER: Final = 5_000_000
 """The same, of another batch."""
 _LONGEST: Final = 0xFFFFFFFF
 _LOOK: Final = 3  # of what `Receiver.wait` says: there may be something
-
-
-def _tidy() -> None:
-    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's
-    if trim is not None:
-        trim(0)
 
 
 class _Unknown:
@@ -157,7 +151,7 @@ class Bench:
             self.receiver.wait(FOREVER, -1, True)
         elif not self.receiver.wait(TIDY, -1, True) & _LOOK:
             self._untidy = False
-            _tidy()
+            give_back()
 
     def _define(self, record: Record) -> None:
         number = record.pipe
