@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spworkers.errors import GarbledError
 
 if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = ["TLSState"]
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -51,23 +56,23 @@ class TLSState:
         """The peer's certificate, as `cryptography` has it; None if it has none.
 
         Raises:
-            ValueError: it cannot be parsed, though OpenSSL could; never for one that is `verified` and well-formed.
+            GarbledError: it cannot be read, though OpenSSL could; so do `subject`, `issuer`, `common_name`, `names`.
         """
         if not self.der:
             return None
         from cryptography import x509
 
-        return x509.load_der_x509_certificate(self.der)
+        return _read(x509.load_der_x509_certificate, self.der)
 
     @property
     def subject(self) -> str:
         """Whose certificate it is, as RFC 4514 writes it: `"CN=alice,O=Example"`; empty if the peer has none."""
-        return "" if self.certificate is None else self.certificate.subject.rfc4514_string()
+        return "" if self.certificate is None else _read(lambda it: it.subject.rfc4514_string(), self.certificate)
 
     @property
     def issuer(self) -> str:
         """Who made it, likewise."""
-        return "" if self.certificate is None else self.certificate.issuer.rfc4514_string()
+        return "" if self.certificate is None else _read(lambda it: it.issuer.rfc4514_string(), self.certificate)
 
     @property
     def common_name(self) -> str:
@@ -76,7 +81,7 @@ class TLSState:
             return ""
         from spworkers.certificates import common_name
 
-        return common_name(self.certificate)
+        return _read(common_name, self.certificate)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +90,7 @@ class TLSState:
             return ()
         from spworkers.certificates import alternative_names
 
-        return alternative_names(self.certificate)
+        return _read(alternative_names, self.certificate)
 
     @property
     def fingerprint(self) -> str:
@@ -96,3 +101,10 @@ class TLSState:
 
     def __str__(self) -> str:
         return f"{self.version} {self.cipher}"
+
+
+def _read(reader: Callable[[S], T], source: S) -> T:
+    try:
+        return reader(source)
+    except Exception as error:  # cryptography's have nothing in common, not even ValueError
+        raise GarbledError(f"the peer's certificate cannot be read: {error}") from error

@@ -7,7 +7,11 @@ than those before are worth keeping: that is the whole of the fuzzer's feedback.
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable
 
@@ -21,9 +25,12 @@ from websockets.uri import WebSocketURI
 
 from spworkers import callhead, messages
 from spworkers.errors import GarbledError, SPError, TooLongError
+from spworkers.httprequest import HTTPRequest, same_origin
+from spworkers.ioproc.pages import Pages
 from spworkers.protocol import MACHINES
 from spworkers.ring import IPC, STREAM, FrameReader
 from spworkers.testing import Harness
+from spworkers.tlsstate import TLSState
 from spworkers.transport.frames import Decoder
 from spworkers.transport.handshake import Handshake
 from spworkers.transport.wsmessages import WsReader, WsWriter, limits_of
@@ -138,11 +145,16 @@ def ws_request(data: bytes) -> str:
             return "no text"
         for event in websocket.events_received():
             if isinstance(event, Request):
+                headers = event.headers
+                ours = same_origin(headers.get_all("Origin"), headers.get_all("Host"))
+                asked = HTTPRequest("GET", event.path, tuple(headers.raw_items()))
+                assert asked.target.startswith(asked.path)
+                assert asked.query is not None
                 try:
                     status = websocket.accept(event).status_code
                 except UnicodeError:
                     return "no text in a header"
-                return f"{status} {isinstance(websocket.handshake_exc, NegotiationError)}"
+                return f"{status} {isinstance(websocket.handshake_exc, NegotiationError)} {ours}"
     return type(websocket.handshake_exc).__name__
 
 
@@ -159,6 +171,45 @@ def ws_answer(data: bytes) -> str:
             if isinstance(event, Response):
                 return f"{event.status_code // 100} {type(websocket.handshake_exc).__name__}"
     return type(websocket.handshake_exc).__name__
+
+
+@functools.cache
+def _site() -> tuple[Pages, str, tempfile.TemporaryDirectory[str]]:
+    """A folder with a little of everything, its path, and what removes it."""
+    folder = tempfile.TemporaryDirectory()
+    shown = os.path.realpath(os.path.join(folder.name, "shown"))
+    os.makedirs(os.path.join(shown, "sub"))
+    for path in ("secret", "shown/a.txt", "shown/sub/index.html"):
+        with open(os.path.join(folder.name, path), "w") as file:
+            file.write(path)
+    os.symlink("../secret", os.path.join(shown, "link"))
+    os.symlink("/", os.path.join(shown, "root"))
+    os.mkfifo(os.path.join(shown, "fifo"))
+    return Pages({"/": (b"hello", "text/plain")}, {"/s": shown}), shown, folder
+
+
+def page(data: bytes) -> str:
+    """What is asked of a web server, where there is no WebSocket. Nothing outside of its folder is ever shown."""
+    pages, shown, _ = _site()
+    answer = pages.answer(*data.decode("ascii", "surrogateescape").partition(" ")[::2])
+    if answer.file is None:
+        return answer.head[:13].decode()
+    with answer.file as file:
+        name = os.path.relpath(os.path.realpath(file.name), shown)
+    assert not name.startswith(".."), f"{name} is not in the folder that is shown"
+    return f"{answer.head[:13].decode()} {name}"
+
+
+def certificate(data: bytes) -> str:
+    """The certificate of a peer, of which OpenSSL has made sense."""
+    state = TLSState("", "", 0, "", False, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what cryptography does not like, and takes yet
+        try:
+            read = (state.certificate, state.common_name, state.names, state.subject, state.issuer)
+        except GarbledError as error:
+            return _kind(error.__cause__ or error)
+    return f"{len(read[1]) > 0} {min(len(read[2]), 4)}"
 
 
 def control(data: bytes) -> str:
@@ -211,5 +262,18 @@ def machines(data: bytes) -> str:
 
 PARSERS: dict[str, Callable[[bytes], str]] = {
     each.__name__: each
-    for each in (greeting, frames_stream, frames_ipc, ws_frames, ws_request, ws_answer, control, call, answer, machines)
+    for each in (
+        greeting,
+        frames_stream,
+        frames_ipc,
+        ws_frames,
+        ws_request,
+        ws_answer,
+        page,
+        certificate,
+        control,
+        call,
+        answer,
+        machines,
+    )
 }
