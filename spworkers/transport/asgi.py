@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections import deque
@@ -23,6 +24,7 @@ from typing import Any
 
 from spworkers.errors import BadAddrError, ClosedError, InternalError, TooLongError
 from spworkers.ring import FrameReader, FrameWriter
+from spworkers.transport.acceptor import BACKLOG
 from spworkers.transport.base import Acceptor, Address, Link, Options, Reader, Transport, Writer
 from spworkers.transport.handshake import Handshake
 from spworkers.transport.waiting import wake
@@ -127,6 +129,9 @@ class AsgiAcceptor(Acceptor):
         """
         if self._closed:
             raise ClosedError(f"{self._address}: this listener is closed")
+        if len(self._links) >= BACKLOG:  # ACCEPT-RATE lets them wait; no kernel bounds how many do
+            os.close(descriptor)  # the other end sees it, and answers 503
+            return
         self._links.append(AsgiLink(socket.socket(fileno=descriptor), **facts))
         if self._waiter is not None:
             wake(self._waiter)

@@ -321,10 +321,8 @@ class ClientLink(WsLink):
         if wrong is not None:
             if response.status_code in _KEPT_OUT:
                 words = bytes(response.body or b"")[:200].decode(errors="replace").strip()
-                raise ConnRefusedError(
-                    f"{doing}: the server keeps us out with {response.status_code} {response.reason_phrase}"
-                    f"{f': {words}' if words else ''}"
-                )
+                status = f"{response.status_code} {response.reason_phrase}".strip()
+                raise ConnRefusedError(f"{doing}: the server keeps us out with {status}{f': {words}' if words else ''}")
             refused = response.status_code != 101 or isinstance(wrong, NegotiationError)
             said = (bytes(response.body or b"")[:200].decode(errors="replace").strip()) or str(wrong)
             raise (BadProtoError if refused else BadHeaderError)(

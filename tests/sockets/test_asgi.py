@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,6 +18,7 @@ from sockets.kit import BOUND, Record, ask, drops, request_id, serve, wait_pipes
 from sockets.wspeer import WsPeer, frame
 
 import spworkers as sp
+from spworkers.transport import asgi
 from spworkers.transport.ws import ASGIApp
 
 BACKENDS = ["asyncio", "trio"]
@@ -314,6 +316,24 @@ async def test_the_rest_of_asgi() -> None:
 def test_bad_arguments(wrong: Any) -> None:
     with pytest.raises(sp.BadValueError):
         ASGIApp(wrong)
+
+
+def test_no_more_wait_to_be_accepted_than_a_kernel_lets_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "BACKLOG", 2)
+    acceptor = asgi.AsgiAcceptor("asgi:///x")
+    with contextlib.ExitStack() as ends:
+        browsers = []
+        for _ in range(3):
+            ours, theirs = socket.socketpair()
+            browsers.append(ends.enter_context(ours))
+            ours.setblocking(False)
+            acceptor.bring(theirs.detach(), {})
+        assert browsers.pop().recv(1) == b""
+        for waiting in browsers:
+            with pytest.raises(BlockingIOError):
+                waiting.recv(1)
+        acceptor.close()
+        assert [browser.recv(1) for browser in browsers] == [b"", b""]
 
 
 def test_asgi_is_nothing_to_dial() -> None:
