@@ -1,13 +1,16 @@
-"""How many are let in at a listener, and how fast: MAX-PIPES, MAX-HANDSHAKES, ACCEPT-RATE.
+"""How many are let in at a listener, and how fast: MAX-PIPES, MAX-HANDSHAKES, ACCEPT-RATE; and what is left of a crowd.
 
 Options are read when they are needed, so a change holds from the next connection on. Pipes that are there already stay.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 from collections.abc import Callable
 
+from spworkers._memory import give_back
 from spworkers.transport.base import Options, whole
 
 MAX_HANDSHAKES = 1024
@@ -16,6 +19,13 @@ few enough that silence cannot use up the descriptors of the process."""
 
 BURST = 1.0
 """Seconds whose connections, at ACCEPT-RATE, are accepted at once after a quiet time."""
+
+
+CROWD = 256
+"""Handshakes at once that make a crowd."""
+
+TIDY = 1.0
+"""Seconds after the last of a crowd: the next one may be there already."""
 
 
 class Admission:
@@ -75,3 +85,30 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission: {self._pipes} of {self.max_pipes or 'any number of'} pipes>"
+
+
+class Crowd:
+    """Gives the system back what a crowd of handshakes took, when it is over.
+
+    Args:
+        loop: the running loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._was = False
+
+    def grew(self, size: int) -> None:
+        """So many are in progress, one more than before."""
+        self._was = self._was or size >= CROWD
+
+    def shrank(self, size: int) -> None:
+        """So many are left."""
+        if self._was and not size:
+            self._was = False
+            self._loop.call_later(TIDY, _tidy)
+
+
+def _tidy() -> None:
+    gc.collect()  # tracebacks hold each other
+    give_back()

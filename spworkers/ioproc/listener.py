@@ -12,15 +12,13 @@ import asyncio
 import contextlib
 import enum
 import functools
-import gc
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from spworkers._memory import give_back
 from spworkers.errors import AddrInUseError, ClosedError, ResourceError, SPError
-from spworkers.ioproc.admission import Admission
+from spworkers.ioproc.admission import Admission, Crowd
 from spworkers.ioproc.offering import Count, Verdict, as_ours, not_counted, offer
 from spworkers.transport.asgi import AsgiAcceptor
 from spworkers.transport.base import Acceptor, Link, Options, Transport, seconds
@@ -34,16 +32,7 @@ FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 """Seconds between attempts to accept while that fails; doubled from the one to the other."""
 
-CROWD = 256
-"""Handshakes at once of which no honest peers are the cause: what they took is given back when they are over."""
-
-_TIDY = 1.0  # seconds after that: the next crowd may be there already
 _BURST = 64  # connections accepted in a row before the loop's other business gets its turn
-
-
-def _tidy() -> None:
-    gc.collect()  # tracebacks hold each other
-    give_back()
 
 
 class State(enum.Enum):
@@ -110,7 +99,7 @@ class ListenerDriver:
         self._accepting: asyncio.Task[None] | None = None
         self._shaking: dict[asyncio.Task[None], Link] = {}  # the oldest one first
         self._tasks: set[asyncio.Task[None]] = set()
-        self._crowded = False  # there was a crowd, whose memory we still have
+        self._crowd = Crowd(loop)
 
     @property
     def address(self) -> str:
@@ -272,7 +261,7 @@ class ListenerDriver:
             oldest.cancel()
         task = self._start(self._shake(link))
         self._shaking[task] = link
-        self._crowded = self._crowded or len(self._shaking) >= CROWD
+        self._crowd.grew(len(self._shaking))
         task.add_done_callback(functools.partial(self._shaken, link))
 
     def _turn_away(self, link: Link) -> None:
@@ -290,9 +279,7 @@ class ListenerDriver:
         self._shaking.pop(task, None)
         if task.cancelled():
             link.close()  # shake() does so as well, but a task that is cancelled before its first step never gets there
-        if self._crowded and not self._shaking:
-            self._crowded = False
-            self._loop.call_later(_TIDY, _tidy)
+        self._crowd.shrank(len(self._shaking))
 
     async def _shake(self, link: Link) -> None:
         limit = seconds(self._options, "HANDSHAKE-TIMEOUT", TIMEOUT)

@@ -26,7 +26,7 @@ from websockets.server import ServerProtocol
 
 from spworkers.channel import close_fds
 from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, SPError
-from spworkers.ioproc.admission import MAX_HANDSHAKES
+from spworkers.ioproc.admission import MAX_HANDSHAKES, Crowd
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE
 from spworkers.ioproc.loop import new_loop
@@ -85,6 +85,7 @@ class WebProcess:
         self.acceptor = SocketAcceptor(socket.socket(fileno=boot.fds[0]), spec["address"], self._link)
         self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)
         self.busy: dict[asyncio.Task[None], None] = {}  # connections, the oldest one first
+        self.crowd = Crowd(loop)
         self.sockets: set[str] = set()  # paths at which there was a socket
         self.accepting: asyncio.Task[None] | None = None
 
@@ -142,9 +143,11 @@ class WebProcess:
     def _start(self, work: Coroutine[Any, Any, None], link: Link) -> None:
         task = self.loop.create_task(work)
         self.busy[task] = None
+        self.crowd.grew(len(self.busy))
 
         def done(task: asyncio.Task[None]) -> None:
             self.busy.pop(task, None)
+            self.crowd.shrank(len(self.busy))
             link.close()
 
         task.add_done_callback(done)

@@ -27,7 +27,7 @@ from spworkers.errors import (
     NetworkError,
     ResourceError,
 )
-from spworkers.ioproc import listener
+from spworkers.ioproc import admission
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE, ListenerDriver, State
 from spworkers.transport import Acceptor, Address, Link, Transport
 from spworkers.transport.base import Options
@@ -186,9 +186,9 @@ async def test_a_flood_of_silent_peers_does_not_keep_out_the_good_ones() -> None
 @on_loops
 async def test_what_a_crowd_took_is_given_back_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[None] = []
-    monkeypatch.setattr(listener, "CROWD", 4)
-    monkeypatch.setattr(listener, "_TIDY", 0.0)
-    monkeypatch.setattr(listener, "give_back", lambda: given.append(None))
+    monkeypatch.setattr(admission, "CROWD", 4)
+    monkeypatch.setattr(admission, "TIDY", 0.0)
+    monkeypatch.setattr(admission, "give_back", lambda: given.append(None))
     async with rig() as it:
         await it.driver.listen()
         for size, times in ((3, 0), (4, 1), (3, 1), (5, 2)):
