@@ -90,10 +90,15 @@ async def read_head(
         wrong = websocket.handshake_exc
         if wrong is not None:
             said = wrong.__cause__ or wrong
-            raise BadHeaderError(f"{doing}: this is no opening handshake of a WebSocket: {said}")
+            raise BadHeaderError(f"{doing}: this is no opening handshake of a WebSocket: {shown(said)}")
         if size > HEAD_LIMIT:
             raise BadHeaderError(f"{doing}: more than {HEAD_LIMIT} bytes, and still no end of the head")
         data = b""  # not to be held while we wait
+
+
+def shown(said: object) -> str:
+    """What a stranger said, for an error or a log: on one line, and nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(said).strip())
 
 
 def last_words(websocket: ServerProtocol) -> bytes:

@@ -34,7 +34,7 @@ from spworkers.transport.handshake import Handshake, doing_with, recv_some, send
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import TLSLink
 from spworkers.transport.waiting import writable
-from spworkers.transport.wshead import forget, last_words, log, read_head
+from spworkers.transport.wshead import forget, last_words, log, read_head, shown
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
 
 PATIENCE = 1.0
@@ -239,8 +239,8 @@ class ServerLink(WsLink):
             websocket.send_response(response)
             await self._send(loop)
             kind = BadProtoError if isinstance(websocket.handshake_exc, NegotiationError) else BadHeaderError
-            said = websocket.handshake_exc or response.body.decode(errors="replace").strip()
-            raise kind(f"{doing}: answered with {response.status_code}: {said}")
+            said = websocket.handshake_exc or response.body.decode(errors="replace")
+            raise kind(f"{doing}: answered with {response.status_code}: {shown(said)}")
         self.properties["HTTP-REQUEST"] = _described(request)
 
     async def admit(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -319,15 +319,14 @@ class ClientLink(WsLink):
         assert isinstance(response, Response)
         wrong = websocket.handshake_exc
         if wrong is not None:
+            words = shown(bytes(response.body or b"")[:200].decode(errors="replace"))
             if response.status_code in _KEPT_OUT:
-                words = bytes(response.body or b"")[:200].decode(errors="replace").strip()
-                status = f"{response.status_code} {response.reason_phrase}".strip()
+                status = shown(f"{response.status_code} {response.reason_phrase}")
                 raise ConnRefusedError(f"{doing}: the server keeps us out with {status}{f': {words}' if words else ''}")
             refused = response.status_code != 101 or isinstance(wrong, NegotiationError)
-            said = (bytes(response.body or b"")[:200].decode(errors="replace").strip()) or str(wrong)
             raise (BadProtoError if refused else BadHeaderError)(
                 f"{doing}: the server answered with {response.status_code}, so there is no "
-                f"{websocket.available_subprotocols[0]} at {websocket.uri.resource_name}: {said}"
+                f"{websocket.available_subprotocols[0]} at {websocket.uri.resource_name}: {words or shown(wrong)}"
             )
         self.properties["HTTP-REQUEST"] = _described(request)
 

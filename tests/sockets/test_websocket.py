@@ -489,6 +489,9 @@ BAD_ANSWERS: dict[str, tuple[bytes, type[sp.SPError]]] = {
     "mismatch": (b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n", sp.BadProtoError),
     "a page": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", sp.BadProtoError),
     "a wrong key": (SWITCHING + b"Sec-WebSocket-Accept: nonsense\r\n\r\n", sp.BadHeaderError),
+    "words for a terminal": (b"HTTP/1.1 403 \x1b[31m\r\nContent-Length: 6\r\n\r\n\x1b[2J\n\n", sp.BadHeaderError),
+    "more of them": (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\n\x1b[2J\nx", sp.BadProtoError),
+    "and still more": (b"HTTP/1.1 401 \xc2\x9b\r\nContent-Length: 6\r\n\r\n\x1b[2J\nx", sp.ConnRefusedError),
     "garbage": (b"\0SP\0\0\x31\0\0\r\n\r\n", sp.BadHeaderError),
     "a huge head": (b"HTTP/1.1 101 X\r\n" + b"x: %s\r\n" % (b"y" * 8000) * 20, sp.BadHeaderError),
     "half an answer": (b"HTTP/1.1 101 Swi", sp.ConnTimeoutError),
@@ -503,6 +506,7 @@ def test_dialling_a_bad_server_says_what_is_bad(words: bytes, error: type[sp.SPE
         with pytest.raises(error) as caught:
             req.dial(address)
         assert address[5:-1] in str(caught.value)
+        assert str(caught.value).isprintable()
         if words.endswith(b"nowhere"):
             assert "404" in str(caught.value)
             assert "nowhere" in str(caught.value)
