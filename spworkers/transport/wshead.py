@@ -87,13 +87,18 @@ async def read_head(
         for event in websocket.events_received():
             if isinstance(event, (Request, Response)):
                 return Head(event, b"".join(kept), early)
-        wrong = websocket.handshake_exc
-        if wrong is not None:
-            said = wrong.__cause__ or wrong
-            raise BadHeaderError(f"{doing}: this is no opening handshake of a WebSocket: {shown(said)}")
+        if websocket.handshake_exc is not None:
+            raise BadHeaderError(
+                f"{doing}: this is no opening handshake of a WebSocket: {_why(websocket.handshake_exc)}"
+            )
         if size > HEAD_LIMIT:
             raise BadHeaderError(f"{doing}: more than {HEAD_LIMIT} bytes, and still no end of the head")
         data = b""  # not to be held while we wait
+
+
+def _why(wrong: Exception) -> str:
+    """In words, so that no frame of ours holds the error, which holds our frames."""
+    return shown(wrong.__cause__ or wrong)
 
 
 def shown(said: object) -> str:

@@ -239,8 +239,8 @@ class ServerLink(WsLink):
             websocket.send_response(response)
             await self._send(loop)
             kind = BadProtoError if isinstance(websocket.handshake_exc, NegotiationError) else BadHeaderError
-            said = websocket.handshake_exc or response.body.decode(errors="replace")
-            raise kind(f"{doing}: answered with {response.status_code}: {shown(said)}")
+            said = shown(websocket.handshake_exc or response.body.decode(errors="replace"))
+            raise kind(f"{doing}: answered with {response.status_code}: {said}")
         self.properties["HTTP-REQUEST"] = _described(request)
 
     async def admit(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -317,16 +317,16 @@ class ClientLink(WsLink):
         doing = doing_with(self.remote)
         response, _, self._early = await read_head(loop, self.stream, websocket, doing)
         assert isinstance(response, Response)
-        wrong = websocket.handshake_exc
-        if wrong is not None:
+        if websocket.handshake_exc is not None:
             words = shown(bytes(response.body or b"")[:200].decode(errors="replace"))
             if response.status_code in _KEPT_OUT:
                 status = shown(f"{response.status_code} {response.reason_phrase}")
                 raise ConnRefusedError(f"{doing}: the server keeps us out with {status}{f': {words}' if words else ''}")
-            refused = response.status_code != 101 or isinstance(wrong, NegotiationError)
+            refused = response.status_code != 101 or isinstance(websocket.handshake_exc, NegotiationError)
+            words = words or shown(websocket.handshake_exc)
             raise (BadProtoError if refused else BadHeaderError)(
                 f"{doing}: the server answered with {response.status_code}, so there is no "
-                f"{websocket.available_subprotocols[0]} at {websocket.uri.resource_name}: {words or shown(wrong)}"
+                f"{websocket.available_subprotocols[0]} at {websocket.uri.resource_name}: {words}"
             )
         self.properties["HTTP-REQUEST"] = _described(request)
 

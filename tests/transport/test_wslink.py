@@ -103,7 +103,11 @@ def test_no_more_of_a_head_is_kept_than_its_limit(filler: bytes) -> None:
     assert isinstance(outcome(ServerLink, words), BadHeaderError)
 
 
-@pytest.mark.parametrize("words", [b"", GOOD[:-2], GOOD, b"nonsense\r\n\r\n"])
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "words",
+    [b"", GOOD[:-2], GOOD, GOOD.replace(b"/x", b"/y"), b"HTTP/1.1 404 Not Found\r\n\r\n", b"nonsense\r\n\r\n"],
+)
 @pytest.mark.parametrize("make", [server, client])
 def test_nothing_of_a_connection_waits_for_the_garbage_collector(
     make: Callable[[socket.socket], WsLink], words: bytes
