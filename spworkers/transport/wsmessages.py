@@ -153,7 +153,8 @@ class WsReader:
         if wrong is None or isinstance(wrong, EOFError):
             return None
         if isinstance(wrong, PayloadTooBig):
-            return TooLongError(f"a message of more than {self._limit} bytes, which is MAX-RCV-SIZE: {wrong}")
+            limit = "MAX-RCV-SIZE" if self._limit < LARGEST else "the most that there is room for"
+            return TooLongError(f"a message of more than {self._limit} bytes, which is {limit}: {wrong}")
         return GarbledError(f"these are no frames of a WebSocket: {wrong or type(wrong).__name__}")
 
 

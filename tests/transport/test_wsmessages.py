@@ -154,6 +154,15 @@ def test_what_is_too_long_in_the_sum_is_refused(parts: list[int]) -> None:
     assert stub.written[:4] == b"\x88\x02\x03\xf1" or stub.written[2:4] == b"\x03\xf1"  # close, 1009
 
 
+@pytest.mark.parametrize(("limit", "said"), [(100, "which is MAX-RCV-SIZE"), (0, "the most that there is room for")])
+def test_a_length_that_no_message_has_is_refused_before_its_bytes(limit: int, said: str) -> None:
+    stub = Stub(b"\x82\xff" + b"\x7f" + b"\xff" * 7 + bytes(4))
+    reader, _ = reading(stub, limit, websocket=ServerProtocol(state=OPEN, max_size=limits_of(limit)))
+    assert everything(reader, stub) == []
+    assert isinstance(reader.error, TooLongError)
+    assert said in str(reader.error)
+
+
 def test_what_came_with_the_handshake_is_read_first() -> None:
     stub = Stub(Frame(Opcode.BINARY, b"second").serialize(mask=True))
     websocket = server()
