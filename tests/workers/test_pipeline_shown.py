@@ -173,6 +173,9 @@ def test_a_picture_with_the_counts_of_a_run() -> None:
     assert [line.strip("│ ") for line in lines[2::2]] == ["40", "120", "40, 40 failed", "6", "6"]
     with pytest.raises(sp.BadValueError, match="another pipeline"):
         sp.Pipeline().graph(report)
+    wrong: Any = "svg"
+    with pytest.raises(sp.BadValueError, match="graph: report is 'svg'; it has to be what"):
+        sp.Pipeline().graph(wrong)
 
 
 def test_a_picture_as_svg(tmp_path: Path) -> None:

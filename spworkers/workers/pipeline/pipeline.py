@@ -222,7 +222,12 @@ class Pipeline:
 
         Args:
             report: of a run; then it says how many items went where.
+
+        Raises:
+            BadValueError: it is no report, or another pipeline's.
         """
+        if report is not None and not isinstance(report, Report):
+            raise BadValueError(f"graph: report is {report!r:.80}; it has to be what run() has returned, or None")
         if report is not None and len(report.stages) != len(self._stages):
             raise BadValueError(f"graph: {report!r} is of another pipeline: it has {len(report.stages)} stages")
         words = [] if self._source is None else [reprlib.repr(self._source)]
