@@ -73,17 +73,17 @@ class Subscriber(Protocol):
 
     def recv(self) -> object: ...
 
-    def comes(self, seconds: float) -> bool: ...
+    def takes(self, seconds: float) -> bool:
+        """Receive one. False: none came for so long."""
 
 
 def received(subscriber: Subscriber) -> int:
     """How many publications of a bundle come. After one that is not whole, what comes too late is taken too."""
     n = 0
-    while n < BUNDLE and subscriber.comes(LOST):
-        subscriber.recv()
+    while n < BUNDLE and subscriber.takes(LOST):
         n += 1
-    while n < BUNDLE and subscriber.comes(PAUSE):
-        subscriber.recv()
+    while n < BUNDLE and subscriber.takes(PAUSE):
+        pass
     return n
 
 
@@ -108,8 +108,8 @@ def paced(ask: Callable[[], object], subscribers: Sequence[Subscriber]) -> Itera
                     subscriber.recv()
                     done += 1
             except subscriber.late:  # lost: that time is the peer's, and the next bundle is asked for all the same
-                while subscriber.comes(PAUSE):
-                    subscriber.recv()
+                while subscriber.takes(PAUSE):
+                    pass
         return done
 
     yield step

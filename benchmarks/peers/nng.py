@@ -119,8 +119,11 @@ class Subscriber:
         self.recv = self.socket.recv
         self.close = self.socket.close
 
-    def comes(self, seconds: float) -> bool:
-        return bool(select.select([self.socket.recv_fd], [], [], seconds)[0])
+    def takes(self, seconds: float) -> bool:
+        if not select.select([self.socket.recv_fd], [], [], seconds)[0]:
+            return False
+        self.recv()
+        return True
 
 
 def publish(announce: Announce) -> None:

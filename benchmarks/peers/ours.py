@@ -184,8 +184,12 @@ class Subscriber:
         self.recv = self.socket.recv
         self.close = self.socket.close
 
-    def comes(self, seconds: float) -> bool:
-        return bool(select.select([self.socket], [], [], seconds)[0])
+    def takes(self, seconds: float) -> bool:
+        try:
+            self.recv(timeout=seconds)
+        except self.late:
+            return False
+        return True
 
 
 def publish(announce: Announce) -> None:

@@ -161,8 +161,11 @@ class Subscriber:
         self.recv = self.socket.recv
         self.close = self.socket.close
 
-    def comes(self, seconds: float) -> bool:
-        return bool(self.socket.poll(int(seconds * 1000)))
+    def takes(self, seconds: float) -> bool:
+        if not self.socket.poll(int(seconds * 1000)):
+            return False
+        self.recv()
+        return True
 
 
 def publish(announce: Announce) -> None:
