@@ -36,6 +36,7 @@ MYPYC_MODULES: list[str] = [
     "spworkers/ioproc/ports.py",
     "spworkers/callhead.py",
     "spworkers/demand.py",
+    "spworkers/inplace.py",
     "spworkers/port.py",
     "spworkers/waiting.py",
     *(

@@ -6,13 +6,14 @@ blocking method `x` is `ax`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.closing import AsyncClosing
 from spworkers.errors import BadValueError, ClosedError, ProtoOpError
 from spworkers.halves import RawHalf
+from spworkers.inplace import Draft, Lease
 from spworkers.message import Message
 from spworkers.options import Seconds, timeout_seconds
 from spworkers.port import Port
@@ -90,42 +91,12 @@ class Messaging(AsyncClosing):
         if not self._half.send(message.body, header):
             await self._arun(self._sending(message.body, header, timeout))
 
-    @contextmanager
-    def reserve(self, size: int, timeout: Seconds = None) -> Generator[memoryview, None, None]:
+    def reserve(self, size: int, timeout: Seconds = None) -> AbstractContextManager[memoryview]:
         """A writable memoryview of `size` bytes in shared memory, sent at the end of the block without a copy.
 
         If the block raises, nothing is sent. Raises as `send` does.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise BadValueError(f"reserve takes a number of bytes, 0 or more, not {size!r}")
-        self._check_direction("send")
-        self._usable()
-        buffer = bytearray(size) if not self._half.reservable() else None
-        if buffer is not None:
-            with memoryview(buffer) as view:
-                yield view
-            self.send(buffer, timeout)
-            return
-        reservation = self._run(self._reserving(size, timeout))
-        try:
-            with memoryview(reservation) as view:
-                yield view
-        except BaseException:
-            reservation.abort()
-            raise
-        self._port.check_open()
-        reservation.commit()
-
-    def _reserving(self, size: int, timeout: Seconds) -> Steps[Any]:
-        self._check_direction("send")
-        self._usable()
-        deadline = Deadline(timeout_seconds(timeout, self._deadline("SEND-DEADLINE")))
-        while True:
-            reservation = self._port.tx.reserve(size)
-            if reservation is not None:
-                return reservation
-            self._usable()
-            yield from self._port.await_room(size, deadline, force=False)
+        return Draft(self, size, timeout)
 
     def _sending(self, body: Any, header: bytes, timeout: Seconds) -> Steps[None]:
         self._check_direction("send")
@@ -184,16 +155,12 @@ class Messaging(AsyncClosing):
         finally:
             record.release()
 
-    @contextmanager
-    def recv_view(self, timeout: Seconds = None) -> Generator[memoryview, None, None]:
+    def recv_view(self, timeout: Seconds = None) -> AbstractContextManager[memoryview]:
         """A read-only memoryview of the next message, without a copy, for the length of the block.
 
         Raises as `recv` does.
         """
-        record = self._receive(timeout)
-        with record.view() as view:
-            record.release()
-            yield view
+        return Lease(self, timeout)
 
     async def arecv(self, timeout: Seconds = None) -> bytes:
         """`recv` for asyncio and trio; a cancelled one has taken no message."""

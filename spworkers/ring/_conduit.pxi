@@ -455,7 +455,7 @@ cdef class ConduitWriter(FrameWriter):
         cdef size_t before = f.staged - 8
         cdef spw_loan said
         cdef loan *made
-        _one_more(<void **>&self.loans, &self.loan_first, self.loan_count, &self.loan_room, sizeof(loan))
+        _room_behind(<void **>&self.loans, &self.loan_first, self.loan_count, &self.loan_room, sizeof(loan))
         _put_be64(<uint8_t *>&said.head, LENT_BIT | (before + f.length))
         said.state = <char *>&record.owner.lane.slots[record.taken.slot].state - base
         said.word = spw_word(record.taken.generation, SPW_CLAIMED)

@@ -7,6 +7,7 @@ cdef extern from "sys/socket.h" nogil:
         size_t msg_iovlen
     ssize_t sendmsg(int fd, msghdr *message, int flags)
     ssize_t recv(int fd, void *buffer, size_t length, int flags)
+    ssize_t recvmsg(int fd, msghdr *message, int flags)
     enum: MSG_NOSIGNAL
     enum: MSG_DONTWAIT
 
@@ -66,6 +67,8 @@ cdef class FrameReader:
     cdef char *whole_at
     cdef size_t whole_filled, whole_length
     cdef bint large         # the last one was
+    cdef bint ahead         # of what comes next, no more than the head was read
+    cdef bint late          # that is a large one's: it is begun when its body is to be read
     cdef Inlet sink         # the lane that small messages go into at once, during `read_to`; or None
     cdef dict topics        # those that are to go there, by their length; None: all
     cdef uint32_t pipe      # whose they are
@@ -122,16 +125,23 @@ cdef class FrameReader:
 
     cdef list take_in(self):
         cdef ssize_t got
-        cdef size_t room = SCRATCH, length
+        cdef size_t room = SCRATCH, extra = 0, length
         cdef uint64_t frames
         cdef int why
         cdef list found = []  # made before the scratch is filled: making it may run a finalizer, and that another reader
         self.got, self.full = 0, False
         if self.error is not None:
             return found
+        if self.late:
+            self.late = False
+            self.recall()
+            self.parse(_scratch, self.rest_length, found)
+            if self.error is not None:
+                return found
         if self.whole is not None:
             room = self.whole_length - self.whole_filled
-            got = recv(self.fd, self.whole_at + self.whole_filled, room, MSG_DONTWAIT)
+            extra = self.head
+            got = self.read_whole(room)
         else:
             if self.large:
                 room = HEADS
@@ -144,19 +154,36 @@ cdef class FrameReader:
             if why == EAGAIN or why == EINTR:
                 return found
             raise OSError(why, os.strerror(why))
-        self.got, self.full = got, <size_t>got == room
+        self.got, self.full = got, <size_t>got == room + extra
         if got == 0:
             self.eof = True
             return found
         self.received += got
         if self.whole is not None:
-            self.grown(got, found)
+            self.grown(min(<size_t>got, room), found)
+            if <size_t>got > room:
+                self.ahead = True
+                self.parse(_scratch, got - room, found)
+                self.ahead = False
         else:
             length, frames = self.rest_length + got, self.frames
             self.parse(_scratch, length, found)
             if self.frames != frames:
                 self.mean = (length - self.rest_length) // (self.frames - frames)
         return found
+
+    cdef ssize_t read_whole(self, size_t room) noexcept:
+        """Read the rest of a large body, and the next frame's head after it: so it takes one call to a message.
+
+        No more than the head: what comes after the body is not to be read before the body has found room.
+        """
+        cdef iovec_t[2] vectors
+        cdef msghdr message
+        memset(&message, 0, sizeof(msghdr))
+        vectors[0].iov_base, vectors[0].iov_len = self.whole_at + self.whole_filled, room
+        vectors[1].iov_base, vectors[1].iov_len = _scratch, self.head
+        message.msg_iov, message.msg_iovlen = vectors, 2
+        return recvmsg(self.fd, &message, MSG_DONTWAIT)
 
     cdef size_t fitting(self) noexcept:
         """How many bytes to read: not many more than there is room for.
@@ -258,6 +285,9 @@ cdef class FrameReader:
             self.check(size)
             if length - at - self.head < size:
                 if size < WHOLE:
+                    break
+                if self.ahead:
+                    self.late = True
                     break
                 self.begin_whole(size, data + at + self.head, length - at - self.head)
                 at = length
@@ -363,16 +393,18 @@ cdef enum keeps:
     SLOT  # an outlet's, freed then
 
 
-cdef int _one_more(void **items, size_t *first, size_t count, size_t *room, size_t size) except -1:
-    """Behind the items from `first` on there is a place for another one: they move to the front, or get more memory."""
+cdef int _room_behind(void **items, size_t *first, size_t count, size_t *room, size_t size, size_t places=1) except -1:
+    """Behind the items from `first` on there are places for others: they move to the front, or get more memory."""
     cdef void *more
     cdef size_t wanted = max(2 * room[0], <size_t>32)
-    if first[0] + count < room[0]:
+    if first[0] + count + places <= room[0]:
         return 0
     if first[0] > room[0] // 2:
         memmove(items[0], <char *>items[0] + first[0] * size, count * size)
         first[0] = 0
-        return 0
+        if count + places <= room[0]:
+            return 0
+    wanted = max(wanted, first[0] + count + places)
     more = realloc(items[0], wanted * size)
     if more == NULL:
         raise MemoryError()
@@ -454,8 +486,18 @@ cdef class FrameWriter:
             Py_DECREF(<object>keep)
 
     cdef frame *push(self, size_t staged) except NULL:
+        cdef frame *f
+        _room_behind(<void **>&self.queue, &self.first, self.count, &self.room, sizeof(frame))
+        self.make_staging(staged)
+        f = &self.queue[self.first + self.count]
+        self.count += 1
+        memset(f, 0, sizeof(frame))
+        f.staged = staged
+        return f
+
+    cdef int make_staging(self, size_t staged) except -1:
+        """Behind what is staged there is room for so many bytes."""
         cdef char *staging
-        _one_more(<void **>&self.queue, &self.first, self.count, &self.room, sizeof(frame))
         if self.staged_end + staged > self.staged_room:
             if self.staged_first > self.staged_room // 2:
                 memmove(self.staging, self.staging + self.staged_first, self.staged_end - self.staged_first)
@@ -466,11 +508,32 @@ cdef class FrameWriter:
                 if staging == NULL:
                     raise MemoryError()
                 self.staging, self.staged_room = staging, 2 * (self.staged_end + staged) + 1024
-        cdef frame *f = &self.queue[self.first + self.count]
-        self.count += 1
-        memset(f, 0, sizeof(frame))
-        f.staged = staged
-        return f
+        return 0
+
+    cdef int follow(self, FrameWriter lead, size_t count, size_t length) except -1:
+        """Queue the last so many frames of another writer as well; they are staged as wholes, so many bytes."""
+        if count == 0:
+            return 0
+        if self.framing != lead.framing:
+            return self.follow_otherwise(lead, count, length)
+        _room_behind(<void **>&self.queue, &self.first, self.count, &self.room, sizeof(frame), count)
+        self.make_staging(length)
+        memcpy(self.staging + self.staged_end, lead.staging + lead.staged_end - length, length)
+        memcpy(&self.queue[self.first + self.count], &lead.queue[lead.first + lead.count - count], count * sizeof(frame))
+        self.count += count
+        self.staged_end += length
+        self.pending += length
+        return 0
+
+    cdef int follow_otherwise(self, FrameWriter lead, size_t count, size_t length) except -1:
+        """`follow` where frames have other heads here."""
+        cdef char *at = lead.staging + lead.staged_end - length
+        cdef size_t i, staged
+        for i in range(count):
+            staged = lead.queue[lead.first + lead.count - count + i].staged
+            self.add(b"", at + 8 + lead.framing, staged - 8 - lead.framing, None, NOTHING)
+            at += staged
+        return 0
 
     cdef char *stage_head(self, size_t size) noexcept:
         cdef char *at = self.staging + self.staged_end
@@ -480,7 +543,8 @@ cdef class FrameWriter:
         _put_be64(<uint8_t *>at, size)
         return at + 8
 
-    cdef int add(self, bytes prefix, char *payload, size_t length, object keep, keeps what) except -1:
+    cdef int64_t add(self, bytes prefix, char *payload, size_t length, object keep, keeps what) except -1:
+        """Queue a frame; returns its bytes."""
         cdef size_t before = PyBytes_GET_SIZE(prefix)
         cdef size_t head = 8 + self.framing + before
         cdef bint small = length <= STAGED
@@ -496,7 +560,7 @@ cdef class FrameWriter:
             f.keep, f.what = <PyObject *>keep, what
         self.staged_end += f.staged
         self.pending += head + length
-        return 0
+        return head + length
 
     def push_record(self, bytes prefix not None, Record record not None, size_t skip=0):
         """Queue a frame: prefix ‖ the record's payload without its first `skip` bytes. Returns `pending`."""
@@ -679,23 +743,32 @@ def fan_out(Outlet outlet not None, bytes prefix not None, list writers not None
     """
     cdef spw_taken taken
     cdef bint claimed = False, in_slot
-    cdef FrameWriter writer
+    cdef FrameWriter writer, lead = None  # the one that is served first, and for which most waits
     cdef Record record
     cdef bytes payload
-    cdef size_t most = 0
+    cdef size_t most = 0, count = 0, length = 0  # frames that only the lead has yet, and their bytes
+    cdef bint alike = True  # frames have the same heads everywhere
+    cdef list others = []
     for writer in writers:
-        most = max(most, writer.pending)
+        if lead is None or writer.pending > most:
+            lead, most = writer, writer.pending
+    for writer in writers:
+        alike = alike and writer.framing == lead.framing
+        if writer is not lead:
+            others.append(writer)
     try:
-        while most <= limit:
+        while lead is not None and most <= limit:
             record = outlet.claim_next(&taken, &in_slot)
             if in_slot:
                 claimed = True
-                try:
-                    for writer in writers:  # so small a payload is staged as a whole, and may go
-                        writer.add(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length, None, NOTHING)
-                        most = max(most, writer.pending)
+                try:  # so small a payload is staged as a whole, and may go
+                    length += lead.add(prefix, <char *>outlet.lane.slots[taken.slot].payload, taken.length, None, NOTHING)
+                    count += 1
                 finally:
                     consumer_free(&outlet.lane, taken.slot, taken.generation)
+                most = lead.pending
+                if alike:
+                    continue
             elif record is None:
                 break
             else:
@@ -703,10 +776,17 @@ def fan_out(Outlet outlet not None, bytes prefix not None, list writers not None
                 record.drop()
                 if PyBytes_GET_SIZE(prefix):
                     payload = prefix + payload
+            for writer in others:
+                writer.follow(lead, count, length)
+            count = length = 0
+            if record is not None:
                 for writer in writers:
                     writer.add(b"", PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload, BYTES)
-                    most = max(most, writer.pending)
+            for writer in writers:
+                most = max(most, writer.pending)
     finally:
+        for writer in others:
+            writer.follow(lead, count, length)
         if claimed:
             outlet.tell_producer()
     return most

@@ -191,7 +191,7 @@ cdef class Receiver(Consumer):
             self.tell_of_index_room()
             self.tell_producer()
             if self.level:
-                self.armed()
+                self.keep_level()
 
     def take_for(self, dict waiting not None, found):
         """Take all messages that have come. `found` gets (whoever waits for its serial, message) of each, in order.
@@ -224,8 +224,13 @@ cdef class Receiver(Consumer):
                 record.claimed = True
                 record.users = 1
                 if self.level:
-                    self.armed()
+                    self.keep_level()
                 return record
+
+    cdef void keep_level(self) noexcept:
+        """A message was taken. While others are left the bell has rung, or is about to (tests/model/fileno.pml)."""
+        if not self.ready():
+            self.armed()
 
     def arm(self, int64_t epoch=-1):
         """Say that we are about to wait on the bell. True: something is there, look again.

@@ -24,6 +24,7 @@ import functools
 import ipaddress
 import math
 import socket
+import sys
 from typing import Any
 
 from spworkers.errors import BadAddrError, ConnRefusedError, SPError, from_os_error
@@ -33,6 +34,13 @@ from spworkers.transport.race import AllFailedError, Target, connect_first
 
 KEEPALIVE_TIME = 15.0
 """Seconds of silence before a probe, and between probes, when KEEPALIVETIME is 0: the figure of mangos (and of Go)."""
+
+LOCAL_SNDBUF = 256 * 1024
+"""Bytes of the send buffer where both ends are on one machine (Linux doubles it for its bookkeeping).
+
+There, what is in the kernel has not gone anywhere: left to itself it takes megabytes, and each of them is out of the
+cache when it is read. Between machines the kernel finds out by itself how much the way holds.
+"""
 
 _LOOPBACKS = ("127.0.0.1", "::1")
 _FAMILIES = {"4": socket.AF_INET, "6": socket.AF_INET6}
@@ -325,6 +333,8 @@ def prepare(sock: socket.socket, options: Options) -> None:
     # Always, whatever NO-DELAY says, as in mangos: the hub writes whole batches, and Nagle would only delay the last.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _set_keepalive(sock, options)
+    if sys.platform == "linux" and sock.getsockname()[0] == sock.getpeername()[0]:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LOCAL_SNDBUF)
 
 
 def ends(sock: socket.socket) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from ring.support import BUDGET, RECV, Lane, body_of
 from ring.test_batches import frame
 from ring.test_frames import socketpair
-from spworkers.errors import InternalError
-from spworkers.ring import INLINE, STREAM, FrameReader, Landing
+from spworkers.errors import GarbledError, InternalError, TooLongError
+from spworkers.ring import INLINE, IPC, STREAM, FrameReader, Landing
 
 SIZE = 64 * 1024
 HALF = BUDGET // 2
@@ -55,6 +56,63 @@ def test_a_body_in_parts(recv_lane: Lane, parts: int) -> None:
         assert view == body
     assert recv_lane.receive() == b"after"
     assert recv_lane.producer.queued == recv_lane.producer.bytes == 0
+
+
+@pytest.mark.parametrize("framing", [STREAM, IPC])
+def test_one_read_brings_a_body_and_what_is_needed_to_read_the_next(recv_lane: Lane, framing: int) -> None:
+    """Its head, and no more: what comes after a body is not read before that has found room."""
+    head, mark = 8 + framing, b"\1" * framing
+    bodies = [body_of(number, SIZE) for number in range(3)]
+    with socketpair(small=False) as (ours, theirs):
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * SIZE)
+        reader = FrameReader(ours.fileno(), framing)
+        reader.into = recv_lane.producer
+        theirs.sendall(mark + frame(bodies[0])[: 8 + 10])
+        assert reader.read() == []
+        theirs.sendall(bodies[0][10:] + b"".join(mark + frame(body) for body in (*bodies[1:], b"after")))
+        sizes = []
+        for number, body in enumerate(bodies):
+            begun = recv_lane.producer.land(HALF) is None
+            assert begun == (number == 0), "no block is held for a body of which nothing has been read"
+            (landing,) = reader.read()
+            sizes.append(reader.got)
+            assert reader.full
+            assert recv_lane.producer.offer_all([landing], 0, 1) == 1
+            assert recv_lane.receive() == body
+        assert sizes == [SIZE - 10 + head, SIZE + head, SIZE + head]
+        assert reader.read() == [b"after"]
+        assert not reader.full and reader.more == 0
+
+
+def test_a_head_that_came_along_may_be_of_anything(recv_lane: Lane) -> None:
+    for after, found, wrong in (
+        (frame(b""), [b""], None),
+        (frame(b"small")[:8], [], None),
+        (frame(bytes(SIZE))[:5], [], None),
+        ((SIZE + 1).to_bytes(8, "big"), [], TooLongError),
+        (b"\xff" * 8, [], GarbledError),
+    ):
+        with socketpair(small=False) as (ours, theirs):
+            reader = FrameReader(ours.fileno(), STREAM, SIZE)
+            reader.into = recv_lane.producer
+            theirs.sendall(frame(body_of(1, SIZE))[:SIZE])
+            assert reader.read() == []
+            theirs.sendall(frame(body_of(1, SIZE))[SIZE:] + after)
+            payloads = reader.read()
+            assert payloads[0].take_back() == body_of(1, SIZE)
+            assert payloads[1:] == found
+            assert type(reader.error) is (wrong or type(None))
+            assert reader.more == (2 if wrong else len(after) == 8)
+            if after == frame(b"small")[:8]:
+                theirs.sendall(b"small")
+                assert reader.read() == [b"small"]
+            elif len(after) == 5:
+                theirs.sendall(frame(body_of(2, SIZE))[5:])
+                theirs.close()
+                more = reader.read()
+                while not more:
+                    more = reader.read()
+                assert more[0].take_back() == body_of(2, SIZE)
 
 
 def test_small_ones_and_those_of_no_lane_are_bytes(recv_lane: Lane) -> None:

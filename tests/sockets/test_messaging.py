@@ -335,6 +335,29 @@ def test_reserve_raises_as_send_does() -> None:
             pytest.fail("there was no room")
 
 
+def test_a_block_is_entered_once() -> None:
+    with sp.Push(listen=inproc()) as sender, sp.Pull(dial=sender.listeners[0].address) as receiver:
+        room = sender.reserve(3)
+        with room as buffer:
+            buffer[:] = b"one"
+            with pytest.raises(sp.ProtoStateError, match="of its own"), room:
+                pytest.fail("it was entered")
+        lease = receiver.recv_view(timeout=BOUND)
+        with lease as view:
+            assert view == b"one"
+            with pytest.raises(sp.ProtoStateError, match="of its own"), lease:
+                pytest.fail("it was entered")
+
+
+def test_what_still_looks_into_a_reserved_block_keeps_it_from_being_sent() -> None:
+    with sp.Push(listen=inproc()) as sender, sp.Pull(dial=sender.listeners[0].address) as receiver:
+        with pytest.raises(BufferError), sender.reserve(3) as buffer:
+            kept = memoryview(buffer)
+        kept.release()
+        sender.send(b"after")
+        assert receiver.recv(timeout=BOUND) == b"after"
+
+
 # ---- iteration
 
 

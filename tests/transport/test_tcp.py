@@ -7,6 +7,9 @@ import contextlib
 import errno
 import os
 import socket
+import sys
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from transport.support import Client, connect, host_port, on_loops, turns
@@ -367,6 +370,20 @@ async def test_options_are_live() -> None:
     assert not keepalive(theirs.sock)[0]
     for each in (ours, theirs, acceptor):
         each.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux only, and so done there only")
+@pytest.mark.parametrize(("here", "there", "bounded"), [("1.2.3.4", "1.2.3.4", True), ("1.2.3.4", "1.2.3.5", False)])
+def test_the_send_buffer_is_bounded_where_both_ends_are_on_one_machine(here: str, there: str, bounded: bool) -> None:
+    options: list[tuple[int, ...]] = []
+    sock = SimpleNamespace(
+        setblocking=lambda flag: None,
+        setsockopt=lambda *about: options.append(about),
+        getsockname=lambda: (here, 1),
+        getpeername=lambda: (there, 2),
+    )
+    tcp.prepare(cast("socket.socket", sock), {})
+    assert ((socket.SOL_SOCKET, socket.SO_SNDBUF, tcp.LOCAL_SNDBUF) in options) is bounded
 
 
 @pytest.mark.parametrize("value", [True, False])
