@@ -56,7 +56,7 @@ import signal
 import threading
 
 cdef enum:
-    SHORT = 2  # milliseconds: answers come within it, and a wait that is over needs no care for signals
+    SHORT = 20  # milliseconds: answers come within it, and a wait that is over needs no care for signals
 
 
 cdef int[2] _ear  # what the interpreter's signal handler writes to while the main thread waits; a process has its own
