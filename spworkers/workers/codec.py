@@ -37,6 +37,7 @@ __all__ = ["MAX_NESTING", "Struct", "decode", "encode"]
 MAX_NESTING: Final = 32
 """How deep extension types may lie in each other (a tuple in a tuple in a set is three)."""
 
+_SHORT: Final = 512  # bytes; no element of what is so short can claim more than that many
 _SCAN_FROM: Final = 4096  # bytes; below it the worst that a lying length can cost is less than the scan
 _EQUAL_HASHES: Final = 256  # keys beyond those with a hash of their own; honest data has none or a few
 
@@ -113,8 +114,25 @@ def decode(data: bytes | memoryview) -> Any:
     Raises:
         GarbledError: they are not exactly one value; no other exception, whatever the bytes.
     """
+    size = len(data)
+    if size == 1 and (value := _SINGLE.get(data[0], _SINGLE)) is not _SINGLE:
+        return value
+    if size <= _SHORT:
+        try:
+            unpacker, before = _unpackers.pop()  # as with packers
+        except IndexError:
+            unpacker, before = _short_unpacker(), 0
+        try:
+            unpacker.feed(data)
+            value = unpacker.unpack()
+            after = unpacker.tell()
+        except Exception:  # what is wrong is said below
+            after = -1
+        if after - before == size:
+            _unpackers.append((unpacker, after))
+            return value
     try:
-        if len(data) < _SCAN_FROM:
+        if size < _SCAN_FROM:
             return _unpacked(data)
         return _Decoder().unpack(data)
     except _DECODING_ERRORS as error:
@@ -328,10 +346,30 @@ def _outermost(code: int, data: bytes) -> Any:
     return _Decoder().extension(code, data)
 
 
-_unpacked: Final = functools.partial(
-    msgpack.unpackb, ext_hook=_outermost, object_pairs_hook=_mapping, strict_map_key=False, timestamp=3, raw=False
-)
+_OUTERMOST: Final[dict[str, Any]] = {
+    "ext_hook": _outermost,
+    "object_pairs_hook": _mapping,
+    "strict_map_key": False,
+    "timestamp": 3,
+    "raw": False,
+}
+_unpacked: Final = functools.partial(msgpack.unpackb, **_OUTERMOST)
 """What `_Decoder.unpack` does, for what is short: most of it has no extension, and needs no decoder."""
+
+_short_unpacker: Final = functools.partial(msgpack.Unpacker, max_buffer_size=_SHORT, **_OUTERMOST)
+"""The same for what is very short."""
+
+_SINGLE: Final[dict[int, Any]] = {
+    0xC0: None,
+    0xC2: False,
+    0xC3: True,
+    **{number & 0xFF: number for number in range(-32, 128)},
+}
+"""What is a byte of its own in msgpack: much of what handlers return is one of these."""
+
+_unpackers: Final[list[tuple[msgpack.Unpacker, int]]] = []
+"""Those that nobody uses, and how many bytes each has had: making one costs more than unpacking something short. One in
+whose midst something went wrong is not used again."""
 
 
 def _members(decoder: _Decoder, data: bytes) -> list[Any]:

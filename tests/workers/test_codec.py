@@ -121,6 +121,32 @@ def test_any_extension_is_a_value_or_garbled(code: int, data: bytes) -> None:
         return
 
 
+@given(st.lists(st.one_of(st.binary(max_size=30), VALUES.map(encode)), max_size=8))
+def test_what_came_before_has_no_part_in_a_value(messages: list[bytes]) -> None:
+    """What decodes short messages is kept for the next one."""
+    for data in messages:
+        try:
+            expected = repr(codec._unpacked(data))
+        except Exception:
+            with pytest.raises(GarbledError):
+                decode(data)
+        else:
+            assert repr(decode(data)) == expected
+
+
+def test_values_of_one_byte() -> None:
+    for number in range(256):
+        data = bytes([number])
+        try:
+            expected = codec._unpacked(data)
+        except ValueError:
+            with pytest.raises(GarbledError):
+                decode(data)
+        else:
+            assert decode(data) == expected
+            assert type(decode(data)) is type(expected)
+
+
 def test_nan_comes_back() -> None:
     assert decode(encode(float("nan"))) != decode(encode(float("nan")))
     assert decode(encode(decimal.Decimal("sNaN"))).is_snan()
