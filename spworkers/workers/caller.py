@@ -18,6 +18,7 @@ from spworkers.errors import BadValueError, GarbledError
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.answer import Reply
+from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
 from spworkers.workers.runner import HANDLERS
 from spworkers.workers.shapes import Mismatch, Shape
@@ -42,13 +43,6 @@ def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
     except ValueError as error:
         raise BadValueError(f"timeout {error}") from None
     return time.monotonic() + max(patience, 0.0)
-
-
-def left_until(deadline: float) -> float:
-    """Seconds until then, not below 0."""
-    if deadline == math.inf:
-        return deadline
-    return max(deadline - time.monotonic(), 0.0)
 
 
 class RemoteFunction:
@@ -203,7 +197,7 @@ class Caller(AsyncClosing):
         value = callformat.decode_answer(reply.body, name, call_id)
         if isinstance(value, callformat.Part):
             return self.stream(name, timeout=timeout)._opened(call_id, value, reply.pipe)
-        return self._typed(name, value)
+        return self._typed(name, value) if self._results else value
 
     def _typed(self, name: str, value: Any) -> Any:
         """A result, or an item of a stream, as the type that this class names for it."""
@@ -216,7 +210,8 @@ class Caller(AsyncClosing):
             raise GarbledError(f"{name}() answered with another type: its result{mismatch.path}: {mismatch}") from None
 
     def _encode(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float) -> tuple[int, bytes]:
-        check_text(name, "a handler's name")
+        if type(name) is not str or not name:
+            check_text(name, "a handler's name")
         call_id = next(self._ids) & 0xFFFF_FFFF_FFFF_FFFF
         return call_id, callformat.encode_call(call_id, name, args, kwargs, left_until(deadline))
 

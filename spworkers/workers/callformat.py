@@ -325,13 +325,13 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
             QuarantinedError, StreamLostError: the server's answer is this error.
         GarbledError: it is no answer, or that of another call.
     """
-    mark = bytes(body[:2])
-    if len(body) < ANSWER_HEAD or mark not in _ANSWERS:
+    mark, answered = _ANSWER.unpack_from(body) if len(body) >= ANSWER_HEAD else (b"", 0)
+    if mark not in _ANSWERS:
         raise GarbledError(
             f"the server answered {handler}() with {bytes(body[:16])!r}, which is no answer of the call format:"
             " is what answers there an App, and not a raw handler?"
         )
-    if call_id is not None and call_id_of(body) not in (call_id, 0):
+    if call_id is not None and answered not in (call_id, 0):
         raise GarbledError(f"the server answered {handler}() with the answer of another call")
     content = codec.decode(body[ANSWER_HEAD:])
     if mark == VALUE_MARK:

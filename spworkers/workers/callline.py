@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,42 +26,22 @@ from weakref import WeakKeyDictionary
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
-from spworkers.sockets import Req
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
-from spworkers.workers.caller import left_until
-from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, TrioWaiting, Waiting
+from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, Waiting, left_until
 from spworkers.workers.collector import Collector
 from spworkers.workers.loopreader import LoopReader
 
 if TYPE_CHECKING:
     from spworkers.port import Port
     from spworkers.ring import Record
+    from spworkers.workers.callsocket import CallSocket
 
-__all__ = ["CallLine", "CallSocket"]
+__all__ = ["CallLine"]
 
 _KNOWN: Final = 8  # pipes that are remembered for each server
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
-
-
-class CallSocket(Req):
-    """A REQ socket whose own context has many requests at once.
-
-    Args:
-        in_flight: how many.
-    """
-
-    def __init__(self, in_flight: int, **arguments: Any) -> None:
-        self._many = in_flight
-        super().__init__(**arguments)
-
-    def _warn_of_drop(self) -> None:
-        """Its client does, whose name the user knows."""
-
-    def _spec(self) -> dict[str, Any]:
-        spec = super()._spec()
-        return {**spec, "options": {**spec["options"], "IN-FLIGHT": self._many}}
 
 
 class CallLine:
@@ -97,14 +76,14 @@ class CallLine:
 
     # --- three ways to wait
 
-    def call(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
+    def call(self, payload: bytes, deadline: float, call_id: int, pipe: int) -> Reply:
         """Send a request and wait in this thread.
 
         Raises:
             SendTimeoutError: no server took it in time; RecvTimeoutError: none answered in time.
             CanceledError, NoPeersError, ClosedError: as of REQ.
         """
-        waiting = ThreadWaiting(farewell, self.port.sleepers.mine())
+        waiting = ThreadWaiting(call_id, self.port.sleepers.mine())
         try:
             self._send(waiting, payload, pipe, deadline)
             self._guests[waiting] = None
@@ -118,58 +97,23 @@ class CallLine:
             raise
         return waiting.result()
 
-    async def acall(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
-        """The same in a task of asyncio or trio."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return await self._trio_call(payload, deadline, farewell, pipe)
+    def begin_task(self, loop: asyncio.AbstractEventLoop, call_id: int) -> TaskWaiting:
+        """A task of this loop is going to wait; when it does no longer, `reader.waiting` is one less."""
         reader = self._last_reader
         if reader is None or reader.loop is not loop:
             reader = self._loops.get(loop)
             if reader is None:
                 reader = self._loops[loop] = LoopReader(self, loop)
             self._last_reader = reader
-        waiting = TaskWaiting(farewell, reader)
-        timer = None if deadline == math.inf else loop.call_later(left_until(deadline), waiting.wake)
+        waiting = TaskWaiting(call_id, reader)
         reader.begin()
-        try:
-            if not self._publish(waiting, payload, pipe):
-                await self._apublish(waiting, payload, pipe, deadline)
-            await waiting.future
-            if not waiting.over:
-                self.too_late(waiting)
-        except BaseException:
-            self.give_up(waiting)
-            raise
-        finally:
-            reader.waiting -= 1
-            if timer is not None:
-                timer.cancel()
-        return waiting.result()
-
-    async def _trio_call(self, payload: bytes, deadline: float, farewell: bytes, pipe: int) -> Reply:
-        import trio
-
-        waiting = TrioWaiting(farewell)
-        with self.collector.serving():
-            try:
-                if not self._publish(waiting, payload, pipe):
-                    await self._apublish(waiting, payload, pipe, deadline)
-                with trio.CancelScope(deadline=trio.current_time() + left_until(deadline)):
-                    await waiting.event.wait()
-                if not waiting.over:
-                    self.too_late(waiting)
-            except BaseException:
-                self.give_up(waiting)
-                raise
-        return waiting.result()
+        return waiting
 
     def submit(
         self,
         payload: bytes,
         deadline: float,
-        farewell: bytes,
+        call_id: int,
         read: Callable[[Reply], Any],
         explain: Callable[[BaseException], BaseException],
     ) -> Future[Any]:
@@ -180,7 +124,7 @@ class CallLine:
             ClosedError, NoPeersError: as of REQ.
         """
         collector = self.collector
-        waiting = FutureWaiting(farewell, collector.completed, read, explain, deadline)
+        waiting = FutureWaiting(call_id, collector.completed, read, explain, deadline)
         collector.begin(future=True)
         try:
             self._send(waiting, payload, 0, deadline)
@@ -200,8 +144,8 @@ class CallLine:
 
     # --- sending, giving up
 
-    def _publish(self, waiting: Waiting, payload: bytes, pipe: int) -> bool:
-        """False: there is no room for so many bytes now."""
+    def publish(self, waiting: Waiting, payload: bytes, pipe: int) -> bool:
+        """Send a request. False: there is no room for so many bytes now."""
         if self.port.closed or self._half.fail_no_peers:
             self.port.check_open()
             self._half.check_peers()
@@ -219,15 +163,8 @@ class CallLine:
         return False
 
     def _send(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
-        while not self._publish(waiting, payload, pipe):
+        while not self.publish(waiting, payload, pipe):
             run(self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True), self.port.sleepers)
-
-    async def _apublish(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
-        from spworkers.tasks import arun
-
-        while not self._publish(waiting, payload, pipe):
-            room = self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True)
-            await arun(room, self.port.sleepers)
 
     def give_up(self, waiting: Waiting) -> Exception | None:
         """Nobody waits for this answer any more.
@@ -240,12 +177,12 @@ class CallLine:
         if not self.port.closed:
             if self._tx.revoke(waiting.ticket):
                 return SendTimeoutError("no server took the call in time")
-            self._tx.publish(waiting.farewell, b"", 0, waiting.serial, CANCEL, True)
+            self._tx.publish(_farewell(waiting.call_id), b"", 0, waiting.serial, CANCEL, True)
         return RecvTimeoutError("no answer came in time")
 
-    def give_up_stream(self, farewell: bytes, pipe: int) -> None:
+    def give_up_stream(self, call_id: int, pipe: int) -> None:
         """Tell a server, by this pipe, of a stream that nobody wants more of."""
-        self._tx.publish(farewell, b"", pipe, 0, CANCEL, True)
+        self._tx.publish(_farewell(call_id), b"", pipe, 0, CANCEL, True)
 
     def too_late(self, waiting: Waiting) -> None:
         """Its time is over: end it with an error, unless its answer has come in this moment."""
@@ -295,17 +232,20 @@ class CallLine:
             self._answering[record.pipe] = None
         if not callformat.is_busy(record.body()):
             return False
-        waiting.busy.append(record.pipe)
+        busy = waiting.busy
+        if busy is None:
+            busy = waiting.busy = []
+        busy.append(record.pipe)
         # All of them have said so; or the same ones twice, while others are not there.
-        if len(set(waiting.busy)) >= self._servers or len(waiting.busy) >= 2 * self._servers:
+        if len(set(busy)) >= self._servers or len(busy) >= 2 * self._servers:
             return False
-        others = [pipe for pipe in self._answering if pipe not in waiting.busy]
+        others = [pipe for pipe in self._answering if pipe not in busy]
         return self._again(waiting, others[-1] if others else 0)
 
     def _again(self, waiting: Waiting, pipe: int) -> bool:
         waiting.pinned = pipe
         try:
-            return self._publish(waiting, waiting.payload, pipe)
+            return self.publish(waiting, waiting.payload, pipe)
         except SPError:  # it is closed: then that is said
             return False
 
@@ -375,3 +315,8 @@ class CallLine:
             waiting = self._waiting.pop(serial, None)
             if waiting is not None:
                 waiting.end(None, ClosedError("the client was closed before the answer came"))
+
+
+def _farewell(call_id: int) -> bytes:
+    """What the server is told when the call is given up; empty: nothing."""
+    return callformat.encode_cancel(call_id) if call_id else b""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import get_ident
@@ -11,16 +12,24 @@ from typing import TYPE_CHECKING, Any
 from spworkers.workers.answer import Reply
 
 if TYPE_CHECKING:
-    import trio
-
     from spworkers.waiting import ThreadSleeper
     from spworkers.workers.loopreader import LoopReader
 
-__all__ = ["FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting"]
+__all__ = ["FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting", "left_until"]
+
+
+def left_until(deadline: float) -> float:
+    """Seconds until that moment of `time.monotonic`, not below 0."""
+    if deadline == math.inf:
+        return deadline
+    return max(deadline - time.monotonic(), 0.0)
 
 
 class Waiting:
     """Somebody who waits for an answer.
+
+    Args:
+        call_id: of which the server is told, should the call be given up; 0: nothing.
 
     Attributes:
         reply: the answer.
@@ -28,14 +37,14 @@ class Waiting:
         over: one of the two is here.
     """
 
-    __slots__ = ("busy", "error", "farewell", "over", "payload", "pinned", "reply", "serial", "ticket")
+    __slots__ = ("busy", "call_id", "error", "over", "payload", "pinned", "reply", "serial", "ticket")
 
-    def __init__(self, farewell: bytes) -> None:
-        self.farewell = farewell  # what the server is told, should the call be given up
+    def __init__(self, call_id: int) -> None:
+        self.call_id = call_id
         self.serial = 0
         self.ticket = 0
         self.payload = b""  # to be sent again, should the server be busy; empty: it is not
-        self.busy: list[int] = []  # the pipes by which that was said
+        self.busy: list[int] | None = None  # the pipes by which that was said
         self.pinned = 0  # the pipe by which it goes in the end; 0: any
         self.reply: Reply | None = None
         self.error: Exception | None = None
@@ -60,8 +69,8 @@ class ThreadWaiting(Waiting):
 
     __slots__ = ("sleeper", "thread")
 
-    def __init__(self, farewell: bytes, sleeper: ThreadSleeper) -> None:
-        super().__init__(farewell)
+    def __init__(self, call_id: int, sleeper: ThreadSleeper) -> None:
+        super().__init__(call_id)
         self.sleeper = sleeper
         self.thread = get_ident()
 
@@ -76,10 +85,10 @@ class TaskWaiting(Waiting):
 
     __slots__ = ("future", "reader")
 
-    def __init__(self, farewell: bytes, reader: LoopReader) -> None:
-        Waiting.__init__(self, farewell)
+    def __init__(self, call_id: int, reader: LoopReader) -> None:
+        Waiting.__init__(self, call_id)
         self.reader = reader
-        self.future: asyncio.Future[None] = reader.loop.create_future()
+        self.future: Any = reader.loop.create_future()
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         self.reply, self.error, self.over = reply, error, True  # as `Waiting.end` has it
@@ -98,12 +107,12 @@ class TrioWaiting(Waiting):
 
     __slots__ = ("event", "token")
 
-    def __init__(self, farewell: bytes) -> None:
-        super().__init__(farewell)
+    def __init__(self, call_id: int) -> None:
+        super().__init__(call_id)
         import trio
 
-        self.event = trio.Event()
-        self.token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+        self.event: Any = trio.Event()
+        self.token = trio.lowlevel.current_trio_token()
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)
@@ -129,13 +138,13 @@ class FutureWaiting(Waiting):
 
     def __init__(
         self,
-        farewell: bytes,
+        call_id: int,
         completed: Callable[[FutureWaiting], None],
         read: Callable[[Reply], Any],
         explain: Callable[[BaseException], BaseException],
         deadline: float,
     ) -> None:
-        super().__init__(farewell)
+        super().__init__(call_id)
         self.completed = completed
         self.read = read
         self.explain = explain

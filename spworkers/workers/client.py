@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-from anyio import Semaphore, WouldBlock
 from anyio.lowlevel import RunVar
 
 from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, ClosedError, ConnResetError, RecvTimeoutError, SendTimeoutError, SPError
 from spworkers.socket import addresses_of
-from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
-from spworkers.workers.caller import Caller, left_until
-from spworkers.workers.callline import CallLine, CallSocket
+from spworkers.workers.caller import Caller
+from spworkers.workers.callline import CallLine
+from spworkers.workers.callsocket import CallSocket
+from spworkers.workers.calltasks import TaskSlots, acall
+from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_count
 from spworkers.workers.slots import Slots
 
@@ -69,10 +70,10 @@ class Client(Caller):
             raise BadValueError("a Client needs an address: where is the App served?")
         self._limit = check_count(in_flight, "in_flight", least=1)
         self._slots = Slots(self._limit)
-        self._task_slots: RunVar[Semaphore] = RunVar(
+        self._task_slots: RunVar[TaskSlots] = RunVar(
             "spworkers-client-slots"
         )  # an event loop cannot wait in a thread's
-        self._last_slots: tuple[asyncio.AbstractEventLoop | None, Semaphore | None] = None, None
+        self._last_slots: tuple[asyncio.AbstractEventLoop | None, TaskSlots | None] = None, None
         self._closed = False
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
@@ -82,22 +83,24 @@ class Client(Caller):
     # --- sending and receiving
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
-        if not self._slots.take() and not self._slots.wait(left_until(deadline)):
+        if not self._slots.wait(left_until(deadline)):
             raise RecvTimeoutError(
                 f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
             )
 
     def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
-        self._check_open(what)
-        self._wait_for_slot(deadline, what)
+        if self._closed:
+            self._check_open(what)
+        if not self._slots.take():
+            self._wait_for_slot(deadline, what)
         try:
-            return self._line.call(payload, deadline, _farewell(call_id), pipe)
+            return self._line.call(payload, deadline, call_id, pipe)
         except SPError as error:
             self._raise(error, what, len(payload))
         finally:
             self._slots.give()
 
-    def _slots_of_tasks(self) -> Semaphore:
+    def _slots_of_tasks(self) -> TaskSlots:
         """Those of this event loop; of asyncio's, nearly always the one that asked last."""
         loop = asyncio._get_running_loop()
         last, slots = self._last_slots
@@ -105,24 +108,23 @@ class Client(Caller):
             return slots
         slots = self._task_slots.get(None)
         if slots is None:
-            slots = Semaphore(self._limit)
+            slots = TaskSlots(self._limit)
             self._task_slots.set(slots)
         self._last_slots = loop, slots
         return slots
 
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
-        self._check_open(what)
+        if self._closed:
+            self._check_open(what)
         slots = self._slots_of_tasks()
+        if not slots.take():
+            await slots.wait()
         try:
-            slots.acquire_nowait()
-        except WouldBlock:
-            await slots.acquire()
-        try:
-            return await self._line.acall(payload, deadline, _farewell(call_id), pipe)
+            return await acall(self._line, payload, deadline, call_id, pipe)
         except SPError as error:
             self._raise(error, what, len(payload))
         finally:
-            slots.release()
+            slots.give()
 
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
@@ -131,7 +133,7 @@ class Client(Caller):
         self._wait_for_slot(deadline, what)
         try:
             return self._line.submit(
-                payload, deadline, _farewell(call_id), read, lambda error: self._explained(error, what, len(payload))
+                payload, deadline, call_id, read, lambda error: self._explained(error, what, len(payload))
             )
         except BaseException as error:
             self._slots.give()
@@ -139,7 +141,7 @@ class Client(Caller):
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
         if not self._closed:
-            self._line.give_up_stream(_farewell(call_id), pipe)
+            self._line.give_up_stream(call_id, pipe)
 
     def _check_open(self, what: str) -> None:
         if self._closed:
@@ -189,8 +191,3 @@ class Client(Caller):
         if self._closed:
             return f"<Client of {', '.join(self._addresses)}: closed>"
         return f"<Client of {', '.join(self._addresses)}: {len(self._line.collector)} submitted calls in flight>"
-
-
-def _farewell(call_id: int) -> bytes:
-    """What the server is told when the call is given up; empty: nothing."""
-    return callformat.encode_cancel(call_id) if call_id else b""

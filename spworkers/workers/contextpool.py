@@ -22,7 +22,8 @@ from spworkers.closing import Closing
 from spworkers.errors import BadValueError, ClosedError, SPError
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
-from spworkers.workers.caller import deadline_of, left_until
+from spworkers.workers.caller import deadline_of
+from spworkers.workers.callwaiting import left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
 from spworkers.workers.handler import check_count
 from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of

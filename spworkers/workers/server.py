@@ -21,7 +21,8 @@ from spworkers.socket import Socket, addresses_of
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.waiting import run
 from spworkers.workers.app import App, Part
-from spworkers.workers.caller import deadline_of, left_until
+from spworkers.workers.caller import deadline_of
+from spworkers.workers.callwaiting import left_until
 from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
 from spworkers.workers.prometheus import exposition

@@ -101,7 +101,7 @@ class Stream(AsyncClosing, Generic[T]):
         if self._number == 0:
             self._call_id, payload = self._begin()
             return payload
-        from spworkers.workers.caller import left_until
+        from spworkers.workers.callwaiting import left_until
 
         return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
 

@@ -8,6 +8,8 @@ from collections import deque
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from spworkers.ring import DATA, ERROR
 from spworkers.workers.answer import Reply
 from spworkers.workers.callline import CallLine
@@ -57,8 +59,8 @@ def drain_interrupted_at(step: int) -> int:
     lane, ready = Lane(), deque[Any]()
     parts: Any = line
     parts._rx, parts.port = lane, Port()
-    future = FutureWaiting(b"", ready.append, lambda reply: reply.body, lambda error: error, 0.0)
-    waiting = [Waiting(b""), Waiting(b""), future]
+    future = FutureWaiting(0, ready.append, lambda reply: reply.body, lambda error: error, 0.0)
+    waiting = [Waiting(0), Waiting(0), future]
     parts._waiting = dict(enumerate(waiting))
     seen = 0
     ours = {CallLine.drain.__code__, CallLine._tell.__code__, Waiting.end.__code__, FutureWaiting.end.__code__}
@@ -93,6 +95,7 @@ def drain_interrupted_at(step: int) -> int:
     return seen
 
 
+@pytest.mark.skipif(not hasattr(CallLine.drain, "__code__"), reason="compiled, it has no opcodes")
 def test_an_interrupted_reader_tells_everybody_first() -> None:
     thread = threading.Thread(target=check)  # the test's own thread may be traced already
     thread.start()

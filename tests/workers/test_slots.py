@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 
 from helpers import eventually
 
+from spworkers.workers.calltasks import TaskSlots
 from spworkers.workers.slots import Slots
 
 WAIT = 20.0
@@ -58,3 +60,29 @@ def test_many_in_and_out() -> None:
         thread.join(WAIT)
     assert most[0] <= 2
     assert [slots.take() for _ in range(3)] == [True, True, False]
+
+
+def test_tasks_get_places_in_the_order_in_which_they_came() -> None:
+    async def main() -> list[int]:
+        slots, order = TaskSlots(1), []
+
+        async def enter(number: int) -> None:
+            await slots.wait()
+            order.append(number)
+
+        assert slots.take()
+        tasks = [asyncio.create_task(enter(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        slots.give()  # to the first, which does not know it yet and is cancelled: it passes the place on
+        tasks[0].cancel()
+        await asyncio.gather(*tasks[:2], return_exceptions=True)
+        await tasks[2]
+        assert not slots.take()
+        slots.give()
+        await tasks[3]
+        slots.give()
+        assert slots.take()
+        return order
+
+    assert asyncio.run(main()) == [2, 3]
