@@ -275,6 +275,10 @@ class Hub(Actions):
             return False
         pipe.attached = True
         self.tell_pipes()
+        if len(self.pipes) == 2:
+            for other in self.pipes.values():
+                if other.congested:
+                    self.set_under_way(other, other.writer.queued)
         self.read_on(pipe)
         if pipe.reader.more:  # it has bytes already, of which the kernel will not tell
             self.loop.call_soon(self.ready, pipe, READABLE)
@@ -491,8 +495,10 @@ class Hub(Actions):
         """So many messages wait for the kernel to take this pipe's bytes again.
 
         They are the pipe's, not the queue's: else peers that do not read would use up WRITEQ-LEN, and who reads would
-        get nothing.
+        get nothing. Where there is nobody else to send to, they stay in the queue, whose length is then what it says.
         """
+        if len(self.pipes) < 2:
+            messages = 0
         if messages == pipe.under_way or not self.machine.one_queue():
             return
         self.under_way += messages - pipe.under_way
