@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
@@ -65,7 +64,7 @@ class CallLine:
         self._waiting: dict[int, Waiting] = {}
         self._role = threading.Lock()
         self._guests: dict[ThreadWaiting, None] = {}  # threads that wait; one of them reads, or will
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReader] = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, LoopReader] = {}
         self._last_reader: LoopReader | None = None  # of the loop that called last
         self._reading: set[LoopReader] = set()  # loops that have the bell in their selectors
         self._closed = False
@@ -103,11 +102,20 @@ class CallLine:
         if reader is None or reader.loop is not loop:
             reader = self._loops.get(loop)
             if reader is None:
+                self._forget_loops()
                 reader = self._loops[loop] = LoopReader(self, loop)
             self._last_reader = reader
         waiting = TaskWaiting(call_id, reader)
         reader.begin()
         return waiting
+
+    def _forget_loops(self) -> None:
+        """Let go of those that are over: a loop does not say so."""
+        for loop in list(self._loops):
+            if loop.is_closed():
+                reader = self._loops.pop(loop, None)
+                if reader is not None:
+                    reader.close()
 
     def submit(
         self,

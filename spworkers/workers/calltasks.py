@@ -7,7 +7,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from anyio import Event
+from anyio import Event, move_on_after
 
 from spworkers.tasks import arun
 from spworkers.waiting import Deadline
@@ -35,20 +35,25 @@ class TaskSlots:
         self._free -= 1
         return True
 
-    async def wait(self) -> None:
-        """A place, as soon as those who came before have one."""
+    async def wait(self, seconds: float) -> bool:
+        """A place, as soon as those who came before have one, or False after that time; math.inf: for ever."""
         if self.take():
-            return
+            return True
         mine = Event()
         self._queue.append(mine)
         try:
-            await mine.wait()
+            with move_on_after(seconds):
+                await mine.wait()
         except BaseException:
             if mine.is_set():  # it was given one all the same
                 self.give()
             else:
                 self._queue.remove(mine)
             raise
+        if mine.is_set():
+            return True
+        self._queue.remove(mine)
+        return False
 
     def give(self) -> None:
         """A place is free again."""

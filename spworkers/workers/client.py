@@ -84,9 +84,12 @@ class Client(Caller):
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
         if not self._slots.wait(left_until(deadline)):
-            raise RecvTimeoutError(
-                f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
-            )
+            raise self._no_slot(what)
+
+    def _no_slot(self, what: str) -> RecvTimeoutError:
+        return RecvTimeoutError(
+            f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
+        )
 
     def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         if self._closed:
@@ -117,8 +120,8 @@ class Client(Caller):
         if self._closed:
             self._check_open(what)
         slots = self._slots_of_tasks()
-        if not slots.take():
-            await slots.wait()
+        if not slots.take() and not await slots.wait(left_until(deadline)):
+            raise self._no_slot(what)
         try:
             return await acall(self._line, payload, deadline, call_id, pipe)
         except SPError as error:

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any
@@ -304,6 +305,37 @@ def test_tasks_wait_for_each_other_too(server: Answerer) -> None:
         assert asyncio.run(main()) == list(range(20))
         assert len(client._line) == 0
         assert asyncio.run(main()) == list(range(20))  # in another loop
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_task_waits_for_a_place_no_longer_than_its_time(server: Answerer, backend: str) -> None:
+    server.gate.clear()
+    with Client(server.address, in_flight=1, timeout=WAIT) as client:
+
+        async def main() -> int:
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.acall, "add", 1, 2)
+                await aeventually(lambda: len(client._line) == 1)
+                with pytest.raises(errors.RecvTimeoutError, match="1 calls were in flight"):
+                    await client.acall("add", 1, 2, timeout=0.05)
+                server.gate.set()
+            return int(await client.acall("add", 3, 4))
+
+        try:
+            assert anyio.run(main, backend=backend) == 7
+        finally:
+            server.gate.set()
+
+
+def test_an_event_loop_that_is_over_is_not_kept(calc: Client) -> None:
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        assert await calc.acall("add", 1, 2) == 3
+        return weakref.ref(asyncio.get_running_loop())
+
+    over = asyncio.run(main())
+    asyncio.run(main())  # the next one finds out
+    gc.collect()
+    assert over() is None
 
 
 def test_answers_find_their_futures(calc: Client) -> None:

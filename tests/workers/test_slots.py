@@ -67,7 +67,7 @@ def test_tasks_get_places_in_the_order_in_which_they_came() -> None:
         slots, order = TaskSlots(1), []
 
         async def enter(number: int) -> None:
-            await slots.wait()
+            await slots.wait(math.inf)
             order.append(number)
 
         assert slots.take()
