@@ -104,7 +104,7 @@ def preload(name: str) -> bool:
         module = importlib.import_module(name)
         getattr(module, "warm_up", int)()
         _warm[name] = module
-    return True
+    return name in _warm
 
 
 def load_entry(name: str) -> Entry:
