@@ -275,10 +275,6 @@ class Hub(Actions):
             return False
         pipe.attached = True
         self.tell_pipes()
-        if len(self.pipes) == 2:
-            for other in self.pipes.values():
-                if other.congested:
-                    self.set_under_way(other, other.writer.queued)
         self.read_on(pipe)
         if pipe.reader.more:  # it has bytes already, of which the kernel will not tell
             self.loop.call_soon(self.ready, pipe, READABLE)
@@ -497,7 +493,7 @@ class Hub(Actions):
         They are the pipe's, not the queue's: else peers that do not read would use up WRITEQ-LEN, and who reads would
         get nothing. Where there is nobody else to send to, they stay in the queue, whose length is then what it says.
         """
-        if len(self.pipes) < 2:
+        if len(self.pipes) - self.hung_up < 2:
             messages = 0
         if messages == pipe.under_way or not self.machine.one_queue():
             return
@@ -544,9 +540,13 @@ class Hub(Actions):
             self.count("unsent", pipe.id, unsent)
 
     def tell_pipes(self) -> None:
-        """Say in shared memory how many there are."""
+        """Say in shared memory how many there are; one more or less."""
         number = len(self.pipes) - self.hung_up
         self.region.pipes = number
+        if number <= 2:  # from one to two, or back
+            for pipe in self.pipes.values():
+                if pipe.congested:
+                    self.set_under_way(pipe, pipe.writer.queued)
         if not number:
             for port in self.contexts.values():  # senders that may not wait without a peer (FAIL-NO-PEERS)
                 port.ring()

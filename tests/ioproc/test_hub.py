@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,7 @@ class Peer:
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
         self.ours = ours
+        self.number = number
         self.unsent = b""
         self.got = b""
         link = Link(ours, "stream")
@@ -217,3 +219,29 @@ def test_a_pipe_that_is_over_is_kept_by_nothing() -> None:
         assert peer.link() is None
     finally:
         pub.close()
+
+
+@pytest.mark.parametrize("batching", [False, True])
+def test_the_queue_of_the_last_pipe_is_no_longer_than_it_says(batching: bool) -> None:
+    """Only where there is another one to send to does what a stalled pipe has take no place in it."""
+    push = Socket("push", batching, 2)
+    try:
+        outlet = push.hub.contexts[0].outlet
+        push.tx.window = 2
+        for _ in range(20):
+            push.do("send", [30_000])
+        assert not push.tx.publish(b"")
+        stalled = [peer.number for peer in push.peers if push.hub.pipes[peer.number].congested]
+        assert stalled == [1, 2]
+        assert outlet.under_way == sum(push.hub.pipes[number].writer.queued for number in stalled) > 0
+        push.peers[0].sock.close()
+        push.settle()
+        assert list(push.hub.pipes) == [2]
+        assert outlet.under_way == 0
+        assert not push.tx.publish(b"")
+        push.peers.append(Peer(push.hub, 3))
+        assert outlet.under_way > 0
+        push.settle()
+        assert push.tx.publish(b"")
+    finally:
+        push.close()
