@@ -6,7 +6,7 @@
     control.py   the thread that listens            nursery.py  starts, deaths, ends
     link.py      one channel of that thread         record.py   what is known of one child
     life.py      one process, exec to burial        peer.py     one channel of its loop
-    recovery.py  what follows its death
+    recovery.py  what follows its death             sharing.py forking.py   what its children share and leave out
     launch.py    the exec                           store.py inproc.py tickets.py   what it holds for them
 
     both sides: loop.py (poll), watch.py (ends of processes), system.py (what only the operating system does),
