@@ -28,7 +28,7 @@ from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
-from spworkers.workers.callwaiting import FutureWaiting, TaskWaiting, ThreadWaiting, Waiting, left_until
+from spworkers.workers.callwaiting import GLIMPSE, FutureWaiting, TaskWaiting, ThreadWaiting, Waiting, left_until
 from spworkers.workers.collector import Collector
 from spworkers.workers.loopreader import LoopReader
 
@@ -193,7 +193,10 @@ class CallLine:
         self._tx.publish(_farewell(call_id), b"", pipe, 0, CANCEL, True)
 
     def too_late(self, waiting: Waiting) -> None:
-        """Its time is over: end it with an error, unless its answer has come in this moment."""
+        """Its time is over: end it with an error, unless its answer has come in this moment.
+
+        Then whoever has taken that is about to say so, or to send the call elsewhere: look again a `GLIMPSE` later.
+        """
         error = self.give_up(waiting)
         if error is not None:
             waiting.end(None, error)
@@ -273,7 +276,10 @@ class CallLine:
                 if wait_readable(sleeper.own, left):
                     hush_bell(sleeper.own)
             if not waiting.over and left_until(deadline) <= 0:
-                self.too_late(waiting)  # or another thread is about to tell us
+                self.too_late(waiting)
+                # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
+                if not waiting.over and wait_readable(waiting.sleeper.own, GLIMPSE):
+                    hush_bell(waiting.sleeper.own)
 
     @contextmanager
     def reading(self) -> Iterator[bool]:

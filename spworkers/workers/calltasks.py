@@ -13,7 +13,7 @@ from spworkers.tasks import arun
 from spworkers.waiting import Deadline
 from spworkers.workers.answer import Reply
 from spworkers.workers.callline import CallLine
-from spworkers.workers.callwaiting import TrioWaiting, left_until
+from spworkers.workers.callwaiting import GLIMPSE, TrioWaiting, left_until
 
 if TYPE_CHECKING:
     from spworkers.workers.callwaiting import Waiting
@@ -74,8 +74,10 @@ async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, p
         if not line.publish(waiting, payload, pipe):
             await _publish(line, waiting, payload, pipe, deadline)
         await waiting.future
-        if not waiting.over:
+        while not waiting.over:
             line.too_late(waiting)
+            if not waiting.over:
+                await asyncio.sleep(GLIMPSE)
     except BaseException:
         line.give_up(waiting)
         raise
@@ -96,8 +98,10 @@ async def _trio_call(line: CallLine, payload: bytes, deadline: float, call_id: i
                 await _publish(line, waiting, payload, pipe, deadline)
             with trio.CancelScope(deadline=trio.current_time() + left_until(deadline)):
                 await waiting.event.wait()
-            if not waiting.over:
+            while not waiting.over:
                 line.too_late(waiting)
+                if not waiting.over:
+                    await trio.sleep(GLIMPSE)
         except BaseException:
             line.give_up(waiting)
             raise

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.workers.answer import Reply
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
     from spworkers.workers.loopreader import LoopReader
 
-__all__ = ["FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting", "left_until"]
+__all__ = ["GLIMPSE", "FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting", "left_until"]
+
+GLIMPSE: Final = 0.001
+"""Seconds, after which a thread that has taken an answer has told of it, as a rule."""
 
 
 def left_until(deadline: float) -> float:

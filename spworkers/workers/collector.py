@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from spworkers.errors import ClosedError
 from spworkers.ring import hush_bell, wait_readable
 from spworkers.waiting import doze
+from spworkers.workers.callwaiting import GLIMPSE
 
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
@@ -137,6 +138,9 @@ class Collector:
                 heapq.heappop(self._deadlines)
             if not waiting.over and not waiting.future.done():
                 self._line.too_late(waiting)
+                if not waiting.over:
+                    with self._lock:
+                        heapq.heappush(self._deadlines, (time.monotonic() + GLIMPSE, next(self._order), waiting))
         self._until = math.inf
         return _LONGEST
 

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import anyio
@@ -23,6 +23,7 @@ from helpers import aeventually, eventually
 from spworkers import errors
 from spworkers.sockets import Rep
 from spworkers.workers import callformat
+from spworkers.workers.answer import Reply
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.runner import Runner
@@ -274,6 +275,34 @@ def test_close_ends_what_is_in_flight(server: Answerer) -> None:
 def test_an_address_that_is_none(wrong: Any) -> None:
     with pytest.raises(errors.BadValueError, match=r"a Client (takes|needs) an address"):
         Client(wrong)
+
+
+WAYS: dict[str, Callable[[Client], Any]] = {
+    "call": lambda client: client.call("add", 1, 2, timeout=0.1),
+    "submit": lambda client: client.submit("add", 1, 2, timeout=0.1).result(WAIT),
+    "asyncio": lambda client: asyncio.run(client.acall("add", 1, 2, timeout=0.1)),
+    "trio": lambda client: trio.run(lambda: client.acall("add", 1, 2, timeout=0.1)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_answer_that_somebody_else_is_about_to_give_is_waited_for(server: Answerer, way: str) -> None:
+    """A thread that reads for all has taken it, and has not come to say so when its time is over."""
+    server.gate.clear()
+    with Client(server.address, timeout=WAIT) as client, ThreadPoolExecutor(1) as threads:
+        line = client._line
+        taken: list[Any] = []
+        with line._role if way == "call" else contextlib.nullcontext():  # the thread itself does not read
+            while not taken:  # once more, if we were not here in time
+                called = threads.submit(WAYS[way], client)
+                eventually(lambda called=called: len(line) or called.done())
+                taken = [waiting for serial in list(line._waiting) if (waiting := line._waiting.pop(serial, None))]
+            over = time.monotonic() + 0.15
+            eventually(lambda: time.monotonic() > over)
+            assert not called.done()
+            taken[0].end(Reply(callformat.encode_value(taken[0].call_id, 7), 1), None)
+            assert called.result(WAIT) == 7
+        server.gate.set()
 
 
 # --- how many at once
