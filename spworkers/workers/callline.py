@@ -210,6 +210,8 @@ class CallLine:
             for _ in range(self._rx.take_for(self._waiting, taken)):
                 self.port.drop("canceled")
             self._tell(taken)
+            if self.port.closed:  # not by us, who have nobody wait then: the program ends
+                self.abandon()
         except BaseException:  # Ctrl-C: most of it may be other threads'
             self._tell(taken)
             raise

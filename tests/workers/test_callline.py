@@ -46,6 +46,8 @@ class Lane:
 
 
 class Port:
+    closed = False
+
     def __init__(self) -> None:
         self.dropped = 0
 
