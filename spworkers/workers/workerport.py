@@ -24,8 +24,9 @@ LEAVE: Final = 4
 DONE: Final = 5
 """Kinds of messages, as `spworkers.protocol.machine` has them."""
 
-ANSWER_WINDOW: Final = 128
-"""Answers that may wait in the lane for their connections: WRITEQ-LEN's default, and the dispatcher keeps below it."""
+ANSWER_WINDOW: Final = 1024
+"""Answers that may lie in the lane. Those that wait for their connections the dispatcher keeps below WRITEQ-LEN (128);
+but each connection that takes nothing has one more in hand, which is not to keep the worker from answering others."""
 
 
 class Request:

@@ -229,7 +229,9 @@ def test_a_device_forwards_while_its_program_is_stopped() -> None:
         assert stopped(program)
         user.signal(signal.SIGCONT)
         user.tell(go_on=True)
-        assert user.hear() == {"there": 100, "back": 100, "drops": {}}
+        told = user.hear()
+        assert set(told.pop("drops")) <= {"no_pipe"}  # a request that was sent again, and its first answer came late
+        assert told == {"there": 100, "back": 100}
         assert user.hear() == {"ended": True}
         assert user.wait() == 0
 

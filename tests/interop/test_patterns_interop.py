@@ -122,7 +122,19 @@ def test_we_survey(peer: Peer, we: str, meet: Place, directory: Path) -> None:
 
 def test_we_respond(peer: Peer, we: str, meet: Place, directory: Path) -> None:
     with sp.Respondent(**HEARING) as respondent:
-        with start(peer, "surveyor", we, meet, respondent, directory, b"who?") as running:
-            assert respondent.recv() == b"who?"
-            respondent.send(b"answer")
-            assert running.read(6) == b"answer"
+        # nngcat 1.5 may lock itself up if it is dialled just when a survey of its ends: connected, all of its threads
+        # wait for one another, and it never asks again (1 in 40, eight at once on two processors). Then another one is
+        # started.
+        for patience in (4.0, 4.0, 4.0, PATIENCE) if peer.name == "nngcat" and we == "dial" else (PATIENCE,):
+            with start(peer, "surveyor", we, meet, respondent, directory, b"who?") as running:
+                try:
+                    asked = respondent.recv(timeout=patience)
+                except sp.RecvTimeoutError:
+                    if patience == PATIENCE:
+                        raise
+                    respondent.dialers[0].close()
+                    continue
+                assert asked == b"who?"
+                respondent.send(b"answer")
+                assert running.read(6) == b"answer"
+                return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -22,6 +24,7 @@ from helpers import eventually
 
 from spworkers import errors
 from spworkers.sockets import Rep, Req
+from spworkers.testing import greeting
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.contextpool import ContextPool
@@ -528,3 +531,41 @@ def test_many_at_once(server: Server) -> None:
         for thread in threads:
             thread.join(WAIT)
     assert sorted(results) == sorted([number + 1 for number in range(100)] * 9)
+
+
+@pytest.mark.once
+def test_peers_that_read_no_answers_hold_up_no_worker() -> None:
+    """What each of them has in hand takes a place in the lane of the worker that gave it, beside what waits for it."""
+    quiet = App("quiet")
+
+    @quiet.raw
+    def echo(body: bytes) -> bytes:
+        return body
+
+    @quiet.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    request = (4 + 20_000).to_bytes(8, "big") + b"\x80\0\0\1" + bytes(20_000)
+    numbers = itertools.count(1 << 31)
+
+    def pour(sock: socket.socket) -> None:
+        """Requests until nobody has read any for a second."""
+        sock.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sock.sendall(request[:8] + next(numbers).to_bytes(4, "big") + request[12:])
+
+    with quiet.serve(ANYWHERE, workers=2, block=False) as server, contextlib.ExitStack() as stack:
+        port = int(server.address.rpartition(":")[2])
+        peers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+        threads = []
+        for peer in peers:
+            peer.sendall(greeting(0x30))  # of a REQ
+            assert len(peer.recv(8)) == 8
+            threads.append(threading.Thread(target=pour, args=(peer,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(WAIT)
+        with Client(server.address, timeout=WAIT) as client:
+            assert client.add(1, 2) == 3
