@@ -126,7 +126,7 @@ def test_a_short_run_writes_what_it_found(tmp_path: Path) -> None:
 def test_spworkers_takes_part() -> None:
     from benchmarks.contract import CASES
 
-    done = run("run", "--peer", "spworkers", "--peer", "sockets", "--rounds", "1", "--seconds", "0.05")
+    done = run("run", "--peer", "spworkers", "--peer", "sockets", "--rounds", "1", "--seconds", "0.25")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stderr
     assert done.stdout.count("| spworkers |") == len(CASES)
