@@ -703,6 +703,14 @@ class Hub(Actions):
         if port is not None:
             self.closing.append((port, cause))
 
+    def taken(self, pipe: int) -> int:
+        port = self.pipe(pipe)
+        return 0 if port is None else port.writer.sent
+
+    def starved(self, context: int) -> bool:
+        port = self.context(context)
+        return port is not None and port.outlet.awaited()
+
     def count(self, cause: str, pipe: int = 0, n: int = 1) -> None:
         self.region.add(CAUSES.get(cause, CAUSES["other"]), n)
 

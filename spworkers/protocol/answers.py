@@ -3,7 +3,8 @@
 An answer to a congested pipe is held: it stays unclaimed in the lane of the worker that gave it. So a client that does
 not read its answers could fill the lanes of all workers, and stop them. Two rules keep it from that: its pipe is not
 read from while answers to it are held; and before held answers fill a worker's lane the oldest of them is dropped,
-which is that of the client that has been congested longest. (The RFC drops every reply that would have to wait.)
+which is that of the client that has been congested longest. (The RFC drops every reply that would have to wait.) What
+they fill in spite of that, in bytes, is the affair of `stalls.py`.
 
 The driver gives workers send windows of at least WRITEQ-LEN, and at least 2.
 """

@@ -77,6 +77,7 @@ NO_PEERS: Final = "no_peers"
 NO_PIPE: Final = "no_pipe"
 PIPE_LOST: Final = "pipe_lost"
 QUARANTINED: Final = "quarantined"
+STALLED: Final = "stalled"
 STREAM_LOST: Final = "lost"
 SUPERSEDED: Final = "superseded"
 TIMEOUT: Final = "timeout"
@@ -101,6 +102,7 @@ CAUSES: Final = {
     NO_PIPE: "a message to send was for a pipe that is gone",
     PIPE_LOST: "a message waited for or from a pipe that went",
     QUARANTINED: "a request that had killed several workers in a row was turned away",
+    STALLED: "a peer read none of its answers while workers had no room for those of others, and was disconnected",
     STREAM_LOST: "a request asked for more of a stream that is not, or no longer, here",
     SUPERSEDED: "a request took the place of another one of the same peer and id",
     TIMEOUT: "a request ran longer than its time, more often than it may be tried again",
@@ -206,6 +208,14 @@ class Actions:
 
     def close_pipe(self, pipe: int, cause: str) -> None:
         """Disconnect this peer; `pipe_removed` follows."""
+        raise NotImplementedError
+
+    def taken(self, pipe: int) -> int:
+        """What a pipe has taken so far, in bytes, say: it grows with whatever leaves. For dispatchers only."""
+        raise NotImplementedError
+
+    def starved(self, context: int) -> bool:
+        """Whether the worker that owns this context waits for room for what it sends. For dispatchers only."""
         raise NotImplementedError
 
     def count(self, cause: str, pipe: int = 0, n: int = 1) -> None:

@@ -39,6 +39,7 @@ from spworkers.protocol.machine import (
 )
 from spworkers.protocol.peers import Peer
 from spworkers.protocol.quarantine import Quarantine
+from spworkers.protocol.stalls import LOOK, Stalls
 
 __all__ = ["AUTO", "Staffing"]
 
@@ -96,6 +97,8 @@ class Staffing(Answering):
         self._grace: float = _GRACE
         self._stream_timeout: float = _STREAM_TIMEOUT
         self._stream_alarm: Final = Alarm(-1)
+        self._stalls: Final = Stalls(out)
+        self._stall_alarm: Final = Alarm(-1)
         self._auto = False  # PREFETCH is AUTO
         self._ahead = 0  # requests that workers have ahead because of it
         self._next_look = 0.0
@@ -317,6 +320,8 @@ class Staffing(Answering):
             worker = self._crews[alarm.owner & 1].workers.get(alarm.owner >> 1)
             if alarm is self._stream_alarm:
                 self._look_at_streams()
+            elif alarm is self._stall_alarm:
+                self._look_at_stalls()
             elif worker is not None and worker.alarm is alarm and worker.overdue is None:
                 self._look_at(worker)
             alarm = self._alarms.ring(self.now)
@@ -669,6 +674,25 @@ class Staffing(Answering):
                 self._forget(job)
         if stream.worker.id in self._crews[EXCLUSIVE].workers:
             self.out.cancel(stream.worker.id, stream.serial)
+
+    # --- peers
+
+    def peer_congested(self, peer: Peer) -> None:
+        if self._stall_alarm.due == NEVER:
+            self._alarms.set(self._stall_alarm, self.now + LOOK)
+            self.deadline = self._alarms.first
+
+    def _look_at_stalls(self) -> None:
+        if self._stalls.look(list(self.peers.values()), self._is_stuck()):
+            self._alarms.set(self._stall_alarm, self.now + LOOK)
+
+    def _is_stuck(self) -> bool:
+        """Whether a worker has waited for room for its answer for some time."""
+        for crew in self._crews:
+            for worker in crew.workers.values():
+                if worker.jobs.length > 0 and worker.began + LOOK <= self.now and self.out.starved(worker.id):
+                    return True
+        return False
 
     def peer_lost(self, peer: Peer) -> None:
         for job in self.jobs_lost(peer):

@@ -371,6 +371,10 @@ cdef class Outlet(Consumer):
             if record.claim():
                 return record
 
+    def awaited(self):
+        """Whether the producer waits for room."""
+        return spw_load32(&self.lane.control.producer_waits) != SPW_NOBODY
+
     def unclaimed(self):
         """How many records nobody has claimed yet."""
         cdef uint32_t slot, high = spw_load32(&self.lane.control.high_water), n = 0

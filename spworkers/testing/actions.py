@@ -36,6 +36,8 @@ class FakeActions(Actions):
         self.counts: Counter[str] = Counter()
         self.pipe_counts: Counter[tuple[int, str]] = Counter()
         self.ready = 0
+        self.hungry: set[int] = set()
+        """Contexts that wait for room for what they send."""
         self.killed: list[tuple[int, str]] = []
         self.log: list[tuple[Any, ...]] = []
         self._congested: list[FakePipe] = []
@@ -104,6 +106,12 @@ class FakeActions(Actions):
             self._remove(closed)
         else:
             self._closing.append(closed)
+
+    def taken(self, pipe: int) -> int:
+        return self._pipe(pipe).taken
+
+    def starved(self, context: int) -> bool:
+        return context in self.hungry
 
     def count(self, cause: str, pipe: int = 0, n: int = 1) -> None:
         self.log.append(("count", cause, pipe, n))

@@ -28,6 +28,8 @@ class FakePipe:
         self.accepted = True
         self.attached = True
         self.congested = False
+        self.taken = 0
+        """What it took while it was congested, in bytes, say."""
         self.paused = False
         self.closed_for = ""
         """The cause for which the machine closed it, if it did; with `defer_close` it is attached still."""

@@ -6,6 +6,7 @@ import pytest
 from wire import request_id
 
 from spworkers.protocol.dispatch import Dispatcher
+from spworkers.protocol.machine import NEVER
 from spworkers.testing import FakeMessage, FakePipe, Harness
 
 
@@ -215,3 +216,58 @@ def test_a_pipe_that_breaks_while_its_answers_are_sent() -> None:
     assert {message.state for message in messages} == {"freed"}
     assert not pipe.attached
     assert harness.recv(1) is None
+
+
+# --- Peers that read nothing, while a worker waits for room
+
+
+def stuck(harness: Harness) -> FakePipe:
+    """A worker that waits for room for what is to go to a pipe that takes nothing."""
+    pipe = harness.connect()
+    ask(harness, pipe, 1, 2)
+    harness.congest(pipe)
+    work(harness, 1)
+    assert harness.recv(1) is not None
+    harness.hungry.add(1)
+    return pipe
+
+
+def test_who_reads_nothing_while_a_worker_waits_for_room_has_to_go() -> None:
+    harness = served()
+    dead = stuck(harness)
+    slow, ready = harness.connect(), harness.connect()
+    harness.congest(slow)
+    for _ in range(3):
+        slow.taken += 1
+        harness.advance(1.0)
+    assert (dead.attached, dead.closed_for) == (False, "stalled")
+    assert slow.attached
+    assert ready.attached
+    assert harness.pipe_counts[dead.id, "stalled"] == 1
+    assert harness.leaks() == []
+
+
+def test_while_no_worker_waits_nobody_has_to_go() -> None:
+    harness = served()
+    dead = stuck(harness)
+    harness.hungry.clear()
+    harness.advance(60.0)
+    assert dead.attached
+    harness.drain(dead)
+    harness.advance(60.0)
+    assert harness.machine.deadline == NEVER
+
+
+def test_who_waits_for_room_only_now_and_then_is_not_stuck() -> None:
+    harness = served()
+    dead = harness.connect()
+    ask(harness, dead, 1, 2)
+    harness.congest(dead)
+    work(harness, 1)
+    busy = harness.connect()
+    harness.hungry.add(1)
+    for number in range(50):
+        ask(harness, busy, 10 + number)
+        work(harness, 1)
+        harness.advance(0.3)
+    assert dead.attached

@@ -534,8 +534,15 @@ def test_many_at_once(server: Server) -> None:
 
 
 @pytest.mark.once
-def test_peers_that_read_no_answers_hold_up_no_worker() -> None:
-    """What each of them has in hand takes a place in the lane of the worker that gave it, beside what waits for it."""
+@pytest.mark.parametrize(
+    ("budget", "count", "size"),
+    [
+        pytest.param(64 << 20, 3, 20_000, id="by the number of answers"),
+        pytest.param(1 << 20, 6, 100_000, id="by their bytes"),
+    ],
+)
+def test_peers_that_read_no_answers_hold_up_no_worker_for_long(budget: int, count: int, size: int) -> None:
+    """What each of them has in hand lies in the lane of the worker that gave it, beside what waits for it."""
     quiet = App("quiet")
 
     @quiet.raw
@@ -546,19 +553,19 @@ def test_peers_that_read_no_answers_hold_up_no_worker() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
-    request = (4 + 20_000).to_bytes(8, "big") + b"\x80\0\0\1" + bytes(20_000)
     numbers = itertools.count(1 << 31)
 
     def pour(sock: socket.socket) -> None:
-        """Requests until nobody has read any for a second."""
-        sock.settimeout(1.0)
-        with contextlib.suppress(TimeoutError):
+        """Requests until nobody has read any for a while, or we are disconnected."""
+        sock.settimeout(0.5)
+        with contextlib.suppress(OSError):
             while True:
-                sock.sendall(request[:8] + next(numbers).to_bytes(4, "big") + request[12:])
+                sock.sendall((4 + size).to_bytes(8, "big") + next(numbers).to_bytes(4, "big") + bytes(size))
 
-    with quiet.serve(ANYWHERE, workers=2, block=False) as server, contextlib.ExitStack() as stack:
+    serving = quiet.serve(ANYWHERE, workers=2, block=False, byte_budget=budget)
+    with serving as server, contextlib.ExitStack() as stack:
         port = int(server.address.rpartition(":")[2])
-        peers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+        peers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
         threads = []
         for peer in peers:
             peer.sendall(greeting(0x30))  # of a REQ
