@@ -152,7 +152,7 @@ class Control:
 
     # --- Messages
 
-    def request(
+    def ask(
         self,
         channel: Channel,
         message: Mapping[str, Any],
@@ -160,7 +160,7 @@ class Control:
         timeout: float | None = None,
         *,
         carried: bool = True,
-    ) -> Any:
+    ) -> tuple[Any, Channel]:
         """Ask, and wait for the answer. A signal's exception (KeyboardInterrupt) ends the waiting at once.
 
         Args:
@@ -171,7 +171,7 @@ class Control:
             carried: it may wait through the end of the channel, if that was registered with `carry`.
 
         Returns:
-            The answer's value.
+            The answer's value; and the channel by which it came: `transfer` may have led to another.
 
         Raises:
             The error that the other end answered.
@@ -181,18 +181,6 @@ class Control:
             ResourceError: too many messages wait for the other end already.
             InternalError: called on the control thread.
         """
-        return self.ask(channel, message, fds, timeout, carried=carried)[0]
-
-    def ask(
-        self,
-        channel: Channel,
-        message: Mapping[str, Any],
-        fds: Sequence[int] = (),
-        timeout: float | None = None,
-        *,
-        carried: bool = True,
-    ) -> tuple[Any, Channel]:
-        """As `request`; returns the channel, too, by which the answer came: `transfer` may have led to another."""
         if threading.get_ident() == self._thread.ident:
             raise InternalError(
                 f"request {message.get('t')!r} from a callback of the control thread, which would wait for itself;"

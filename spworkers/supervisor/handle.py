@@ -241,9 +241,9 @@ class Supervisor:
     def request(
         self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float | None = None
     ) -> Any:
-        """Ask whoever is behind a registered channel, and wait for the answer. See `Control.request`."""
+        """Ask whoever is behind a registered channel, and wait for the answer. See `Control.ask`."""
         self._check()
-        return self._control.request(channel, message, fds, timeout)
+        return self._control.ask(channel, message, fds, timeout)[0]
 
     def post(self, channel: Channel, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send a message that has no answer on a registered channel, without waiting. See `Control.post`."""

@@ -10,11 +10,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import AsyncClosing
-from spworkers.errors import BadValueError, GarbledError
+from spworkers.errors import BadOptionError, BadValueError, GarbledError
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.answer import Reply
@@ -103,6 +103,16 @@ class Caller(AsyncClosing):
         # Ids begin anywhere in 64 bits and count up: two clients of one server do not meet, and a server can tell a
         # repeated request from a new one.
         self._ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+    if not TYPE_CHECKING:  # a type checker would take it to mean that there is any attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            kind = type(self)
+            if name[:1] != "_" and kind.__module__.partition(".")[0] == "spworkers":  # a user's own class may have more
+                raise BadOptionError(
+                    f"{name} of a {kind.__name__} cannot be set: what it can be told is told when it is made", name
+                )
+            object.__setattr__(self, name, value)
 
     # --- the four ways to call
 

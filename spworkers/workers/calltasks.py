@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from anyio import Event, move_on_after
@@ -74,10 +75,8 @@ async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, p
         if not line.publish(waiting, payload, pipe):
             await _publish(line, waiting, payload, pipe, deadline)
         await waiting.future
-        while not waiting.over:
-            line.too_late(waiting)
-            if not waiting.over:
-                await asyncio.sleep(GLIMPSE)
+        if not waiting.over:
+            await _end(line, waiting, asyncio.sleep)
     except BaseException:
         line.give_up(waiting)
         raise
@@ -98,14 +97,20 @@ async def _trio_call(line: CallLine, payload: bytes, deadline: float, call_id: i
                 await _publish(line, waiting, payload, pipe, deadline)
             with trio.CancelScope(deadline=trio.current_time() + left_until(deadline)):
                 await waiting.event.wait()
-            while not waiting.over:
-                line.too_late(waiting)
-                if not waiting.over:
-                    await trio.sleep(GLIMPSE)
+            if not waiting.over:
+                await _end(line, waiting, trio.sleep)
         except BaseException:
             line.give_up(waiting)
             raise
     return waiting.result()
+
+
+async def _end(line: CallLine, waiting: Waiting, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Its time is over."""
+    while not waiting.over:
+        line.too_late(waiting)
+        if not waiting.over:
+            await sleep(GLIMPSE)
 
 
 async def _publish(line: CallLine, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:

@@ -11,7 +11,15 @@ from typing import Any, NoReturn
 from anyio.lowlevel import RunVar
 
 from spworkers._coerce import Seconds
-from spworkers.errors import BadValueError, ClosedError, ConnResetError, RecvTimeoutError, SendTimeoutError, SPError
+from spworkers.errors import (
+    BadOptionError,
+    BadValueError,
+    ClosedError,
+    ConnResetError,
+    RecvTimeoutError,
+    SendTimeoutError,
+    SPError,
+)
 from spworkers.socket import addresses_of
 from spworkers.workers.answer import Reply
 from spworkers.workers.caller import Caller
@@ -20,6 +28,7 @@ from spworkers.workers.callsocket import CallSocket
 from spworkers.workers.calltasks import TaskSlots, acall
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_count
+from spworkers.workers.settings import misspelt
 from spworkers.workers.slots import Slots
 
 __all__ = ["Client"]
@@ -77,7 +86,10 @@ class Client(Caller):
         self._closed = False
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
-        self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
+        try:
+            self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
+        except BadOptionError as error:
+            raise misspelt(error, "a Client", ("timeout", "in_flight", "name")) from None
         self._line = CallLine(self._req, len(self._addresses), self._slots.give)
 
     # --- sending and receiving

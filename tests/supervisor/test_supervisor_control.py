@@ -46,7 +46,7 @@ class Line:
         close_fds(fds)
 
     def ask(self, **more: Any) -> Any:
-        return self.control.request(self.channel, QUESTION, **more)
+        return self.control.ask(self.channel, QUESTION, **more)[0]
 
     def asking(self, **more: Any) -> Asking:
         return Asking(lambda: self.ask(**more))
@@ -103,7 +103,7 @@ def test_descriptors_go_along(control: Control) -> None:
     line = Line(control)
     read, write = os.pipe()
     asking = Asking(
-        lambda: control.request(line.channel, {"t": "open_context", "index": 1, "options": {}}, [read, write])
+        lambda: control.ask(line.channel, {"t": "open_context", "index": 1, "options": {}}, [read, write])[0]
     )
     message, fds = line.other.recv(timeout=10)
     line.other.send(answer(message["id"]), fds)  # an answer's are closed: nobody asked for them

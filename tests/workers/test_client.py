@@ -604,3 +604,21 @@ def test_a_body_that_finds_no_room_waits(server: Answerer) -> None:
         thread.join(WAIT)
         for future in [*first, *late]:
             assert isinstance(future.exception(WAIT), errors.BadArgumentsError)
+
+
+def test_a_misspelt_option_of_a_client_is_told_with_its_own() -> None:
+    with pytest.raises(errors.BadOptionError, match=r"a Client: there is no option 'timeot'; did you mean 'timeout'"):
+        Client("tcp://127.0.0.1:1", timeot=1)
+    with pytest.raises(errors.BadOptionError, match=r"a Client: .*'recv_dedline'; did you mean recv_deadline"):
+        Client("tcp://127.0.0.1:1", recv_dedline=1)
+
+
+def test_what_a_client_is_told_later_is_refused(server: Answerer) -> None:
+    class Own(Client):
+        """A user's own may have attributes."""
+
+    with Client(server.address) as client, Own(server.address) as own:
+        with pytest.raises(errors.BadOptionError, match="timeout of a Client cannot be set"):
+            client.timeout = 5  # type: ignore[attr-defined]
+        own.found = 3  # type: ignore[attr-defined]
+        assert own.found == 3  # type: ignore[attr-defined]

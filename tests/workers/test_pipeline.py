@@ -434,6 +434,7 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
         (lambda: sp.Pipeline().map(abs, chunksize=0), "chunksize is 0"),
         (lambda: sp.Pipeline().batch(0), "size is 0"),
         (lambda: sp.Pipeline().collect().map(abs), "has its end already"),
+        (lambda: sp.Pipeline().read([1]).map(abs).read([2]), "has its source already"),
         (lambda: sp.Pipeline().collect().run(), "no source"),
         (lambda: sp.Pipeline().read([]).run(), "no end"),
         (lambda: sp.Pipeline(window=5).read([]).batch(6).collect().run(executor=Immediate()), "hold 6 items"),

@@ -110,7 +110,12 @@ class Pipeline:
             source: any iterable; an async iterable; or a socket, such as a Pull, which is read until it is closed.
             key: `key(item)` names an item in reports and for the checkpoint: a text, number, bytes, path, or a tuple of
                 those, another for each item. Without it an item is known by its position.
+
+        Raises:
+            BadValueError: it is none of these; or the pipeline reads something already.
         """
+        if self._source is not None:
+            raise BadValueError(f"{self!r} has its source already: itertools.chain(one, other) makes one of two")
         check_source(source)
         if key is not None and not callable(key):
             raise BadValueError(f"key is {key!r:.80}; it has to be a function, or None")
