@@ -335,6 +335,7 @@ class ConnResetError(PeerError, ConnectionResetError):
     """The connection ended in the middle of something."""
 
     summary = "connection reset"
+    advice = "the other end ended it, as it also does if it speaks another transport or protocol"
 
 
 class TLSError(PeerError, ConnectionError):
@@ -694,6 +695,8 @@ def from_os_error(error: OSError, doing: str) -> SPError:
     reason = error.strerror or str(error) or type(error).__name__
     # The address is well-formed if it has come as far as the system: how one is written helps nobody.
     advice = _ADDRESS_ADVICE.get(error.errno or 0, "") if cls is BadAddrError else cls.advice
+    if type(error).__name__ == "gaierror":
+        advice = "check the name, or with dial_asynch=True it is looked up until it is known"
     ours = cls(f"{doing}: {reason}" + (f"; {advice}" if advice else ""))
     if isinstance(ours, OSError):
         ours.errno = number

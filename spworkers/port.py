@@ -101,7 +101,7 @@ class Port:
         if self.tx.arm(size, force) or self.closed:
             return None
         if not (yield Wait(self.tx, deadline.left())):
-            raise SendTimeoutError(f"there was no room to send within the time given: {self.name}")
+            raise SendTimeoutError(f"there was no room to send {deadline}: {self.name}")
 
     def drop(self, cause: str, n: int = 1) -> None:
         """Count what was dropped on this side."""

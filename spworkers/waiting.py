@@ -62,9 +62,10 @@ Steps = Generator[Wait, bool, T]
 class Deadline:
     """A moment `seconds` from now."""
 
-    __slots__ = ("at",)
+    __slots__ = ("_seconds", "at")
 
     def __init__(self, seconds: float) -> None:
+        self._seconds: Final[float] = seconds
         self.at: Final[float] = FOREVER if seconds == FOREVER else time.monotonic() + seconds
 
     def left(self) -> float:
@@ -72,6 +73,9 @@ class Deadline:
         if self.at == FOREVER:
             return FOREVER
         return max(self.at - time.monotonic(), 0.0)
+
+    def __str__(self) -> str:
+        return f"within {self._seconds:g} s" if self._seconds else "at once"
 
 
 class Sleeper(Protocol):

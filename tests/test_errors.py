@@ -282,7 +282,9 @@ class TestFromOsError:
 
     def test_a_host_that_does_not_exist(self) -> None:
         cause = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        assert isinstance(from_os_error(cause, "dial tcp://nowhere.invalid:1"), errors.BadAddrError)
+        error = from_os_error(cause, "dial tcp://nowhere.invalid:1")
+        assert isinstance(error, errors.BadAddrError)
+        assert "check the name" in str(error)
 
     def test_tls(self) -> None:
         cause = ssl.SSLCertVerificationError(1, "certificate verify failed")

@@ -81,4 +81,4 @@ class QueuedHalf(RawHalf):
             if port.tx.arm_for(ticket) or port.closed:
                 continue
             if not (yield Wait(port.tx, deadline.left())) and port.tx.revoke(ticket):
-                raise SendTimeoutError(f"no peer took the message within the time given: {port.describe()}")
+                raise SendTimeoutError(f"no peer took the message {deadline}: {port.describe()}")

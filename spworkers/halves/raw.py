@@ -108,7 +108,7 @@ class RawHalf:
                 continue
             if not (yield Wait(port.tx, deadline.left())):
                 if port.tx.revoke(ticket):
-                    raise SendTimeoutError(f"no peer took the message within the time given: {port.describe()}")
+                    raise SendTimeoutError(f"no peer took the message {deadline}: {port.describe()}")
                 return
 
     def check_peers(self) -> None:
@@ -180,10 +180,10 @@ class RawHalf:
                     if record is None:
                         if looked or demand.watched:
                             self.stand()
-                        raise RecvTimeoutError(f"no message came within the time given: {port.describe()}")
+                        raise RecvTimeoutError(f"no message came {deadline}: {port.describe()}")
                     return record
                 if not patient:
-                    raise RecvTimeoutError(f"no message came within the time given: {port.describe()}")
+                    raise RecvTimeoutError(f"no message came {deadline}: {port.describe()}")
                 # Our announcement was answered: the message is on its way, or the I/O process's successor rings.
                 patient = yield Wait(port.rx, 1.0)
         finally:

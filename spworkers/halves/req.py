@@ -84,7 +84,7 @@ class ReqHalf(RawHalf):
                 continue
             # What cannot be revoked was claimed in the last moment, or a newer request has taken it back.
             if not (yield Wait(port.tx, deadline.left())) and port.tx.revoke(ticket):
-                raise SendTimeoutError(f"no peer took the request within the time given: {port.describe()}")
+                raise SendTimeoutError(f"no peer took the request {deadline}: {port.describe()}")
 
     def _take_back(self, serial: int) -> None:
         """The send has failed: its request, if no peer has it yet, is none."""
@@ -165,7 +165,7 @@ class ReqHalf(RawHalf):
                     if record is not None:
                         return self._good(record)
                     self._cancel(serial)
-                    raise RecvTimeoutError(f"no reply came within the time given: {port.describe()}")
+                    raise RecvTimeoutError(f"no reply came {deadline}: {port.describe()}")
         finally:
             exchange.leave(serial)
 

@@ -224,8 +224,10 @@ class DialerDriver:
         link: Link | None = None
 
         def too_late() -> ConnTimeoutError:
-            what = "no connection" if link is None else "connected, but no handshake"
-            return ConnTimeoutError(f"dial {self.address}: {what} after {limit:g} s (HANDSHAKE-TIMEOUT)")
+            what, hint = "no connection", ""
+            if link is not None:
+                what, hint = "connected, but no handshake", "; does the other end speak this transport?"
+            return ConnTimeoutError(f"dial {self.address}: {what} after {limit:g} s (HANDSHAKE-TIMEOUT){hint}")
 
         try:
             async with Limit(self._loop, limit, too_late):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
+from spworkers.ioproc.sparing import Sparing
 from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
 from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
 
 log = logging.getLogger(__name__)
+log.addFilter(Sparing())  # of its warnings, which are what peers did
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 

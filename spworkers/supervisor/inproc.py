@@ -36,7 +36,8 @@ class Inproc:
         """
         key = self._listeners.get(name)
         if key is None:
-            raise ConnRefusedError(f"dial inproc://{name}: nobody listens there in this program")
+            nobody = f"dial inproc://{name}: nobody listens there in this program"
+            raise ConnRefusedError(f"{nobody}; {ConnRefusedError.advice}")
         return key
 
     def forget(self, key: str) -> None:

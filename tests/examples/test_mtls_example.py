@@ -15,7 +15,7 @@ def test_the_whole_of_it_in_one_program() -> None:
     told = {line.partition(":")[0]: line.partition(": ")[2] for line in lines}
     assert told["alice"] == "hello alice (TLSv1.3; the server is localhost, 127.0.0.1)"
     assert told["refused"] == "CN=mallory"
-    assert "no reply came within the time given" in told["mallory"]
+    assert "no reply came within " in told["mallory"]
     assert "it demands a certificate of us" in told["nobody"]
     assert "name the authority that made it" in told["stranger"]
     assert told["alice, after a renewal"] == "hello alice (TLSv1.3; the server is renewed.localhost, 127.0.0.1)"
