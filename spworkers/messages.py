@@ -191,6 +191,7 @@ MESSAGES: Final[dict[str, Shape]] = {
         path=TEXTS,
     ),
     "end": _shape("maybe", key=TEXT, grace=SECONDS),
+    "expect": _shape(role=TEXT, after=SECONDS),
     "ticket_put": _shape("always", _SOME, key=TEXT, token=TOKEN, blob=BLOB),
     "ticket_drop": _shape("maybe", token=TOKEN),
     # The supervisor to the user's process.

@@ -155,3 +155,12 @@ def test_a_socket_needs_no_module_that_takes_long() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     slow = {"asyncio", "cryptography", "dataclasses", "difflib", "http", "inspect", "secrets", "ssl", "websockets"}
     assert not slow & set(done.stdout.split())
+
+
+@pytest.mark.once
+def test_a_pool_needs_nothing_of_what_handlers_need() -> None:
+    """They took nearly half of what its import took."""
+    program = "import sys, spworkers; spworkers.Pool; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    slow = {"decimal", "difflib", "ipaddress", "spworkers.workers.handler", "zoneinfo"}
+    assert not slow & set(done.stdout.split())

@@ -22,7 +22,7 @@ from spworkers.errors import ExecutorBrokenError, SPError
 from spworkers.workers.pipeline.pipeline import Pipeline
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pool.executor import Pool
-from spworkers.workers.settings import bytes_of
+from spworkers.workers.quantities import bytes_of
 
 __all__ = ["run"]
 

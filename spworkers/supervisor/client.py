@@ -24,7 +24,7 @@ from spworkers.supervisor.control import Control
 from spworkers.supervisor.handle import ChildEvent, OnEvent, Supervisor
 from spworkers.supervisor.surroundings import whereabouts
 
-__all__ = ["ChildEvent", "OnEvent", "Supervisor", "claim", "get_supervisor"]
+__all__ = ["ChildEvent", "OnEvent", "Supervisor", "claim", "expect", "get_supervisor"]
 
 
 class _State:
@@ -100,6 +100,14 @@ def get_supervisor() -> Supervisor:
     supervisor = _state.get()
     supervisor.start()
     return supervisor
+
+
+def expect(role: str) -> None:
+    """Tell the supervisor, if there is one, that a child of that role of ours may be asked for soon: it imports what
+    such a child needs while this process imports its own part."""
+    if _state.owner == os.getpid():
+        for supervisor in list(_state.supervisors.values()):
+            supervisor.expect(role)
 
 
 def _before_fork() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,10 @@ QUICK: Final = 1.0
 """Seconds; a supervisor that dies younger, or before it was ready, died of its start."""
 QUICK_LIMIT: Final = 3
 """So many of them in a row, and no other is started, until somebody needs one."""
+PATIENCE: Final = 0.05
+"""Seconds after its start in which a supervisor has better things to do than to import what may be needed later."""
+_FORETOLD: Final = {"spworkers.workers.pool.executor": "pool"}
+"""A module that this process has imported → the role of children that it will ask for."""
 EXIT_TIMEOUT: Final = 2.0
 """Seconds that a supervisor has to end at our exit; then it is killed."""
 
@@ -148,6 +153,21 @@ class Supervisor:
             self._events.pop(key, None)
             self._events.update({} if former is None else {key: former})
             raise
+
+    def expect(self, role: str, after: float = 0.0) -> None:
+        """Have the supervisor import what children of a role of ours need. Nothing happens if there is none.
+
+        Args:
+            role: "pool", say.
+            after: seconds from now, in which it has something else to do.
+        """
+        life = self._life
+        if life is not None and self._owner == os.getpid():
+            self._announce(life, role, after)
+
+    def _announce(self, life: Life, role: str, after: float) -> None:
+        with contextlib.suppress(SPError):  # then it imports that when it has to
+            self._control.post(life.channel, {"t": "expect", "role": role, "after": after})
 
     def end(self, key: str, grace: float = 0.0, *, wait: bool = True, timeout: float | None = None) -> str:
         """End a child; it is gone, with its tickets and everything that was kept for it, when this returns.
@@ -312,6 +332,9 @@ class Supervisor:
             raise
         if life.watch is not None:
             self._control.watch(life.watch.fileno(), lambda: self._on_death(life))
+        for module, role in _FORETOLD.items():
+            if module in sys.modules:
+                self._announce(life, role, PATIENCE)
         return life
 
     def _check(self) -> None:

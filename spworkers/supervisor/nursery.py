@@ -113,6 +113,11 @@ class Nursery:
             child.release()
             raise
 
+    def expect(self, role: str) -> None:
+        """Import what children of a role of ours need, before the first of them is asked for."""
+        if role in ENTRIES:
+            _warm(ENTRIES[role])
+
     def _start(self, child: Child) -> int:
         """Start the next generation of a child; returns its pid. Raises as `spawn`, and leaves nothing behind then."""
         hosts = [self.get(key) for key in child.attach]

@@ -53,6 +53,7 @@ class Service:
         self._user_calls: dict[str, Handler] = {
             "spawn": self.nursery.spawn,
             "end": self._end,
+            "expect": self._expect,
             "keep": self._keep_for,
             "drop": self._drop_for,
             "kill": self._kill_for,
@@ -106,6 +107,13 @@ class Service:
 
         self.nursery.end(message["key"], message["grace"], tell)
         return LATER
+
+    def _expect(self, message: Message, _fds: list[int]) -> None:
+        role: str = message["role"]
+        if message["after"]:
+            self._loop.after(message["after"], lambda: self.nursery.expect(role))
+        else:
+            self.nursery.expect(role)
 
     def _keep_for(self, message: Message, fds: list[int]) -> None:
         self._keep(self._addressed(message), message, fds)

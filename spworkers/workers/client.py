@@ -27,7 +27,7 @@ from spworkers.workers.callline import CallLine
 from spworkers.workers.callsocket import CallSocket
 from spworkers.workers.calltasks import TaskSlots, acall
 from spworkers.workers.callwaiting import left_until
-from spworkers.workers.handler import check_count
+from spworkers.workers.quantities import check_count
 from spworkers.workers.settings import misspelt
 from spworkers.workers.slots import Slots
 

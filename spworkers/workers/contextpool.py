@@ -25,11 +25,11 @@ from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
-from spworkers.workers.handler import check_count
 from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of
 from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
+from spworkers.workers.quantities import check_count
 from spworkers.workers.settings import BACKLOG, Settings, processors, workers_of
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.arguments import Parameters, plain_function
+from spworkers.workers.quantities import check_count
 from spworkers.workers.shapes import closest
 
 __all__ = ["RESERVED", "Handler", "HandlerOptions"]
@@ -88,17 +89,6 @@ def check_timeout(value: Any, who: str) -> float:
     if number <= 0:
         raise BadValueError(f"{who} is {number:g} s; it must be more than 0 (math.inf: no limit)")
     return number
-
-
-def check_count(value: Any, who: str, least: int = 0) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        BadValueError: it is not.
-    """
-    if type(value) is not int or value < least:
-        raise BadValueError(f"{who} wants a whole number from {least}, not {value!r:.80} ({type(value).__name__})")
-    return value
 
 
 def check_text(value: Any, who: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -11,7 +10,8 @@ from typing import Any, Final
 from spworkers._coerce import Seconds, seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.options import timeout_seconds
-from spworkers.workers.handler import check_count, check_timeout
+from spworkers.workers.handler import check_timeout
+from spworkers.workers.quantities import bytes_of, check_count
 from spworkers.workers.shapes import closest
 
 __all__ = [
@@ -19,11 +19,9 @@ __all__ = [
     "THREAD_VARIABLES",
     "WORKERS_LIMIT",
     "Settings",
-    "bytes_of",
     "drain_of",
     "misspelt",
     "processors",
-    "size_text",
     "workers_of",
 ]
 
@@ -122,10 +120,6 @@ def _flag(value: Any, who: str) -> bool:
     return value
 
 
-_UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
-
-
 def workers_of(value: Any, who: str) -> int:
     """A number of worker processes.
 
@@ -161,28 +155,6 @@ def misspelt(error: BadOptionError, who: str, ours: Iterable[str]) -> BadOptionE
         return BadOptionError(f"{who}: {error}", error.option, error.nearest)
     text = f"{who}: there is no option {error.option!r}; did you mean {nearest[0]!r}?"
     return BadOptionError(text, error.option, nearest)
-
-
-def bytes_of(value: Any, who: str) -> int:
-    """A number of bytes: an integer, or text like "512MB", "1.5GiB".
-
-    Raises:
-        BadValueError: it is neither, or not above 0.
-    """
-    if isinstance(value, str):
-        found = _SIZE.fullmatch(value)
-        if found is None:
-            raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
-        value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
-    return check_count(value, who, 1)
-
-
-def size_text(size: int) -> str:
-    """A number of bytes in words: in the largest binary unit that it fills once."""
-    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.0f} {name}"
-    return "1 byte" if size == 1 else f"{size} bytes"
 
 
 def _bytes(value: Any, who: str) -> int | None:

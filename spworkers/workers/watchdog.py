@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-from spworkers.workers.settings import size_text
+from spworkers.workers.quantities import size_text
 
 __all__ = ["Watchdog"]
 

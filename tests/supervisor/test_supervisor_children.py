@@ -149,6 +149,30 @@ def test_a_spawn_that_is_interrupted_leaves_no_child(sup: Supervisor) -> None:
     eventually(lambda: len(psutil.Process(sup.pid).children()) == 1)
 
 
+INSIDE = "'spworkers.workers.pool.inside' in sys.modules"
+
+
+def test_what_a_role_needs_is_imported_when_it_is_expected(sup: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spworkers.supervisor.handle._FORETOLD", {})
+    sup.expect("pool")  # there is none yet, who would do it
+    child = Remote(sup)
+    assert not child(INSIDE)
+    sup.expect("pool")
+    sup.expect("nobody's role")
+    assert Remote(sup, "later")(INSIDE)
+    assert not child(INSIDE)
+
+
+def test_what_a_module_of_ours_foretells_a_supervisor_expects_from_its_start(
+    sup: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spworkers.supervisor.handle._FORETOLD", {"spworkers.errors": "pool", "no.such": "worker"})
+    monkeypatch.setattr("spworkers.supervisor.handle.PATIENCE", 0.0)
+    child = Remote(sup)
+    assert child(INSIDE)
+    assert not child("'spworkers.workers.worker' in sys.modules")
+
+
 def test_a_long_specification(sup: Supervisor) -> None:
     assert Remote(sup, blob=os.urandom(2_000_000))("len(boot.spec['blob'])") == 2_000_000
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from spworkers.errors import BadOptionError, BadValueError
-from spworkers.workers.settings import Settings, bytes_of, size_text
+from spworkers.workers.quantities import bytes_of, size_text
+from spworkers.workers.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from spworkers.workers.middleware.base import Middleware, WorkerControl
-from spworkers.workers.settings import size_text
+from spworkers.workers.quantities import size_text
 
 __all__ = ["MemoryLimit"]
 

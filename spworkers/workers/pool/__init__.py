@@ -22,4 +22,14 @@ One region for the pool, a segment for each worker process; there is no process 
 | `values` `kinds` `unpacking` | what the records hold |
 | `bench` `inside` | the worker's side: its loop, its start and its end |
 | `ledger` | what each worker is at, in shared memory |
+
+A process that has a supervisor tells it when this package is imported: both then import their parts at the same time.
 """
+
+from __future__ import annotations
+
+import sys
+
+_client = sys.modules.get("spworkers.supervisor.client")
+if _client is not None:
+    _client.expect("pool")

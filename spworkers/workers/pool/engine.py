@@ -42,7 +42,7 @@ from spworkers.workers.pool.ledger import ITEM, Ledger
 from spworkers.workers.pool.reader import FOREVER, Reader
 from spworkers.workers.pool.unpacking import decode
 from spworkers.workers.pool.values import Values, error_of
-from spworkers.workers.settings import size_text
+from spworkers.workers.quantities import size_text
 
 __all__ = ["Engine", "engines"]
 

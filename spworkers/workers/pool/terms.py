@@ -10,7 +10,7 @@ from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.pool.backoff import as_backoff
 from spworkers.workers.pool.jobs import Terms
-from spworkers.workers.settings import bytes_of
+from spworkers.workers.quantities import bytes_of
 
 __all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "seconds_of", "size_of", "terms_of", "workers_of"]
 

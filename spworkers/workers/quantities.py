@@ -1,0 +1,49 @@
+"""Counts and sizes, as users write them and as messages say them.
+
+It imports next to nothing: what every program with a pool imports imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from spworkers.errors import BadValueError
+
+__all__ = ["bytes_of", "check_count", "size_text"]
+
+_UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+
+
+def check_count(value: Any, who: str, least: int = 0) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        BadValueError: it is not.
+    """
+    if type(value) is not int or value < least:
+        raise BadValueError(f"{who} wants a whole number from {least}, not {value!r:.80} ({type(value).__name__})")
+    return value
+
+
+def bytes_of(value: Any, who: str) -> int:
+    """A number of bytes: an integer, or text like "512MB", "1.5GiB".
+
+    Raises:
+        BadValueError: it is neither, or not above 0.
+    """
+    if isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        if found is None:
+            raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
+        value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+    return check_count(value, who, 1)
+
+
+def size_text(size: int) -> str:
+    """A number of bytes in words: in the largest binary unit that it fills once."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.0f} {name}"
+    return "1 byte" if size == 1 else f"{size} bytes"
