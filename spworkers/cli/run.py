@@ -22,7 +22,7 @@ from spworkers.errors import ExecutorBrokenError, SPError
 from spworkers.workers.pipeline.pipeline import Pipeline
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pool.executor import Pool
-from spworkers.workers.quantities import bytes_of
+from spworkers.workers.quantities import memory_of
 
 __all__ = ["run"]
 
@@ -91,7 +91,7 @@ def run(
             return
         given = {name: value for name, value in options.items() if value is not None}
         if "memory_limit" in given:
-            given["memory_limit"] = bytes_of(given["memory_limit"], "--memory-limit")
+            given["memory_limit"] = memory_of(given["memory_limit"], "--memory-limit")
         with ExitStack() as stack:
             file = None if failures_file is None else stack.enter_context(_writable(failures_file))
             report = _run(job, given, checkpoint, progress)

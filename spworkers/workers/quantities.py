@@ -10,7 +10,10 @@ from typing import Any, Final
 
 from spworkers.errors import BadValueError
 
-__all__ = ["bytes_of", "check_count", "size_text"]
+__all__ = ["bytes_of", "check_count", "memory_of", "size_text"]
+
+LEAST_MEMORY: Final = 8 << 20
+"""Bytes that no worker does with, whatever it does: an interpreter that has imported nothing has as much."""
 
 _UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
@@ -39,6 +42,21 @@ def bytes_of(value: Any, who: str) -> int:
             raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
         value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
     return check_count(value, who, 1)
+
+
+def memory_of(value: Any, who: str) -> int:
+    """A limit of a worker's memory.
+
+    Raises:
+        BadValueError: it is no number of bytes, or so few that a megabyte may have been meant.
+    """
+    size = bytes_of(value, who)
+    if size < LEAST_MEMORY:
+        raise BadValueError(
+            f"{who} is {size_text(size)}, and a worker that does nothing has more than {size_text(LEAST_MEMORY)}; a"
+            " number is of bytes, other units are written like '512MB'"
+        )
+    return size
 
 
 def size_text(size: int) -> str:

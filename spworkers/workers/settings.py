@@ -11,7 +11,7 @@ from spworkers._coerce import Seconds, seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.options import timeout_seconds
 from spworkers.workers.handler import check_timeout
-from spworkers.workers.quantities import bytes_of, check_count
+from spworkers.workers.quantities import check_count, memory_of
 from spworkers.workers.shapes import closest
 
 __all__ = [
@@ -158,7 +158,7 @@ def misspelt(error: BadOptionError, who: str, ours: Iterable[str]) -> BadOptionE
 
 
 def _bytes(value: Any, who: str) -> int | None:
-    return None if value is None else bytes_of(value, who)
+    return None if value is None else memory_of(value, who)
 
 
 def _affinity(value: Any, who: str) -> list[int]:

@@ -39,6 +39,7 @@ from spworkers.workers.middleware.retry import Retry
 from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.middleware.timelimit import own_limits
 from spworkers.workers.report import FAILED, READY, Reporter
+from spworkers.workers.resident import check_limit
 from spworkers.workers.runner import Runner
 from spworkers.workers.settings import THREAD_VARIABLES, Settings
 from spworkers.workers.tally import Tally
@@ -106,6 +107,8 @@ def run(boot: Boot) -> int:
         measuring = [Metrics(Measures(measures_fd, spec.handlers), spec.number)] if spec.handlers else []
         runner = Runner(app, Hooks([*built_in(settings), *measuring, *app.middleware]), spec.part)
         runner.start()
+        if boot.generation == 1:
+            check_limit(settings.memory_limit, app.name)
     except (Exception, SystemExit) as error:
         if boot.generation > 1:
             raise  # it worked once, so it may again: the supervisor prints this, waits a while, and tries once more

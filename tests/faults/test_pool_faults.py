@@ -64,6 +64,7 @@ FAULTS = {
     "a worker's memory grows": "a_worker_that_uses_too_much_memory",
     "an initializer raises": "an_initializer_that_raises",
     "an initializer dies": "an_initializer_that_kills",
+    "a worker is too large from its start": "a_memory_limit_below_what_a_worker_has_at_its_start",
     "the map of an endless input": "map_is_lazy_and_bounded",
     "what workers log vanishes": "what_workers_log_comes_out_here",
     "each worker has BLAS threads for the whole machine": "affinity_and_threads",
@@ -407,6 +408,18 @@ def test_an_initializer_that_raises() -> None:
             with pytest.raises(sp.RemoteError, match="ValueError: the pool's initializer failed: no model here"):
                 future.result(WAIT)
         with pytest.raises(sp.RemoteError, match="no model here"):
+            pool.submit(tasks.pid)
+
+
+def test_a_memory_limit_below_what_a_worker_has_at_its_start() -> None:
+    with sp.Pool(1, initializer=tasks.keep, initargs=(40,), memory_limit="40MiB", name="small") as pool:
+        future = pool.submit(tasks.pid)
+        with pytest.raises(
+            sp.BadValueError,
+            match=r"memory_limit of small is 40 MiB, but a worker uses \d+ MiB before it does anything",
+        ):
+            future.result(WAIT)
+        with pytest.raises(sp.BadValueError, match="memory_limit of small"):
             pool.submit(tasks.pid)
 
 

@@ -170,6 +170,11 @@ def eat(megabytes: int, mark: str = "") -> None:
     hang(mark)
 
 
+def keep(megabytes: int) -> None:
+    """An initializer whose worker is so much larger."""
+    sp.this_worker().state.kept = b"x" * (megabytes << 20)
+
+
 def forks() -> int:
     """A task that forks a child, which comes back into the worker's loop."""
     return os.fork()

@@ -44,6 +44,13 @@ def odd_is_bad(x: int) -> int:
     return x
 
 
+def hold(size: int) -> None:
+    """Have so much memory, until somebody minds."""
+    held = b"x" * size
+    time.sleep(60)
+    del held
+
+
 def test_all_kinds_of_stages_on_a_pool(pool: sp.Pool) -> None:
     job = (
         sp.Pipeline("words")
@@ -284,11 +291,10 @@ def test_each_item_of_a_chunk_has_its_timeout_and_its_retries(pool: sp.Pool) -> 
 
 
 def test_a_memory_limit_that_no_worker_keeps_fails_the_items() -> None:
-    """Workers that have done nothing yet are not replaced for their size: their successors would be as large."""
-    with sp.Pool(2, memory_limit=1) as small:
-        report = sp.Pipeline().read([0.2] * 10).map(time.sleep, workers=2).collect().run(executor=small)
+    with sp.Pool(2, memory_limit="60MiB") as small:
+        report = sp.Pipeline().read([64 << 20] * 2).map(hold, workers=2).collect().run(executor=small)
     assert {type(failure.error) for failure in report.failures} == {sp.WorkerDiedError}
-    assert all("memory_limit allows 1 byte" in str(failure.error) for failure in report.failures)
+    assert all("memory_limit allows 60 MiB" in str(failure.error) for failure in report.failures)
 
 
 def test_what_a_pool_does_again_by_itself_is_not_kept(pool: sp.Pool) -> None:

@@ -327,6 +327,11 @@ def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
         ({"max_tasks": 0}, "max_tasks is 0"),
         ({"memory_limit": "much"}, "memory_limit is a number of bytes, or text like '512MB' or '2GiB', not 'much'"),
         ({"memory_limit": 0}, "memory_limit is 0"),
+        (
+            {"memory_limit": 512},
+            "memory_limit is 512 bytes, and a worker that does nothing has more than 8 MiB; a number",
+        ),
+        ({"memory_limit": "1MB"}, "memory_limit is 977 KiB, and a worker"),
         ({"affinity": [100_000]}, "not on \\[100000\\]"),
         ({"affinity": 3}, "affinity is 3"),
         ({"start_method": "forkserver"}, "start_method is 'forkserver'"),

@@ -184,6 +184,12 @@ def test_a_worker_that_has_grown_is_replaced_between_requests() -> None:
             eventually(lambda: client.grow(2_000_000) != first, WAIT)
 
 
+@pytest.mark.once
+def test_a_limit_that_a_worker_is_beyond_at_its_start_is_told_at_once() -> None:
+    with pytest.raises(errors.RemoteError, match=r"memory_limit of \w+ is 9 MiB, but a worker uses \d+ MiB before"):
+        app.serve(ANYWHERE, workers=1, block=False, memory_limit="9MB")
+
+
 def test_threads_and_affinity() -> None:
     with app.serve(ANYWHERE, workers=2, block=False, threads_per_worker=1, affinity=True) as server:
         with Client(server.address, timeout=WAIT) as client:

@@ -40,6 +40,7 @@ def test_a_size_is_said_in_a_unit_that_fits(size: int, text: str) -> None:
     [
         ("memory_limit", "much"),
         ("memory_limit", 0),
+        ("memory_limit", "1MB"),
         ("max_tasks", 0),
         ("max_tasks", 1.5),
         ("retries", -1),
@@ -63,7 +64,7 @@ def test_unknown_ones_are_told_the_nearest() -> None:
 
 
 def test_they_travel_as_plain_values() -> None:
-    settings = Settings.check({"timeout": 1, "memory_limit": "1MB", "max_tasks": 9}, "calc")
+    settings = Settings.check({"timeout": 1, "memory_limit": "100MB", "max_tasks": 9}, "calc")
     assert Settings(**settings.to_map()) == settings
 
 

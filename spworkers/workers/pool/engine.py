@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from spworkers.errors import (
+    BadValueError,
     QuarantinedError,
     ResourceError,
     ShutdownError,
@@ -37,7 +38,7 @@ from spworkers.workers.pool.deaths import Starts, error_of_death
 from spworkers.workers.pool.dispatch import Dispatcher
 from spworkers.workers.pool.functions import Functions
 from spworkers.workers.pool.jobs import GIVEN, OVER, PAUSED, Job
-from spworkers.workers.pool.kinds import BATCH, KIND, LOST, PART, RAISED, READY, RESULT, UNFIT
+from spworkers.workers.pool.kinds import BATCH, KIND, LOST, MEMORY, PART, RAISED, READY, RESULT, UNFIT
 from spworkers.workers.pool.ledger import ITEM, Ledger
 from spworkers.workers.pool.reader import FOREVER, Reader
 from spworkers.workers.pool.unpacking import decode
@@ -448,11 +449,13 @@ class Engine(Reader):
         self.at(time.monotonic() + job.terms.backoff.pause(job.attempts), again)
 
     def _unfit(self, body: bytes) -> None:
-        """A worker's initializer has raised: nobody can work here. The lock is held."""
+        """A worker's initializer has raised, or it is too large from its start: nobody can work. The lock is held."""
         from spworkers.errors import RemoteError
 
-        whole, kind, message, text = self.values_of_setup(body)
-        error = RemoteError(kind, f"the pool's {whole} failed: {message}", text)
+        what, kind, message, text = self.values_of_setup(body)
+        error: SPError = RemoteError(kind, f"the pool's {what} failed: {message}", text)
+        if what == MEMORY:
+            error = BadValueError(message)
         self.failure = error
         self._tell(lambda: self._cannot_start(error))
 

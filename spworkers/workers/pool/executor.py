@@ -25,15 +25,17 @@ from spworkers.workers.pool.engine import Engine, engines
 from spworkers.workers.pool.functions import name_of
 from spworkers.workers.pool.future import PoolFuture
 from spworkers.workers.pool.jobs import Job, Terms
-from spworkers.workers.pool.keeper import Keeper, resident
+from spworkers.workers.pool.keeper import Keeper
 from spworkers.workers.pool.kinds import CALL, CALL_KEYWORDS
 from spworkers.workers.pool.launch import START_METHODS, Forker, Launcher, Spawner
 from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
 from spworkers.workers.pool.progress import check_progress, shown, total_of
 from spworkers.workers.pool.shared import store
-from spworkers.workers.pool.terms import count_of, seconds_of, size_of, terms_of, workers_of
+from spworkers.workers.pool.terms import count_of, seconds_of, terms_of, workers_of
 from spworkers.workers.pool.values import PLAIN, unsendable_arguments, values_of
+from spworkers.workers.quantities import memory_of
+from spworkers.workers.resident import resident
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -359,7 +361,7 @@ class Pool(PoolView):
         retry_on: exceptions after which a task is tried again as well.
         max_tasks: tasks after which a worker is replaced; None: never.
         memory_limit: bytes of resident memory, or text like "512MB": a worker that uses more is replaced, at once if it
-            works.
+            works. What a worker uses before its first task is not enough: then no task is taken.
         affinity: processors that workers are bound to in turn: numbers, or collections of numbers.
         threads_per_worker: threads that numerical libraries (OpenMP, BLAS) may start in each worker.
         start_method: "supervisor" (None: this): forked from a small process that has our code; "spawn": a fresh
@@ -433,7 +435,7 @@ class Pool(PoolView):
             raise BadValueError(
                 f"idle_timeout is {idle_timeout!r}; it has to be 0 seconds or more, or None for no limit"
             )
-        limit = 0 if memory_limit is None else size_of(memory_limit, "memory_limit")
+        limit = spec["memory_limit"] = _memory(memory_limit)
         tasks = 0 if max_tasks is None else count_of(max_tasks, "max_tasks")
         fds: list[int] = []
         if shared is not None:
@@ -497,6 +499,12 @@ def _arguments(value: Any, what: str) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):  # of a text, each letter would be one
         raise BadValueError(f"{what} is {value!r:.80}; it has to be a tuple or a list of arguments: ({value!r:.40},)")
     return tuple(value)
+
+
+def _memory(limit: Any) -> int:
+    if limit is None:
+        return 0
+    return memory_of(limit if isinstance(limit, str) else count_of(limit, "memory_limit"), "memory_limit")
 
 
 def _cpus(affinity: Any) -> list[list[int]]:

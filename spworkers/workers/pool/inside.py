@@ -21,10 +21,11 @@ from spworkers.ring import Receiver, Record, Region, Sender, wait_readable
 from spworkers.supervisor.boot import Boot
 from spworkers.workers.logs import clear_loggers, forward_logs
 from spworkers.workers.pool.bench import Bench
-from spworkers.workers.pool.kinds import KIND, READY, SETUP, STOP, UNFIT
+from spworkers.workers.pool.kinds import KIND, MEMORY, READY, SETUP, STOP, UNFIT
 from spworkers.workers.pool.ledger import Ledger
 from spworkers.workers.pool.shared import attach
 from spworkers.workers.pool.values import values_of
+from spworkers.workers.resident import check_limit
 
 __all__ = ["ThisWorker", "live", "run", "this_worker"]
 
@@ -90,7 +91,8 @@ def _live(fds: list[int], spec: dict[str, Any]) -> int:
     Args:
         fds: the pool's memory, our receive and send bell, the pool's bell, the ledger, the socket of log records;
             perhaps what is shared.
-        spec: plain values: `segment`, `number`, `name`, `argv`, `serializer`, `cpus`, `threads`, `shared`, `log_level`.
+        spec: plain values: `segment`, `number`, `name`, `argv`, `serializer`, `cpus`, `threads`, `shared`,
+            `memory_limit`, `log_level`.
     """
     global _this
     memory, receive_bell, send_bell, pool_bell, ledger_fd, log_fd = fds[:6]
@@ -163,6 +165,8 @@ def _set_up(record: Record, sender: Sender, this: ThisWorker, more: list[int], s
         if initializer_blob is not None:
             initializer, arguments = pickle.loads(initializer_blob)
             initializer(*arguments)
+        what = MEMORY
+        check_limit(spec["memory_limit"], this.name.rpartition("-")[0])
     except Exception as error:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         body = pickle.dumps((what, type(error).__name__, str(error), text))

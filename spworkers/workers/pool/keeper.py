@@ -17,11 +17,12 @@ from spworkers.errors import ShutdownError, SPError
 from spworkers.workers.logs import LogDesk, lowest_level
 from spworkers.workers.pool.crew import Worker
 from spworkers.workers.pool.launch import Launcher, lives
+from spworkers.workers.resident import resident
 
 if TYPE_CHECKING:
     from spworkers.workers.pool.engine import Engine
 
-__all__ = ["Keeper", "resident"]
+__all__ = ["Keeper"]
 
 PATIENCE: Final = 30.0
 """Seconds in which the first process is there, whatever happens."""
@@ -190,18 +191,3 @@ class Keeper:
                 used = resident(worker.pid)
                 if used > self._memory_limit:
                     engine.exceeds(worker, used, self._memory_limit)
-
-
-def resident(pid: int) -> int:
-    """Bytes of resident memory that a process has to itself or shares; 0: it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        pass
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0

@@ -32,6 +32,7 @@ __all__ = [
     "FORGET",
     "KIND",
     "LOST",
+    "MEMORY",
     "PART",
     "RAISED",
     "READY",
@@ -53,6 +54,8 @@ STOP: Final = 7
 
 READY: Final = 8
 UNFIT: Final = 9
+MEMORY: Final = "memory_limit"
+"""Says an UNFIT of a worker that is too large before its first task; else it names what of the user's has raised."""
 RESULT: Final = 10
 RAISED: Final = 11
 LOST: Final = 12

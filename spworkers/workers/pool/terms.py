@@ -10,9 +10,8 @@ from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.pool.backoff import as_backoff
 from spworkers.workers.pool.jobs import Terms
-from spworkers.workers.quantities import bytes_of
 
-__all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "seconds_of", "size_of", "terms_of", "workers_of"]
+__all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "seconds_of", "terms_of", "workers_of"]
 
 
 WORKERS_LIMIT: Final = 1000
@@ -55,11 +54,6 @@ def count_of(value: Any, what: str) -> int:
     if number < 1:
         raise BadValueError(f"{what} is {number}; it has to be 1 or more")
     return number
-
-
-def size_of(value: Any, what: str) -> int:
-    """A number of bytes, 1 or more, or text like "512MB"."""
-    return bytes_of(value, what) if isinstance(value, str) else count_of(value, what)
 
 
 def workers_of(value: Any) -> int:
