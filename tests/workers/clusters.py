@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import runpy
 import sys
@@ -140,6 +141,20 @@ def on_dask(folder: Path) -> dict[str, Any]:
         results = [future.result() for future in futures if not future.cancelled()]
         return sorted(zip(running, said, strict=True)), results, sum(mark.exists() for mark in marks)
 
+    def cancel_at_once() -> list[str]:
+        """Errors that Dask logs when tasks are cancelled of which its scheduler may not have heard."""
+        errors: list[str] = []
+        log, handler = logging.getLogger("distributed.core"), logging.Handler(logging.ERROR)
+        handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
+        level = log.level
+        log.setLevel(logging.ERROR)
+        log.addHandler(handler)
+        for _ in range(20):
+            executor.submit(time.sleep, 0.01).cancel()
+        log.removeHandler(handler)
+        log.setLevel(level)
+        return errors
+
     def held() -> bool:
         """Whether the scheduler forgets a task though its future is held here."""
         future = executor.submit(pow, 2, 3)
@@ -182,6 +197,7 @@ def on_dask(folder: Path) -> dict[str, Any]:
         {
             **common(executor, folder),
             "cancel": cancel,
+            "cancel at once": cancel_at_once,
             "held": held,
             "example": example,
             "no client": lambda: sp.executors.dask("tcp://127.0.0.1:1"),

@@ -107,6 +107,10 @@ def test_dask_cancels_what_waits_and_says_of_what_runs_that_it_does(dask: dict[s
     assert begun == 2
 
 
+def test_dask_is_not_asked_what_it_takes_for_an_error(dask: dict[str, Any]) -> None:
+    assert dask["cancel at once"] == []
+
+
 def test_dask_forgets_what_has_arrived(dask: dict[str, Any]) -> None:
     assert dask["held"] is True
 

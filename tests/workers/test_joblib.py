@@ -79,8 +79,10 @@ def test_the_pools_options(tmp_path: Path) -> None:
     with joblib.parallel_config("spworkers", n_jobs=2, timeout=0.2):
         with pytest.raises(sp.TaskTimeoutError):
             joblib.Parallel()(joblib.delayed(tasks.hang)() for _ in range(2))
-    with pytest.raises(sp.BadOptionError, match="backend 'spworkers' has no option 'max_nbites'; there are affinity, "):
-        joblib.parallel_config("spworkers", max_nbites=1)
+    with pytest.raises(sp.BadOptionError, match="backend 'spworkers' has no option 'verbosity'; there are affinity, "):
+        joblib.parallel_config("spworkers", verbosity=1)
+    with pytest.raises(sp.BadOptionError, match="did you mean memory_limit"):
+        joblib.parallel_config("spworkers", memory_limt=1)
 
 
 def test_results_as_they_come() -> None:

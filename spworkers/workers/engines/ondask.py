@@ -131,6 +131,12 @@ class DaskExecutor(RemoteExecutor):
             again = await self._client.scatter(sent, workers=self._terms["workers"], hash=False, asynchronous=True)
             self._give(future, again)
 
+    def _over(self, future: RemoteFuture) -> None:
+        theirs = future.theirs
+        super()._over(future)
+        if theirs is not None:  # not with the last reference: Dask's own may be in cycles, which are collected late
+            theirs.release()
+
     def _stop(self, theirs: Any) -> None:
         if self._client.status == "running":
             theirs.cancel()
@@ -140,9 +146,12 @@ class DaskExecutor(RemoteExecutor):
         theirs = future.theirs
         if theirs is None or self._client.status != "running":
             return False
+        # Asked first, as the scheduler writes a traceback to its log when it is asked what nobody has begun.
+        if not any(theirs.key in keys for keys in self._client.processing().values()):
+            return False
         try:
             return bool(self._client.call_stack([theirs]))
-        except KeyError:  # the scheduler has not heard of it yet
+        except KeyError:  # it is finished meanwhile
             return False
 
 

@@ -12,16 +12,17 @@ from typing import Any, Final
 import joblib
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
-from spworkers.errors import BadOptionError
 from spworkers.workers.pool.executor import Pool
 from spworkers.workers.pool.future import PoolFuture
+from spworkers.workers.pool.terms import no_such_option
 
 __all__ = ["NAME", "PoolBackend"]
 
 NAME: Final = "spworkers"
 
 OPTIONS: Final = frozenset(inspect.signature(Pool).parameters) - {"workers", "threads_per_worker"}
-"""Of a Pool's; how many workers, and threads in each, joblib says by `n_jobs` and `inner_max_num_threads`."""
+"""Of a Pool's; how many workers, and threads in each, joblib says by `_JOBLIBS`."""
+_JOBLIBS: Final = ("n_jobs", "inner_max_num_threads")
 
 
 class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -45,11 +46,7 @@ class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     ) -> None:
         for name in options:
             if name not in OPTIONS:
-                raise BadOptionError(
-                    f"the joblib backend {NAME!r} has no option {name!r}; there are {', '.join(sorted(OPTIONS))}, and"
-                    " joblib's own n_jobs and inner_max_num_threads",
-                    name,
-                )
+                raise no_such_option(f"the joblib backend {NAME!r}", name, [*sorted(OPTIONS), *_JOBLIBS])
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._options = options
         self._workers = 0
