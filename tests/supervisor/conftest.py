@@ -9,7 +9,8 @@ from spworkers.supervisor.handle import Supervisor
 
 
 @pytest.fixture
-def sup() -> Iterator[Supervisor]:
-    """A supervisor for this test alone."""
+def sup(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """A supervisor for this test alone, that expects nothing, whatever other tests have imported."""
+    monkeypatch.setattr("spworkers.supervisor.handle._FORETOLD", {})
     with supervisor("roles") as made:
         yield made

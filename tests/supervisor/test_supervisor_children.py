@@ -152,8 +152,7 @@ def test_a_spawn_that_is_interrupted_leaves_no_child(sup: Supervisor) -> None:
 INSIDE = "'spworkers.workers.pool.inside' in sys.modules"
 
 
-def test_what_a_role_needs_is_imported_when_it_is_expected(sup: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spworkers.supervisor.handle._FORETOLD", {})
+def test_what_a_role_needs_is_imported_when_it_is_expected(sup: Supervisor) -> None:
     sup.expect("pool")  # there is none yet, who would do it
     child = Remote(sup)
     assert not child(INSIDE)
