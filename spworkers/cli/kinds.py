@@ -30,9 +30,9 @@ class _Whole(click.IntRange):
         return int(super().convert(value, param, ctx))
 
 
-def whole(least: int) -> click.IntRange:
-    """A whole number, from `least` to what any of our counters holds."""
-    return _Whole(least, _MOST)
+def whole(least: int, most: int = _MOST) -> click.IntRange:
+    """A whole number, from `least` to `most`, or what any of our counters holds."""
+    return _Whole(least, most)
 
 
 class Seconds(click.FloatRange):

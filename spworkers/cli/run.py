@@ -22,6 +22,7 @@ from spworkers.errors import ExecutorBrokenError, SPError
 from spworkers.workers.pipeline.pipeline import Pipeline
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pool.executor import Pool
+from spworkers.workers.pool.terms import WORKERS_LIMIT
 from spworkers.workers.quantities import memory_of
 
 __all__ = ["run"]
@@ -39,7 +40,12 @@ _SHOWN: Final = 5
     metavar="FILE",
     help="Keep the run's state there. Killed? The same command goes on where it was.",
 )
-@click.option("--workers", "-w", type=whole(1), help="Worker processes.  [default: what the stages ask for]")
+@click.option(
+    "--workers",
+    "-w",
+    type=whole(1, WORKERS_LIMIT),
+    help="Worker processes.  [default: what the stages ask for]",
+)
 @click.option("--memory-limit", metavar="BYTES", help="Replace a worker that has grown larger, e.g. 512MB.")
 @click.option("--max-tasks", type=whole(1), help="Replace a worker after so many items.")
 @click.option(

@@ -434,6 +434,7 @@ def test_what_the_source_or_the_sink_raises_ends_the_run(threads: ThreadPoolExec
         (lambda: sp.Pipeline().read([]).collect().run(executor=3), "executor is 3"),
         (lambda: sp.Pipeline().read([]).collect().run(checkpoint=3), "checkpoint is 3"),
         (lambda: sp.Pipeline().read(3), "not an iterable"),
+        (lambda: sp.Pipeline().read(odd_is_bad), "a socket; give what it returns when it is called"),
         (lambda: sp.Pipeline().map(3), "not a function"),
         (lambda: sp.Pipeline().map(abs, workers=0), "workers is 0"),
         (lambda: sp.Pipeline().map(abs, retries=-1), "retries is -1"),

@@ -688,6 +688,10 @@ def test_pauses_double_up_to_a_limit_and_are_shortened_by_chance() -> None:
     assert len(set(pauses)) > 100
     with pytest.raises(sp.BadValueError, match="jitter is between 0 and 1"):
         sp.Backoff(jitter=2)
+    for wrong in ("soon", float("nan"), None):
+        with pytest.raises(sp.BadValueError, match="first and limit are seconds"):
+            sp.Backoff(wrong)  # type: ignore[arg-type]
+    assert sp.Backoff(0.1, factor=1e300, jitter=0).pause(3) == 30
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

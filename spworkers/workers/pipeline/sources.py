@@ -96,7 +96,8 @@ def check_source(source: Any) -> None:
     if isinstance(source, Socket) and not source._protocol.receives:
         raise BadValueError(f"read: a {type(source).__name__} receives nothing")
     if not isinstance(source, (Iterable, AsyncIterable)):
-        raise BadValueError(f"read: {source!r} is not an iterable, an async iterable or a socket")
+        hint = "; give what it returns when it is called" if callable(source) else ""
+        raise BadValueError(f"read: {source!r} is not an iterable, an async iterable or a socket{hint}")
 
 
 def source_of(source: Any) -> Source:

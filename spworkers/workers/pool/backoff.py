@@ -29,14 +29,21 @@ class Backoff:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.first < 0 or self.limit < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
+        try:
+            fine = self.first >= 0 and self.limit >= 0 and self.factor >= 1 and 0 <= self.jitter <= 1  # no NaN, either
+        except TypeError:
+            fine = False
+        if not fine:
             raise BadValueError(
                 f"{self!r}: first and limit are seconds, 0 or more; factor is 1 or more; jitter is between 0 and 1"
             )
 
     def pause(self, attempts: int) -> float:
         """Seconds to wait after so many attempts."""
-        longest = self.limit if attempts > 64 else min(self.first * self.factor ** (attempts - 1), self.limit)
+        try:
+            longest = min(self.first * self.factor ** (attempts - 1), self.limit)
+        except OverflowError:
+            longest = self.limit
         return longest * (1 - self.jitter * random.random())
 
 
