@@ -49,6 +49,8 @@ MYPYC_MODULES: list[str] = [
             "hooks",
             "loopreader",
             "measures",
+            "packing",
+            "quickcalls",
             "requestinfo",
             "runner",
             "slots",

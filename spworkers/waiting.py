@@ -123,13 +123,15 @@ class Sleepers:
                     sleeper.ring()
 
 
-def doze(port: Port, seconds: float) -> None:
+def doze(port: Port, seconds: float, me: ThreadSleeper) -> None:
     """Sleep until a message may be there, `seconds` have passed, or somebody wants us to look, in one compiled call.
 
     For threads that take whatever comes; what it has found out the caller sees when it looks.
+
+    Args:
+        me: this thread's sleeper, as `port.sleepers.mine()` has it.
     """
     sleepers = port.sleepers
-    me = sleepers.mine()
     inside = sleepers.inside
     inside.append(me)
     me.asleep = True
@@ -180,6 +182,7 @@ class ThreadSleeper:
     def __init__(self) -> None:
         self.own = -1  # for `__del__`, should there be no bell, or Ctrl-C in the middle
         self.asleep = False
+        self.thread: Final = get_ident()
         self.own = make_bell()
 
     def ring(self) -> None:

@@ -150,7 +150,7 @@ class RawHalf:
         """Wait for a message in a thread, the short way; None: `recv_steps` has to see to it."""
         if self.rx.window == 0:
             return None  # messages come only to those who ask for them
-        doze(self.port, deadline.left())
+        doze(self.port, deadline.left(), self.port.sleepers.mine())
         return self.look() if not self.port.closed else None
 
     def recv_steps(self, deadline: Deadline) -> Steps[Record]:

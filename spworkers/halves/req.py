@@ -107,7 +107,7 @@ class ReqHalf(RawHalf):
         record = exchange.answer(serial, True)
         if record is None:
             try:
-                doze(port, deadline.left())
+                doze(port, deadline.left(), port.sleepers.mine())
                 record = exchange.answer(serial)
             except BaseException:
                 exchange.leave(serial)

@@ -193,7 +193,7 @@ cdef class Receiver(Consumer):
             if self.level:
                 self.keep_level()
 
-    def take_for(self, dict waiting not None, found):
+    def take_for(self, dict waiting not None, list found not None):
         """Take all messages that have come. `found` gets (whoever waits for its serial, message) of each, in order.
 
         Those who wait are taken out of `waiting`. What nobody waits for is given back; returns how many those were. It is
@@ -267,6 +267,8 @@ cdef class Receiver(Consumer):
         1: look; 2: look, the other bell rang; 4 more: arming silenced a ring (`hushed`). Signals are handled at once.
         """
         cdef int woken = 1
+        if alone and not self.level and self.ready():  # somebody else would need the bell to see it
+            return woken | 4 if self.hushed else woken
         # A ring without a message is somebody's wake(): it is the caller who knows what to look for.
         if not (self.armed() or (self.hushed and not alone)):
             woken = _poll_two(self.bell, other, 0.0 if isinf(timeout) else _now() + timeout, isinf(timeout))

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,11 +39,19 @@ def deadline_of(timeout: Seconds, default: float = math.inf) -> float:
     """
     if timeout is None and default == math.inf:
         return default
+    return time.monotonic() + (default if timeout is None else patience_of(timeout))
+
+
+def patience_of(timeout: float | timedelta) -> float:
+    """A timeout in seconds, not below 0.
+
+    Raises:
+        BadValueError: it is no time.
+    """
     try:
-        patience = default if timeout is None else seconds(timeout)
+        return max(seconds(timeout), 0.0)
     except ValueError as error:
         raise BadValueError(f"timeout {error}") from None
-    return time.monotonic() + max(patience, 0.0)
 
 
 class RemoteFunction:
@@ -99,7 +108,7 @@ class Caller(AsyncClosing):
             cls._results = {**cls._results, **{name: _shape_of_result(name, each) for name, each in results.items()}}
 
     def __init__(self, timeout: Seconds = None) -> None:
-        self._patience = deadline_of(timeout) - time.monotonic() if timeout is not None else math.inf
+        self._patience = math.inf if timeout is None else patience_of(timeout)
         # Ids begin anywhere in 64 bits and count up: two clients of one server do not meet, and a server can tell a
         # repeated request from a new one.
         self._ids = itertools.count(int.from_bytes(os.urandom(8), "big"))

@@ -38,7 +38,7 @@ from spworkers.errors import (
     UnknownHandlerError,
     WorkerDiedError,
 )
-from spworkers.workers import codec
+from spworkers.workers.packing import decode, encode
 
 __all__ = [
     "ANSWER_HEAD",
@@ -194,7 +194,7 @@ def encode_call(
         SerializationError: an argument cannot be carried.
     """
     content: list[Any] = [name, list(args), dict(kwargs)] if kwargs else [name, list(args)]
-    return _CALL.pack(CALL_MARK, call_id, _patience(timeout)) + codec.encode(content)
+    return _CALL.pack(CALL_MARK, call_id, _patience(timeout)) + encode(content)
 
 
 def _patience(timeout: float) -> int:
@@ -231,6 +231,8 @@ def decode_next(body: bytes | memoryview) -> Next:
 
 def is_call(body: bytes | memoryview) -> bool:
     """Whether a request begins as a call of this version; all else is a raw handler's."""
+    if isinstance(body, bytes):  # compiled, this makes no slice
+        return len(body) >= CALL_HEAD and body[0] == 0xC1 and body[1] == callhead.CALL
     return len(body) >= CALL_HEAD and body[:2] == CALL_MARK
 
 
@@ -253,7 +255,7 @@ def fields_of_call(body: bytes | memoryview) -> tuple[int, str, list[Any], dict[
     if not is_call(body):
         raise GarbledError(f"{bytes(body[:16])!r} does not begin as a call; the call format is in docs/call-format.md")
     _, call_id, patience = _CALL.unpack_from(body)
-    content = codec.decode(body[CALL_HEAD:] if len(body) < _COPIED else memoryview(body)[CALL_HEAD:])
+    content = decode(body[CALL_HEAD:] if len(body) < _COPIED else memoryview(body)[CALL_HEAD:])
     if type(content) is not list or not 2 <= len(content) <= 3:
         raise GarbledError(
             "a call is an array of a name, an array of arguments and, if there are any, a map of keywords"
@@ -280,7 +282,7 @@ def encode_value(call_id: int, value: object) -> bytes:
     Raises:
         SerializationError: the value cannot be carried.
     """
-    return _ANSWER.pack(VALUE_MARK, call_id) + codec.encode(value)
+    return _ANSWER.pack(VALUE_MARK, call_id) + encode(value)
 
 
 def encode_part(call_id: int, items: Sequence[bytes], last: bool) -> bytes:
@@ -303,7 +305,7 @@ def encode_failure(call_id: int, failure: Failure) -> bytes:
         **({"traceback": _mended(failure.traceback, _MAX_TRACEBACK)} if failure.traceback else {}),
         **failure.detail,
     }
-    return _ANSWER.pack(ERROR_MARK, call_id) + codec.encode(content)
+    return _ANSWER.pack(ERROR_MARK, call_id) + encode(content)
 
 
 def _mended(text: str, limit: int) -> str:
@@ -325,6 +327,12 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
             QuarantinedError, StreamLostError: the server's answer is this error.
         GarbledError: it is no answer, or that of another call.
     """
+    if (
+        call_id is not None
+        and isinstance(body, bytes)
+        and body[:ANSWER_HEAD] == VALUE_MARK + call_id.to_bytes(8, "big")
+    ):
+        return decode(body[ANSWER_HEAD:])
     mark, answered = _ANSWER.unpack_from(body) if len(body) >= ANSWER_HEAD else (b"", 0)
     if mark not in _ANSWERS:
         raise GarbledError(
@@ -333,7 +341,7 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
         )
     if call_id is not None and answered not in (call_id, 0):
         raise GarbledError(f"the server answered {handler}() with the answer of another call")
-    content = codec.decode(body[ANSWER_HEAD:])
+    content = decode(body[ANSWER_HEAD:])
     if mark == VALUE_MARK:
         return content
     if mark != ERROR_MARK:
@@ -348,7 +356,7 @@ def is_busy(body: bytes | memoryview) -> bool:
     if body[:2] != ERROR_MARK:
         return False
     try:
-        content = codec.decode(body[ANSWER_HEAD:])
+        content = decode(body[ANSWER_HEAD:])
     except GarbledError:
         return False
     return isinstance(content, dict) and content.get("kind") == "busy"

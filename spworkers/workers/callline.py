@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -205,7 +204,7 @@ class CallLine:
 
     def drain(self) -> None:
         """Give everything that has come to those who wait for it; a reader that is interrupted does so first."""
-        taken: deque[tuple[Waiting, Record]] = deque()
+        taken: list[tuple[Waiting, Record]] = []
         try:
             for _ in range(self._rx.take_for(self._waiting, taken)):
                 self.port.drop("canceled")
@@ -216,7 +215,7 @@ class CallLine:
             self._tell(taken)
             raise
 
-    def _tell(self, taken: deque[tuple[Waiting, Record]]) -> None:
+    def _tell(self, taken: list[tuple[Waiting, Record]]) -> None:
         """Each is told until it has been for certain: twice is no harm."""
         while taken:
             waiting, record = taken[0]
@@ -226,7 +225,7 @@ class CallLine:
                     waiting.end(None, from_name(name, [f"the call failed: {name}"]))
                 else:
                     waiting.end(Reply(record.body(), record.pipe), None)
-            taken.popleft()
+            taken.pop(0)
             record.release()
 
     def _goes_elsewhere(self, waiting: Waiting, record: Record) -> bool:
@@ -267,9 +266,11 @@ class CallLine:
         while not waiting.over:
             if self._role.acquire(False):
                 try:
-                    self.drain()
-                    while not waiting.over and (left := left_until(deadline)) > 0:
-                        doze(self.port, left)
+                    left = 1.0
+                    while not waiting.over and left > 0:
+                        left = left_until(deadline)
+                        if left > 0:
+                            doze(self.port, left, waiting.sleeper)
                         self.drain()
                 finally:
                     self._role.release()
@@ -305,11 +306,13 @@ class CallLine:
             self._rx.arm()  # it is rung for them again; or at once, if there is something
         if self._role.locked():
             return
-        for guest in list(self._guests):
-            if not guest.over:
-                guest.sleeper.ring()
-                return
-        self.collector.wake()
+        if self._guests:
+            for guest in list(self._guests):
+                if not guest.over:
+                    guest.sleeper.ring()
+                    return
+        if self.collector.started:
+            self.collector.wake()
 
     def loop_reads(self, reader: LoopReader, on: bool) -> None:
         """This loop has the bell in its selector from now on, or not any more."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from spworkers.waiting import FOREVER
 from spworkers.workers.answer import Reply
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ GLIMPSE: Final = 0.001
 
 def left_until(deadline: float) -> float:
     """Seconds until that moment of `time.monotonic`, not below 0."""
-    if deadline == math.inf:
+    if deadline == FOREVER:
         return deadline
-    return max(deadline - time.monotonic(), 0.0)
+    left: float = deadline - monotonic()
+    return left if left > 0.0 else 0.0  # noqa: FURB136 - compiled, `max` is a call
 
 
 class Waiting:
@@ -75,7 +76,7 @@ class ThreadWaiting(Waiting):
     def __init__(self, call_id: int, sleeper: ThreadSleeper) -> None:
         super().__init__(call_id)
         self.sleeper = sleeper
-        self.thread = get_ident()
+        self.thread: Final = sleeper.thread
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)

@@ -22,12 +22,13 @@ from spworkers.errors import (
 )
 from spworkers.socket import addresses_of
 from spworkers.workers.answer import Reply
-from spworkers.workers.caller import Caller
+from spworkers.workers.caller import Caller, patience_of
 from spworkers.workers.callline import CallLine
 from spworkers.workers.callsocket import CallSocket
 from spworkers.workers.calltasks import TaskSlots, acall
 from spworkers.workers.callwaiting import left_until
-from spworkers.workers.quantities import check_count
+from spworkers.workers.quantities import check_count, check_text
+from spworkers.workers.quickcalls import NoPlace, Opened, QuickCalls, Unanswered
 from spworkers.workers.settings import misspelt
 from spworkers.workers.slots import Slots
 
@@ -91,8 +92,30 @@ class Client(Caller):
         except BadOptionError as error:
             raise misspelt(error, "a Client", ("timeout", "in_flight", "name")) from None
         self._line = CallLine(self._req, len(self._addresses), self._slots.give)
+        self._quick = QuickCalls(self._ids, self._slots, self._line)
 
     # --- sending and receiving
+
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: Seconds) -> Any:
+        """As a `Caller` does it, step by step; but this is most of what a client does."""
+        if type(name) is not str or not name:
+            check_text(name, "a handler's name")
+        patience = self._patience if timeout is None else patience_of(timeout)
+        try:
+            result = self._quick.call(name, args, kwargs, patience)
+        except NoPlace:
+            self._check_open(name)
+            raise self._no_slot(name) from None
+        except Unanswered as unanswered:
+            error, size = unanswered.error, unanswered.size
+        else:
+            if type(result) is Opened:
+                return self.stream(name, timeout=timeout)._opened(result.call_id, result.part, result.pipe)
+            return self._typed(name, result) if self._results else result
+        try:
+            self._raise(error, name, size)
+        finally:
+            del error  # which has this frame in its traceback
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
         if not self._slots.wait(left_until(deadline)):
@@ -190,7 +213,7 @@ class Client(Caller):
         """Close the connection; calls in flight fail with ClosedError. A second time, nothing happens."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._quick.closed = True
         self._line.close()
         try:
             self._req.close(linger=0)  # whoever wants an answer has waited for it

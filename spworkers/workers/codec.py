@@ -32,12 +32,12 @@ import msgpack
 
 from spworkers.errors import GarbledError, SerializationError
 
-__all__ = ["MAX_NESTING", "Struct", "decode", "encode"]
+__all__ = ["MAX_NESTING", "SHORT", "Struct", "decode_anew", "encode_anew", "new_packer", "new_unpacker"]
 
 MAX_NESTING: Final = 32
 """How deep extension types may lie in each other (a tuple in a tuple in a set is three)."""
 
-_SHORT: Final = 512  # bytes; no element of what is so short can claim more than that many
+SHORT: Final = 512  # bytes; no element of what is so short can claim more than that many
 _SCAN_FROM: Final = 4096  # bytes; below it the worst that a lying length can cost is less than the scan
 _EQUAL_HASHES: Final = 256  # keys beyond those with a hash of their own; honest data has none or a few
 
@@ -86,53 +86,23 @@ class Struct(dict[str, Any]):
         return Struct, (self.type_name, dict(self))
 
 
-def encode(value: object) -> bytes:
-    """Turn a value into bytes.
-
-    Args:
-        value: None, bool, int, float, str, bytes-like, list, dict and the types of docs/call-format.md, mixed at will.
+def encode_anew(value: object) -> bytes:
+    """Turn a value into bytes, with a packer of its own; `packing.encode` is the quick way here.
 
     Raises:
         SerializationError: there is something in it that cannot be carried; the message names it.
     """
-    try:
-        packer = _packers.pop()  # nobody else has it now: what packs may run a finalizer, which packs too
-    except IndexError:
-        packer = msgpack.Packer(strict_types=True)
-    try:
-        packed: bytes = packer.pack(value)
-    except Exception:  # something that msgpack does not know, or cannot carry; and the packer is in the midst of it
-        return _Encoder().pack(value)
-    if len(packed) <= _KEPT_BUFFER:
-        _packers.append(packer)
-    return packed
+    return _Encoder().pack(value)
 
 
-def decode(data: bytes | memoryview) -> Any:
-    """Turn bytes back into the value.
+def decode_anew(data: bytes | memoryview) -> Any:
+    """Turn bytes back into the value, with an unpacker of its own; `packing.decode` is the quick way here.
 
     Raises:
         GarbledError: they are not exactly one value; no other exception, whatever the bytes.
     """
-    size = len(data)
-    if size == 1 and (value := _SINGLE.get(data[0], _SINGLE)) is not _SINGLE:
-        return value
-    if size <= _SHORT:
-        try:
-            unpacker, before = _unpackers.pop()  # as with packers
-        except IndexError:
-            unpacker, before = _short_unpacker(), 0
-        try:
-            unpacker.feed(data)
-            value = unpacker.unpack()
-            after = unpacker.tell()
-        except Exception:  # what is wrong is said below
-            after = -1
-        if after - before == size:
-            _unpackers.append((unpacker, after))
-            return value
     try:
-        if size < _SCAN_FROM:
+        if len(data) < _SCAN_FROM:
             return _unpacked(data)
         return _Decoder().unpack(data)
     except _DECODING_ERRORS as error:
@@ -147,10 +117,8 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-_packers: Final[list[msgpack.Packer]] = []
-"""Those that nobody uses: making one costs more than packing something small."""
-
-_KEPT_BUFFER: Final = 1 << 16  # bytes; a packer's buffer is as large as the largest value was
+new_packer: Final = functools.partial(msgpack.Packer, strict_types=True)
+"""Of what msgpack knows itself."""
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
@@ -356,20 +324,8 @@ _OUTERMOST: Final[dict[str, Any]] = {
 _unpacked: Final = functools.partial(msgpack.unpackb, **_OUTERMOST)
 """What `_Decoder.unpack` does, for what is short: most of it has no extension, and needs no decoder."""
 
-_short_unpacker: Final = functools.partial(msgpack.Unpacker, max_buffer_size=_SHORT, **_OUTERMOST)
-"""The same for what is very short."""
-
-_SINGLE: Final[dict[int, Any]] = {
-    0xC0: None,
-    0xC2: False,
-    0xC3: True,
-    **{number & 0xFF: number for number in range(-32, 128)},
-}
-"""What is a byte of its own in msgpack: much of what handlers return is one of these."""
-
-_unpackers: Final[list[tuple[msgpack.Unpacker, int]]] = []
-"""Those that nobody uses, and how many bytes each has had: making one costs more than unpacking something short. One in
-whose midst something went wrong is not used again."""
+new_unpacker: Final = functools.partial(msgpack.Unpacker, max_buffer_size=SHORT, **_OUTERMOST)
+"""The same for what is very short, value after value."""
 
 
 def _members(decoder: _Decoder, data: bytes) -> list[Any]:

@@ -45,6 +45,7 @@ class Collector:
         self._asleep = False
         self._reads = False  # it sleeps on the lane's bell
         self._closed = False
+        self.started = False
         self._thread: threading.Thread | None = None
         self._sleeper: ThreadSleeper | None = None
 
@@ -60,6 +61,7 @@ class Collector:
             self._served += 1
             self._futures += future
             if self._thread is None:
+                self.started = True
                 self._thread = threading.Thread(target=self._run, name="spworkers-client", daemon=True)
                 self._thread.start()
         if not self._reads:
@@ -153,7 +155,7 @@ class Collector:
                     line.drain()
                     self._asleep = self._reads = True
                     if self._served and not self._ready and not self._closed and not line.port.closed:
-                        doze(line.port, patience)
+                        doze(line.port, patience, line.port.sleepers.mine())
                     self._asleep = self._reads = False
                     line.drain()
                     return

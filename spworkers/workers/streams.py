@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
-from spworkers.workers import callformat, codec
+from spworkers.workers import callformat, packing
 from spworkers.workers.answer import Answer
 
 __all__ = ["AsyncStream", "Streams", "SyncStream"]
@@ -56,7 +56,7 @@ class _Stream:
         raise LookupError(number)
 
     def _add(self, item: object) -> None:
-        encoded = codec.encode(item)
+        encoded = packing.encode(item)
         self._items.append(encoded)
         self._size += len(encoded)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import pytest
@@ -542,7 +541,7 @@ def test_messages_go_to_those_who_wait_for_them_in_one_step(recv_lane: Lane) -> 
     for serial in (3, 5, 4, 3):
         assert recv_lane.put(b"%d" % serial, serial=serial)
     waiting = {3: "three", 4: "four", 6: "six"}
-    found: deque[tuple[str, Any]] = deque()
+    found: list[tuple[str, Any]] = []
     assert recv_lane.consumer.take_for(waiting, found) == 2, "nobody waits for 5, and for the second 3"
     assert [(who, record.take_body()) for who, record in found] == [("three", b"3"), ("four", b"4")]
     assert waiting == {6: "six"}

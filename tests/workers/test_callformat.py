@@ -27,7 +27,7 @@ from spworkers.workers.callformat import (
     handler_of,
     is_call,
 )
-from spworkers.workers.codec import encode
+from spworkers.workers.packing import encode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "call-format.md").read_text(encoding="utf-8")
 ID = 0x0123456789ABCDEF

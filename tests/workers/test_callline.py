@@ -38,7 +38,7 @@ class Lane:
     def __init__(self) -> None:
         self.answers = [Answer(DATA, b"one"), Answer(ERROR, b"CanceledError"), Answer(DATA, b"three")]
 
-    def take_for(self, waiting: dict[int, Any], found: deque[Any]) -> int:
+    def take_for(self, waiting: dict[int, Any], found: list[Any]) -> int:
         for serial, answer in enumerate(self.answers):
             if (who := waiting.pop(serial, None)) is not None:
                 found.append((who, answer))

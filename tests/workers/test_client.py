@@ -26,8 +26,10 @@ from spworkers.sockets import Rep
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
 from spworkers.workers.app import App
+from spworkers.workers.caller import Caller
 from spworkers.workers.client import Client
 from spworkers.workers.runner import Runner
+from spworkers.workers.stream import Stream
 
 ANYWHERE = "tcp://127.0.0.1:0"
 WAIT = 20.0
@@ -100,6 +102,52 @@ def calc(server: Answerer) -> Iterator[Client]:
         yield client
 
 
+@app.handler
+def count_to(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
+    ("add", (2, 3), {}, None),
+    ("add", (2,), {"b": 3}, 5),
+    ("add", ("two", 3), {}, None),
+    ("fail", (), {}, None),
+    ("count_to", (3,), {}, None),
+    ("subtract", (), {}, None),
+    ("", (), {}, None),
+    ("add", (2, object()), {}, None),
+    ("add", (2, 3), {}, "soon"),
+]
+
+
+def test_the_quick_way_of_a_call_leads_to_the_same_as_its_steps(calc: Client) -> None:
+    def outcome(call: Callable[..., Any], what: tuple[Any, ...]) -> Any:
+        try:
+            result = call(*what)
+        except errors.SPError as error:
+            return type(error), re.sub("0x[0-9a-f]+", "", str(error))
+        return list(result) if isinstance(result, Stream) else result
+
+    def steps(*what: Any) -> Any:
+        return Caller._call(calc, *what)
+
+    assert [outcome(calc._call, what) for what in CALLS] == [outcome(steps, what) for what in CALLS]
+    assert outcome(calc._call, CALLS[0]) == 5
+    assert outcome(calc._call, CALLS[4]) == [0, 1, 2]
+    calc.close()
+    assert outcome(calc._call, CALLS[0]) == outcome(steps, CALLS[0])
+
+
+def test_a_call_that_gets_no_answer_is_told_so_either_way(server: Answerer, calc: Client) -> None:
+    server.gate.clear()
+    for call in (calc._call, lambda *what: Caller._call(calc, *what)):
+        with pytest.raises(
+            errors.RecvTimeoutError, match=re.escape(f"add(): no answer from {server.address}")
+        ) as caught:
+            call("add", (2, 3), {}, 0.02)
+        assert isinstance(caught.value.__cause__, errors.RecvTimeoutError)
+
+
 def test_a_dropped_client_warns_by_its_own_name() -> None:
     client = Client("inproc://nobody", dial_asynch=True)
     with pytest.warns(ResourceWarning) as caught:
@@ -115,7 +163,7 @@ def test_the_ways_to_call(calc: Client) -> None:
     assert calc.call("add", 2, b=3, timeout=1.0) == 5
     assert calc.submit("add", 2, 3).result(WAIT) == 5
     assert calc.timeout_of(timeout=1.5) == 1.5
-    assert [each["name"] for each in calc.handlers()] == ["add", "timeout_of", "fail"]
+    assert [each["name"] for each in calc.handlers()] == ["add", "timeout_of", "fail", "count_to"]
     assert calc.raw(b"abc") == b"cba"
 
 

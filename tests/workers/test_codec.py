@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from spworkers.errors import GarbledError, SerializationError
 from spworkers.workers import codec
-from spworkers.workers.codec import MAX_NESTING, Struct, decode, encode
+from spworkers.workers.codec import MAX_NESTING, Struct
+from spworkers.workers.packing import decode, encode
 
 
 class Colour(enum.Enum):

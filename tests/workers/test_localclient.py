@@ -18,8 +18,8 @@ import trio
 from spworkers import errors
 from spworkers.workers import callformat
 from spworkers.workers.app import App
-from spworkers.workers.codec import encode
 from spworkers.workers.localclient import LocalClient
+from spworkers.workers.packing import encode
 from spworkers.workers.runner import Runner
 
 app = App("calc")

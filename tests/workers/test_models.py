@@ -9,7 +9,8 @@ import pytest
 
 import spworkers as sp
 from spworkers.workers.arguments import Parameters
-from spworkers.workers.codec import Struct, decode, encode
+from spworkers.workers.codec import Struct
+from spworkers.workers.packing import decode, encode
 
 pydantic: Any = pytest.importorskip("pydantic")
 msgspec: Any = pytest.importorskip("msgspec")

@@ -151,22 +151,22 @@ class MsgpackValues:
     name = "msgpack"
 
     def pack(self, value: Any) -> Packed:
-        from spworkers.workers.codec import encode
+        from spworkers.workers.packing import encode
 
         return encode(value)
 
     def pack_small(self, value: Any) -> bytes:
-        from spworkers.workers.codec import encode
+        from spworkers.workers.packing import encode
 
         return encode(value)
 
     def unpack(self, body: bytes) -> Any:
-        from spworkers.workers.codec import decode
+        from spworkers.workers.packing import decode
 
         return decode(body)
 
     def unpack_record(self, record: Record) -> Any:
-        from spworkers.workers.codec import decode
+        from spworkers.workers.packing import decode
 
         with memoryview(record) as body:
             return decode(body)
