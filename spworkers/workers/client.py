@@ -27,7 +27,8 @@ from spworkers.workers.callline import CallLine
 from spworkers.workers.callsocket import CallSocket
 from spworkers.workers.calltasks import TaskSlots, acall
 from spworkers.workers.callwaiting import left_until
-from spworkers.workers.quantities import check_count, check_text
+from spworkers.workers.handler import check_text
+from spworkers.workers.quantities import check_count
 from spworkers.workers.quickcalls import NoPlace, Opened, QuickCalls, Unanswered
 from spworkers.workers.settings import misspelt
 from spworkers.workers.slots import Slots
