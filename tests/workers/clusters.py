@@ -149,8 +149,13 @@ def on_dask(folder: Path) -> dict[str, Any]:
         level = log.level
         log.setLevel(logging.ERROR)
         log.addHandler(handler)
+        gate = str(folder / "opened at once")  # else one might end, and be forgotten, between two questions about it
+        futures = []
         for _ in range(20):
-            executor.submit(time.sleep, 0.01).cancel()
+            futures.append(executor.submit(wait_for, gate))
+            futures[-1].cancel()
+        Path(gate).touch()
+        wait(futures, WAIT)
         log.removeHandler(handler)
         log.setLevel(level)
         return errors
