@@ -118,6 +118,26 @@ class Client(Caller):
         finally:
             del error  # which has this frame in its traceback
 
+    async def acall(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
+        """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
+        if type(name) is not str or not name:
+            check_text(name, "a handler's name")
+        patience = self._patience if timeout is None else patience_of(timeout)
+        quick = self._quick
+        call_id, deadline, payload = quick.begin(name, args, kwargs, patience)
+        if quick.closed:
+            self._check_open(name)
+        slots = self._slots_of_tasks()
+        if not slots.take() and not await slots.wait(left_until(deadline)):
+            raise self._no_slot(name)
+        try:
+            reply = await acall(self._line, payload, deadline, call_id, 0)
+        except SPError as error:
+            self._raise(error, name, len(payload))
+        finally:
+            slots.give()
+        return self._result(reply, name, call_id, timeout)
+
     def _wait_for_slot(self, deadline: float, what: str) -> None:
         if not self._slots.wait(left_until(deadline)):
             raise self._no_slot(what)

@@ -59,6 +59,18 @@ class QuickCalls:
         self._slots: Final = slots
         self._line: Final = line
 
+    def begin(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float
+    ) -> tuple[int, float, bytes]:
+        """A call's id, the moment (of `time.monotonic`) at which its `patience` in seconds is over, and its bytes.
+
+        Raises:
+            SerializationError: an argument cannot be sent.
+        """
+        deadline = FOREVER if patience == FOREVER else monotonic() + patience
+        call_id = next(self._ids) & _ID_BITS
+        return call_id, deadline, encode_call(call_id, name, args, kwargs, patience)
+
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float) -> Any:
         """The result; an `Opened` of a generator handler.
 
@@ -70,9 +82,7 @@ class QuickCalls:
             Unanswered: for whatever the line raises.
             SerializationError, and what the answer is: as of `callformat`.
         """
-        deadline = FOREVER if patience == FOREVER else monotonic() + patience
-        call_id = next(self._ids) & _ID_BITS
-        payload = encode_call(call_id, name, args, kwargs, patience)
+        call_id, deadline, payload = self.begin(name, args, kwargs, patience)
         slots = self._slots
         if self.closed or not (slots.take() or slots.wait(left_until(deadline))):
             raise NoPlace
