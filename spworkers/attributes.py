@@ -6,8 +6,8 @@ SUBSCRIBE and UNSUBSCRIBE are missing: they can only be set, and are methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, cast, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast, overload
 
 from spworkers.errors import BadOptionError
 from spworkers.options import OPTIONS, Seconds, option_name, places
@@ -23,7 +23,6 @@ __all__ = [
     "ListenerAttributes",
     "PipeAttributes",
     "SocketAttributes",
-    "SocketKeywords",
 ]
 
 Got = TypeVar("Got")
@@ -269,40 +268,6 @@ class PipeAttributes(Attributes):
     max_pipes: ReadOnly[int] = ReadOnly("MAX-PIPES")
     max_handshakes: ReadOnly[int] = ReadOnly("MAX-HANDSHAKES")
     accept_rate: ReadOnly[int] = ReadOnly("ACCEPT-RATE")
-
-
-class SocketKeywords(TypedDict, total=False):
-    """The options that a socket's constructor takes as keywords (`**options: Unpack[SocketKeywords]`)."""
-
-    recv_deadline: Seconds
-    send_deadline: Seconds
-    retry_time: Seconds
-    subscribe: str | bytes | Iterable[str | bytes]
-    survey_time: Seconds
-    tls_config: TLSConfig | Mapping[str, Any] | str | None
-    writeq_len: int
-    readq_len: int
-    keepalive: bool
-    keepalivetime: Seconds
-    no_delay: bool
-    linger: Seconds
-    ttl: int
-    max_rcv_size: int
-    reconnect_time: Seconds
-    max_reconnect_time: Seconds
-    best_effort: bool
-    dial_asynch: bool
-    fail_no_peers: bool
-    unix_ipc_chmod: int | None
-    unix_ipc_owner: int | None
-    unix_ipc_group: int | None
-    websocket_checkorigin: bool
-    websocket_headers: Mapping[str, str]
-    handshake_timeout: Seconds
-    max_pipes: int
-    max_handshakes: int
-    accept_rate: int
-    byte_budget: int
 
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.errors import BadValueError, ProtoStateError
 from spworkers.options import timeout_seconds
-from spworkers.ring import Reservation
+from spworkers.port import LARGE
+from spworkers.ring import MOST_BYTES, Reservation
 from spworkers.waiting import Deadline, Steps
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class Draft:
         size = self._size
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise BadValueError(f"reserve takes a number of bytes, 0 or more, not {size!r}")
+        if size > MOST_BYTES:
+            raise BadValueError(
+                f"reserve({size}) is more than the {MOST_BYTES} bytes of the longest message: send it in parts"
+            )
         if self._view is not None:
             raise ProtoStateError("this block was entered already: each message needs a reserve() of its own")
         handle = self._handle
@@ -53,7 +58,8 @@ class Draft:
             self._buffer = bytearray(size)
             self._view = memoryview(self._buffer)
             return self._view
-        reservation = half.tx.reserve(size)
+        tx = half.tx
+        reservation = None if size >= LARGE and tx.ahead(size) else tx.reserve(size)
         if reservation is None:
             reservation = handle._run(self._reserving(size))
         self._reservation = reservation
@@ -84,6 +90,8 @@ class Draft:
         handle._usable()
         port = handle._half.port
         deadline = Deadline(timeout_seconds(self._timeout, handle._deadline("SEND-DEADLINE")))
+        if size >= LARGE:
+            yield from port.keep_near(size, deadline)
         while True:
             reservation = port.tx.reserve(size)
             if reservation is not None:

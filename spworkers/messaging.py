@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.closing import AsyncClosing
-from spworkers.errors import BadValueError, ClosedError, ProtoOpError
+from spworkers.errors import BadValueError, ClosedError, ProtoOpError, TooLongError
 from spworkers.halves import RawHalf
 from spworkers.inplace import Draft, Lease
 from spworkers.message import Message
@@ -31,6 +31,18 @@ __all__ = ["Messaging"]
 
 _PLAIN: Final = frozenset({bytes, bytearray})
 """Types of bodies that need no closer look."""
+
+
+def _check_room(verb: str, buffer: Buffer) -> None:
+    """Raise what is wrong with a buffer before a message is taken for it."""
+    try:
+        with memoryview(buffer) as view:
+            if view.readonly:
+                raise BadValueError(f"{verb} needs a writable buffer, such as a bytearray or a numpy array")
+            if not view.c_contiguous:
+                raise BadValueError(f"{verb} needs a buffer in one piece: this one has strides")
+    except TypeError:
+        raise BadValueError(f"{verb} needs a writable buffer, not {type(buffer).__name__}") from None
 
 
 class Messaging(AsyncClosing):
@@ -94,7 +106,7 @@ class Messaging(AsyncClosing):
     def reserve(self, size: int, timeout: Seconds = None) -> AbstractContextManager[memoryview]:
         """A writable memoryview of `size` bytes in shared memory, sent at the end of the block without a copy.
 
-        If the block raises, nothing is sent. Raises as `send` does.
+        If the block raises, nothing is sent. Raises as `send` does, and BadValueError for what is no size of a message.
         """
         return Draft(self, size, timeout)
 
@@ -142,23 +154,20 @@ class Messaging(AsyncClosing):
         """Receive a message's body into a writable buffer; returns its length. Raises as `recv` does.
 
         Raises:
-            TooLongError: it does not fit; the message is lost, as a datagram would be. A `PeerError`, as for a message
-                beyond MAX-RCV-SIZE: how long a message is, is for the peer to say, and the next one may fit.
-            BadValueError: the buffer cannot be written to; no message was taken.
+            TooLongError: it does not fit; the message is lost, as a datagram would be; counted (`buffer_too_small`).
+                A `PeerError`, as for a message beyond MAX-RCV-SIZE: how long a message is, is for the peer to say, and
+                the next one may fit.
+            BadValueError: the buffer cannot be written to in one piece; no message was taken.
         """
-        with memoryview(buffer) as view:
-            if view.readonly:
-                raise BadValueError("recv_into needs a writable buffer, such as a bytearray or a numpy array")
-        record = self._receive(timeout)
-        try:
-            return record.copy_into(buffer)
-        finally:
-            record.release()
+        _check_room("recv_into", buffer)
+        return self._copied(self._receive(timeout), buffer)
 
     def recv_view(self, timeout: Seconds = None) -> AbstractContextManager[memoryview]:
         """A read-only memoryview of the next message, without a copy, for the length of the block.
 
-        Raises as `recv` does.
+        Several may be held at once, as long as there is memory for what comes next: up to BYTE-BUDGET bytes of messages
+        of more than 192 bytes (64 MiB: 64 of 1 MiB each), and 65,536 messages. While that many are held nothing more is
+        received; a peer waits then as for a full queue. Raises as `recv` does.
         """
         return Lease(self, timeout)
 
@@ -172,14 +181,8 @@ class Messaging(AsyncClosing):
 
     async def arecv_into(self, buffer: Buffer, timeout: Seconds = None) -> int:
         """`recv_into` for asyncio and trio."""
-        with memoryview(buffer) as view:
-            if view.readonly:
-                raise BadValueError("arecv_into needs a writable buffer, such as a bytearray or a numpy array")
-        record = await self._areceive(timeout)
-        try:
-            return record.copy_into(buffer)
-        finally:
-            record.release()
+        _check_room("arecv_into", buffer)
+        return self._copied(await self._areceive(timeout), buffer)
 
     def __iter__(self) -> Iterator[bytes]:
         """Messages until the socket is closed."""
@@ -227,6 +230,16 @@ class Messaging(AsyncClosing):
         self._check_direction("recv")
         self._usable()
         return (yield from self._half.recv_steps(deadline or self._until(timeout)))
+
+    def _copied(self, record: Record, buffer: Buffer) -> int:
+        """The length of a body, which is in the buffer now."""
+        try:
+            return record.copy_into(buffer)
+        except TooLongError:
+            self._port.drop("buffer_too_small")
+            raise
+        finally:
+            record.release()
 
     def _message(self, record: Record) -> Message:
         message = Message.__new__(Message)  # what came from the ring needs no checks

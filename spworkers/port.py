@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 from spworkers.errors import ClosedError, ForkedError, ProtoStateError, SendTimeoutError
 from spworkers.ring import Receiver, Region, Sender, make_bell
@@ -13,10 +14,10 @@ from spworkers.waiting import Deadline, Sleepers, Steps, Wait
 __all__ = ["Port"]
 
 
-CALM = 0.002
+CALM: Final = 0.002
 """Seconds that a sender waits for many places rather than for one."""
 
-LARGE = 256 << 10
+LARGE: Final = 256 << 10
 """Bytes from which on a message costs more than a wake-up: who sends such waits for the first place."""
 
 _ports: set[Port] = set()
@@ -102,6 +103,17 @@ class Port:
             return None
         if not (yield Wait(self.tx, deadline.left())):
             raise SendTimeoutError(f"there was no room to send {deadline}: {self.name}")
+
+    def keep_near(self, size: int, deadline: Deadline) -> Steps[None]:
+        """Before a large message: wait while so much is on its way that none of it is in a cache when it is sent.
+
+        For a moment at most, and not at all behind a peer that does not read: it takes no room away from anybody.
+        """
+        seconds = min(CALM, deadline.left())
+        if seconds <= 0 or not self.tx.ahead(size) or self.tx.arm_near(size) or self.closed:
+            return None
+        if not (yield Wait(self.tx, seconds)):
+            self.tx.waited_in_vain()
 
     def drop(self, cause: str, n: int = 1) -> None:
         """Count what was dropped on this side."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from spworkers._atexit import at_exit
-from spworkers.attributes import SocketAttributes, SocketKeywords
+from spworkers.attributes import SocketAttributes
 from spworkers.channel import Channel
 from spworkers.context import Context, apply_options
 from spworkers.endpoint import Dialer, Endpoint, Listener
@@ -32,6 +32,7 @@ from spworkers.ring import CONTEXTS, Region
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from spworkers._optionkeywords import SocketKeywords
     from spworkers.devices import Device
 
 __all__ = ["Socket", "SocketInfo"]

@@ -1,8 +1,32 @@
-"""The sockets that users make: a class for each protocol."""
+"""The sockets that users make: a class for each protocol.
+
+To type checkers and editors each constructor names the options of its protocol; to the interpreter all are `Socket`'s.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spworkers.socket import Socket
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from spworkers._optionkeywords import (
+        BusKeywords,
+        Pair1Keywords,
+        PairKeywords,
+        PubKeywords,
+        PullKeywords,
+        PushKeywords,
+        RepKeywords,
+        ReqKeywords,
+        RespondentKeywords,
+        StarKeywords,
+        SubKeywords,
+        SurveyorKeywords,
+    )
+    from spworkers.socket import Addresses
 
 __all__ = [
     "Bus",
@@ -25,11 +49,35 @@ class Req(Socket):
 
     _protocol_name = "req"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[ReqKeywords],
+        ) -> None: ...
+
 
 class Rep(Socket):
     """Receives requests and sends replies."""
 
     _protocol_name = "rep"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[RepKeywords],
+        ) -> None: ...
 
 
 class Pair(Socket):
@@ -37,17 +85,53 @@ class Pair(Socket):
 
     _protocol_name = "pair"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[PairKeywords],
+        ) -> None: ...
+
 
 class Pair1(Socket):
     """As Pair, with a count of hops (TTL), so that a loop of devices ends; another protocol on the wire."""
 
     _protocol_name = "pair1"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[Pair1Keywords],
+        ) -> None: ...
+
 
 class Pub(Socket):
     """Sends every message to every subscriber; a slow one loses messages, and holds up nobody."""
 
     _protocol_name = "pub"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[PubKeywords],
+        ) -> None: ...
 
 
 class Sub(Socket):
@@ -57,6 +141,18 @@ class Sub(Socket):
     """
 
     _protocol_name = "sub"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[SubKeywords],
+        ) -> None: ...
 
     def subscribe(self, topic: bytes | str) -> None:
         """Receive messages that begin with these bytes, too; the same topic twice is once (mangos: SUBSCRIBE).
@@ -82,11 +178,35 @@ class Push(Socket):
 
     _protocol_name = "push"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[PushKeywords],
+        ) -> None: ...
+
 
 class Pull(Socket):
     """Receives from all of its peers, in turn."""
 
     _protocol_name = "pull"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[PullKeywords],
+        ) -> None: ...
 
 
 class Surveyor(Socket):
@@ -94,11 +214,35 @@ class Surveyor(Socket):
 
     _protocol_name = "surveyor"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[SurveyorKeywords],
+        ) -> None: ...
+
 
 class Respondent(Socket):
     """Receives surveys and answers them."""
 
     _protocol_name = "respondent"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[RespondentKeywords],
+        ) -> None: ...
 
 
 class Bus(Socket):
@@ -106,8 +250,32 @@ class Bus(Socket):
 
     _protocol_name = "bus"
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[BusKeywords],
+        ) -> None: ...
+
 
 class Star(Socket):
     """Sends every message to everybody: each socket passes on what it receives to its other neighbours."""
 
     _protocol_name = "star"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            raw: bool = False,
+            listen: Addresses = None,
+            dial: Addresses = None,
+            name: str | None = None,
+            **options: Unpack[StarKeywords],
+        ) -> None: ...

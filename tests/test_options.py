@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spworkers import attributes
+from spworkers import _optionkeywords, attributes, sockets
 from spworkers._optiondocs import markdown
 from spworkers.attributes import (
     TLS,
@@ -28,7 +28,6 @@ from spworkers.attributes import (
     PipeAttributes,
     ReadOnly,
     SocketAttributes,
-    SocketKeywords,
     Time,
 )
 from spworkers.errors import BadOptionError, BadValueError
@@ -562,10 +561,23 @@ class TestAttributes:
             assert type(descriptor) is descriptor_class(wanted[name], kind), name
             assert descriptor.__doc__ == wanted[name].doc
 
-    def test_keywords_equal_the_table(self) -> None:
-        sockets = {place for option in OPTIONS.values() for place in option.where if place.kind == "socket"}
+    @pytest.mark.parametrize("protocol", [*PROTOCOLS, "socket"])
+    def test_keywords_equal_the_table(self, protocol: str) -> None:
+        protocols = PROTOCOLS if protocol == "socket" else [protocol]
+        sockets = [Place.socket(each, raw=raw) for each in protocols for raw in (False, True)]
         wanted = {o.attribute for o in OPTIONS.values() if o.settable and any(o.applies(place) for place in sockets)}
-        assert set(SocketKeywords.__annotations__) == wanted - {"unsubscribe"}
+        found = getattr(_optionkeywords, f"{protocol.capitalize()}Keywords").__annotations__
+        assert set(found) == wanted - {"unsubscribe"}
+
+    def test_constructors_name_their_own_keywords(self) -> None:
+        found = {
+            kind.name: ast.unparse(init.args.kwarg.annotation)
+            for kind in ast.parse(inspect.getsource(sockets)).body
+            if isinstance(kind, ast.ClassDef)
+            for init in ast.walk(kind)
+            if isinstance(init, ast.FunctionDef) and init.name == "__init__" and init.args.kwarg is not None
+        }
+        assert found == {name: f"Unpack[{name}Keywords]" for name in sockets.__all__}
 
     def test_get_and_set(self) -> None:
         class Handle(SocketAttributes):
@@ -589,9 +601,10 @@ class TestAttributes:
         assert all(vars(cls)["__slots__"] == () for cls in HANDLES.values())
 
     def test_public(self) -> None:
-        assert {cls.__name__ for cls in HANDLES.values()} < set(attributes.__all__)
+        assert {cls.__name__ for cls in HANDLES.values()} == set(attributes.__all__)
 
 
+KEYWORDS = _optionkeywords.SocketKeywords.__annotations__
 KEYWORD_TYPES = {
     "seconds": "Seconds",
     "bool": "bool",
@@ -605,10 +618,10 @@ KEYWORD_TYPES = {
 class TestDeclaredOnce:
     """What cannot be made from the table, because a type checker or a lower layer reads it, says the same as it."""
 
-    @pytest.mark.parametrize("name", SocketKeywords.__annotations__)
+    @pytest.mark.parametrize("name", KEYWORDS)
     def test_keywords_have_the_types_of_the_attributes(self, name: str) -> None:
         option = OPTIONS[option_name(name)]
-        found = SocketKeywords.__annotations__[name]
+        found = KEYWORDS[name]
         text = getattr(found, "__forward_arg__", found)
         if name == "subscribe":
             assert text == "str | bytes | Iterable[str | bytes]"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from spworkers.channel import close_fds
-from spworkers.errors import TooLongError
+from spworkers.errors import BadValueError
 from spworkers.ioproc.counters import CAUSES, FORWARDED
 from spworkers.ioproc.hub import RETRY_DELIVERY, Hub
 from spworkers.ring import DATA, READABLE, Receiver, Region, Segment, Sender, hush_bell
@@ -140,7 +140,7 @@ class Bridge:
             return True
         try:
             sent = self.sender.publish(body, header if self._headers else b"")
-        except TooLongError:  # than any lane can hold, and MAX-RCV-SIZE lets it in
+        except BadValueError:  # than any lane can hold, and MAX-RCV-SIZE lets it in
             self._region.add(CAUSES["too_long"])
             return True
         if sent:

@@ -339,6 +339,7 @@ class Control:
         """
         if self.crossing is None:
             self.crossing = Crossing(self.hub, fds, headers=not fds or self.protocol.name != "bus")
+            self.hub.relay(True)
         else:
             close_fds(fds)  # asked again, because our predecessor had died before it could answer
         self.do_device_options(best_effort, fail_no_peers)
@@ -356,6 +357,7 @@ class Control:
         if self.crossing is not None:
             self.crossing.end()
             self.crossing = None
+            self.hub.relay(False)
 
     # ---- options
 

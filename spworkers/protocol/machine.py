@@ -102,7 +102,7 @@ CAUSES: Final = {
     NO_PIPE: "a message to send was for a pipe that is gone",
     PIPE_LOST: "a message waited for or from a pipe that went",
     QUARANTINED: "a request that had killed several workers in a row was turned away",
-    STALLED: "a peer read none of its answers while workers had no room for those of others, and was disconnected",
+    STALLED: "a peer read none of its answers while there was no room for those of others, and was disconnected",
     STREAM_LOST: "a request asked for more of a stream that is not, or no longer, here",
     SUPERSEDED: "a request took the place of another one of the same peer and id",
     TIMEOUT: "a request ran longer than its time, more often than it may be tried again",
@@ -211,11 +211,11 @@ class Actions:
         raise NotImplementedError
 
     def taken(self, pipe: int) -> int:
-        """What a pipe has taken so far, in bytes, say: it grows with whatever leaves. For dispatchers only."""
+        """What a pipe has taken so far, in bytes, say: it grows with whatever leaves. For `Stalls` only."""
         raise NotImplementedError
 
     def starved(self, context: int) -> bool:
-        """Whether the worker that owns this context waits for room for what it sends. For dispatchers only."""
+        """Whether who owns this context, a worker or a device, waits for room for what it sends. For `Stalls` only."""
         raise NotImplementedError
 
     def count(self, cause: str, pipe: int = 0, n: int = 1) -> None:
@@ -377,6 +377,9 @@ class Machine:
 
     def hand_over(self) -> None:
         """Another machine takes its place: transmit what it keeps for congested pipes, which the driver queues."""
+
+    def in_device(self, yes: bool) -> None:
+        """The socket is part of a device, which sends by context 0 from now on; or not any more."""
 
     def one_queue(self) -> bool:
         """Whether all that is sent waits in one queue for whichever pipe is ready. What a pipe has got is not in it."""

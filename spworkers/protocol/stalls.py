@@ -4,7 +4,8 @@ What was answered to a peer that does not read lies in the memory of the workers
 to the kernel, which cannot be taken back, the rest held (see `answers.py`). A peer alone cannot fill that; a crowd of
 them, with large answers, can, and then nobody would be answered until one of them reads, or leaves. So while a worker
 has waited for room for longer than from one look to the next, whoever took nothing in that time has to go. A slow
-peer takes something; and one that only paused connects again, and asks again.
+peer takes something; and one that only paused connects again, and asks again. A device that forwards replies is to
+raw REP and RESPONDENT what the workers are to a dispatcher.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Stalls:
         self._taken: dict[int, int] = {}  # by pipe: what the congested ones had taken at the last look
 
     def look(self, peers: list[Peer], stuck: bool) -> bool:
-        """Look at all of them. `stuck`: a worker has waited for room since the last look.
+        """Look at all of them. `stuck`: a worker, or a device, has waited for room since the last look.
 
         Returns:
             Whether to look again.

@@ -4,7 +4,9 @@
     send   the same header: its first word names the pipe and is taken off; shorter, or no such pipe: dropped
     wire   the rest of the header ‖ body
 
-A reply to a pipe that is congested waits for it, unclaimed; replies to others pass it by.
+A reply to a pipe that is congested waits for it, unclaimed; replies to others pass it by. Who sends them bounds how
+many wait for one pipe; a device does not, and would hold up everybody once the lane is full of those for peers that do
+not read: these are disconnected then (`stalls.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 from typing import Final
 
 from spworkers.protocol.backtrace import Replying
-from spworkers.protocol.machine import BAD_HEADER, Actions, Outgoing
+from spworkers.protocol.machine import BAD_HEADER, NEVER, Actions, Outgoing
 from spworkers.protocol.peers import Peer
+from spworkers.protocol.stalls import LOOK, Stalls
 
 __all__ = ["XRep"]
 
@@ -26,6 +29,9 @@ class XRep(Replying):
 
     def __init__(self, out: Actions) -> None:
         super().__init__(out, 4, _WRITEQ)
+        self._stalls: Final = Stalls(out)
+        self._relays = False  # a device sends here
+        self._starved = False  # it waited for room at the last look
 
     def received(self, peer: Peer, payload: bytes) -> bool:
         length = self.header_length(peer, payload)
@@ -37,3 +43,25 @@ class XRep(Replying):
             self.discard(message, BAD_HEADER, 0)
             return
         self.reply(self.peers.get(int.from_bytes(header[:4], "big")), message, self._best_effort)
+
+    # --- peers that do not read, in a device
+
+    def in_device(self, yes: bool) -> None:
+        self._relays = yes
+        self._starved = False
+        if not yes:
+            self.deadline = NEVER
+        elif any(peer.congested for peer in self.peers.values()):
+            self.deadline = self.now + LOOK
+
+    def peer_congested(self, peer: Peer) -> None:
+        if self._relays and self.deadline == NEVER:
+            self._starved = False
+            self.deadline = self.now + LOOK
+
+    def timer_due(self) -> None:
+        if self.now < self.deadline:
+            return
+        before, self._starved = self._starved, self.out.starved(0)
+        again = self._stalls.look(list(self.peers.values()), before and self._starved)
+        self.deadline = self.now + LOOK if again else NEVER

@@ -207,6 +207,7 @@ INLINE = SPW_INLINE
 
 # The longest header and body together: what a lane has address room for, less a page or two for rounding.
 cdef uint64_t LONGEST = SPW_EXTENT_ROOM - 65536
+MOST_BYTES = LONGEST  # of a message
 
 cdef enum:
     FRESH = 16 * 1024  # bytes from which a look for used memory costs less than the faults of fresh pages

@@ -167,3 +167,53 @@ def test_a_device_and_back(harness: Harness) -> None:
     assert request is not None
     harness.send(0, b"pong", header=request.header)
     assert pipe.sent == [word(9) + ID + b"pong"]
+
+
+# ---- in a device, which does not bound what waits for one peer
+
+
+@pytest.fixture
+def device(harness: Harness) -> Harness:
+    """The harness; in a device that waits for room all the time."""
+    harness.machine.now = harness.clock.now
+    harness.machine.in_device(True)
+    harness.hungry.add(0)
+    return harness
+
+
+def test_a_peer_that_reads_nothing_while_a_device_has_no_room_is_disconnected(device: Harness) -> None:
+    stuck, slow, quick = device.connect(), device.connect(), device.connect()
+    device.congest(stuck)
+    device.congest(slow)
+    waiting = [reply(device, stuck, b"%d" % number) for number in range(3)]
+    for _ in range(6):
+        device.advance(0.5)
+        slow.taken += 1
+    assert (stuck.closed_for, slow.attached, quick.attached) == ("stalled", True, True)
+    assert [message.state for message in waiting] == ["freed"] * 3
+    assert device.counts == {"stalled": 1, "pipe_lost": 3}
+
+
+def test_a_peer_that_reads_nothing_is_left_alone_while_there_is_room_for_others(device: Harness) -> None:
+    stuck = device.connect()
+    device.congest(stuck)
+    device.hungry.clear()
+    device.advance(10.0)
+    device.hungry.add(0)  # for a moment, at one look
+    device.advance(1.0)
+    device.hungry.clear()
+    device.advance(10.0)
+    assert stuck.attached
+
+
+def test_nobody_is_disconnected_once_the_device_is_over(device: Harness) -> None:
+    stuck = device.connect()
+    device.congest(stuck)
+    device.machine.in_device(False)
+    device.advance(10.0)
+    assert stuck.attached
+    assert device.machine.deadline == float("inf")
+    device.machine.now = device.clock.now
+    device.machine.in_device(True)
+    device.advance(10.0)
+    assert stuck.closed_for == "stalled"

@@ -215,14 +215,21 @@ def test_recv_into_a_buffer_that_is_too_small_loses_that_message_only() -> None:
             receiver.recv_into(buffer, timeout=BOUND)
         assert receiver.recv_into(buffer, timeout=BOUND) == 1
         assert buffer[:1] == b"3"
+        assert receiver.stats()["drops"]["buffer_too_small"] == 1
 
 
-@pytest.mark.parametrize("buffer", [b"read only", memoryview(b"read only")])
-def test_recv_into_needs_a_writable_buffer_and_takes_no_message_without(buffer: Any) -> None:
+def test_recv_into_needs_a_writable_buffer_in_one_piece_and_takes_no_message_without() -> None:
     with rep_and_req() as (rep, req):
         req.send(b"x")
-        with pytest.raises(sp.BadValueError, match="writable"):
-            rep.recv_into(buffer, timeout=BOUND)
+        wrong: Any
+        for wrong, why in (
+            (b"read only", "writable"),
+            (memoryview(b"read only"), "writable"),
+            ("no buffer", "not str"),
+            (memoryview(bytearray(8))[::2], "in one piece"),
+        ):
+            with pytest.raises(sp.BadValueError, match=f"^recv_into needs.*{why}"):
+                rep.recv_into(wrong, timeout=BOUND)
         assert rep.recv(timeout=BOUND) == b"x"
 
 
@@ -322,6 +329,30 @@ def test_reserve_sends_nothing_when_its_block_raises() -> None:
 def test_reserve_refuses_what_is_no_size(size: Any) -> None:
     with sp.Req() as req, pytest.raises(sp.BadValueError, match="number of bytes"), req.reserve(size):
         pass
+
+
+@pytest.mark.parametrize("size", [1 << 36, 10**13, 2**70])
+def test_reserve_refuses_what_no_message_can_have_as_the_callers_own_mistake(size: int) -> None:
+    with sp.Push() as push, sp.Rep() as rep:
+        for sock in (push, rep):
+            with (
+                pytest.raises(sp.BadValueError, match=rf"reserve\({size}\) is more than the \d+ bytes"),
+                sock.reserve(size),
+            ):
+                pass
+
+
+def test_a_large_message_waits_a_moment_behind_what_does_not_move_and_goes_all_the_same() -> None:
+    with sp.Push(byte_budget=16 << 20) as sender:
+        for _ in range(6):  # nobody reads, and there is room
+            sender.send(bytes(1 << 20), timeout=BOUND)
+        for _ in range(4):
+            with sender.reserve(1 << 20, timeout=BOUND):
+                pass
+        sender.send(bytes(1 << 20), timeout=0)
+        with sp.Pull(listen="tcp://127.0.0.1:0", max_rcv_size=0) as receiver:
+            sender.dial(receiver.listeners[0].address)
+            assert [len(receiver.recv(timeout=BOUND)) for _ in range(11)] == [1 << 20] * 11
 
 
 def test_reserve_raises_as_send_does() -> None:

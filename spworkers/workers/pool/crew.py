@@ -75,7 +75,7 @@ class Worker:
         """Put a job into its lane. False: there is no room now.
 
         Raises:
-            TooLongError: it is longer than any lane has room for.
+            BadValueError: it is longer than any lane has room for.
         """
         function = job.function
         if function.number not in self.known and not self.define(function):
