@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from spworkers.channel import Channel
+from spworkers.channel import Channel, close_fds
 from spworkers.errors import AddrInUseError, from_name
 from spworkers.ioproc.line import Line
 
@@ -101,7 +101,12 @@ class SupervisorLine:
         future: asyncio.Future[tuple[Any, list[int]]] = self._loop.create_future()
         self._asked[number] = future
         self._line.say({**message, "id": number})
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:  # it came, and nobody takes it
+                close_fds(future.result()[1])
+            raise
 
     def _receive(self, message: dict[str, Any], fds: list[int]) -> None:
         kind = message["t"]

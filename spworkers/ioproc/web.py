@@ -39,7 +39,7 @@ from spworkers.transport.stream import Stream
 from spworkers.transport.tls import Contexts, TLSLink
 from spworkers.transport.waiting import Limit, writable
 from spworkers.transport.wshead import forget, last_words, log, read_head
-from spworkers.transport.wsmux import hand_over, name_of
+from spworkers.transport.wsmux import MuxLine, name_of
 
 if TYPE_CHECKING:
     from spworkers.supervisor.boot import Boot
@@ -54,6 +54,9 @@ REPLACED = 2.0
 way."""
 
 _RETRY = 0.02
+
+DIALS = 16
+"""Paths that the supervisor is asked about at a time: strangers choose them, and how many."""
 
 HALF_CLOSED = 5.0
 """Seconds that one direction of a relay lives on when the other has ended."""
@@ -87,6 +90,9 @@ class WebProcess:
         self.busy: dict[asyncio.Task[None], None] = {}  # connections, the oldest one first
         self.crowd = Crowd(loop)
         self.sockets: set[str] = set()  # paths at which there was a socket
+        self.lines: dict[str, MuxLine] = {}  # by path
+        self.dialling: dict[str, asyncio.Task[MuxLine]] = {}
+        self.dials = asyncio.Semaphore(DIALS)
         self.accepting: asyncio.Task[None] | None = None
 
     def _link(self, sock: socket.socket) -> Link:
@@ -203,22 +209,43 @@ class WebProcess:
         deadline = self.loop.time() + REPLACED
         while self.loop.time() < deadline:
             try:
-                fd = await self.supervisor.dial(name_of(self.key, path))
+                line = await self._line_to(path)
             except ConnRefusedError:
                 if path not in self.sockets:
                     return refusal(404, "no socket at this path\n")
             else:
                 self.sockets.add(path)
-                with socket.socket(fileno=fd) as line:
-                    line.setblocking(False)
-                    facts = {"local": link.local, "remote": link.remote, "early": early, "properties": link.properties}
-                    async with self._limit():
-                        taken = await hand_over(self.loop, line, sock, **facts)
-                    if taken:
+                facts = {"local": link.local, "remote": link.remote, "early": early, "properties": link.properties}
+                async with self._limit():
+                    if await line.give(sock, **facts):
                         return None
             await asyncio.sleep(_RETRY)
         self.sockets.discard(path)
         return refusal(503, "no socket at this path at present\n")
+
+    async def _line_to(self, path: str) -> MuxLine:
+        """The line to the socket at a path; ConnRefusedError: there is none."""
+        if path not in self.lines and path not in self.dialling:
+            await self.dials.acquire()
+            if path in self.lines or path in self.dialling:
+                self.dials.release()
+            else:
+                self.dialling[path] = self.loop.create_task(self._dial(path))
+        line = self.lines.get(path)
+        # Who asked may give up before there is an answer; the question is out until then.
+        return await asyncio.shield(self.dialling[path]) if line is None else line
+
+    async def _dial(self, path: str) -> MuxLine:
+        try:
+            fd = await self.supervisor.dial(name_of(self.key, path))
+            line = self.lines[path] = MuxLine(self.loop, socket.socket(fileno=fd), lambda: self._forget(path))
+            return line
+        finally:
+            del self.dialling[path]
+            self.dials.release()
+
+    def _forget(self, path: str) -> None:
+        del self.lines[path]
 
     # ---- answers
 

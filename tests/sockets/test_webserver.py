@@ -152,6 +152,25 @@ def test_a_killed_io_process_gets_its_path_back(web: sp.WebServer) -> None:
             served.result(BOUND)
 
 
+@pytest.mark.slow
+def test_a_flood_of_requests_that_nobody_waits_for(web: sp.WebServer, caplog: pytest.LogCaptureFixture) -> None:
+    """More than a control channel holds; the process lives on, keeps nothing of it, and the path answers."""
+    with sp.Rep(listen=web.url("/x")) as rep, caplog.at_level(logging.WARNING, "spworkers"):
+        process = process_of(web)
+        before = process.num_fds()
+        place = ("127.0.0.1", int(web.url("/").rsplit(":", 1)[1].partition("/")[0]))
+        for number in range(8000):
+            with socket.create_connection(place, BOUND) as caller:
+                caller.sendall(request("/x" if number % 8 else f"/{number}", "h", "rep"))
+        with sp.Req(dial=web.url("/x"), handshake_timeout=BOUND) as req:
+            served = serve(rep)
+            assert ask(req, b"after") == b"AFTER"
+            served.result(BOUND)
+        eventually(lambda: process.num_fds() <= before + 2)  # the line to the path, and what is being closed
+        assert process_of(web).pid == process.pid
+        assert "died" not in caplog.text
+
+
 def test_a_killed_supervisor_takes_everything_with_it_and_everything_comes_back(web: sp.WebServer) -> None:
     with sp.Rep(listen=web.url("/x")) as rep, sp.Req(dial=web.url("/x"), reconnect_time=0.01) as req:
         wait_pipes(rep)
