@@ -32,7 +32,6 @@ BUILD = Path("build", f"{sys.implementation.cache_tag}-{'compiled' if COMPILE el
 # Compiled by mypyc: the modules of these packages, and single ones.
 MYPYC_PACKAGES = ("spworkers/protocol", "spworkers/halves")
 MYPYC_MODULES: list[str] = [
-    "spworkers/ioproc/bursts.py",
     "spworkers/ioproc/hub.py",
     "spworkers/ioproc/ports.py",
     "spworkers/callhead.py",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.errors import BadValueError, ProtoStateError
 from spworkers.options import timeout_seconds
-from spworkers.port import LARGE
 from spworkers.ring import MOST_BYTES, Reservation
 from spworkers.waiting import Deadline, Steps
 
@@ -58,8 +57,7 @@ class Draft:
             self._buffer = bytearray(size)
             self._view = memoryview(self._buffer)
             return self._view
-        tx = half.tx
-        reservation = None if size >= LARGE and tx.ahead(size) else tx.reserve(size)
+        reservation = half.tx.reserve(size)
         if reservation is None:
             reservation = handle._run(self._reserving(size))
         self._reservation = reservation
@@ -90,8 +88,6 @@ class Draft:
         handle._usable()
         port = handle._half.port
         deadline = Deadline(timeout_seconds(self._timeout, handle._deadline("SEND-DEADLINE")))
-        if size >= LARGE:
-            yield from port.keep_near(size, deadline)
         while True:
             reservation = port.tx.reserve(size)
             if reservation is not None:

@@ -104,17 +104,6 @@ class Port:
         if not (yield Wait(self.tx, deadline.left())):
             raise SendTimeoutError(f"there was no room to send {deadline}: {self.name}")
 
-    def keep_near(self, size: int, deadline: Deadline) -> Steps[None]:
-        """Before a large message: wait while so much is on its way that none of it is in a cache when it is sent.
-
-        For a moment at most, and not at all behind a peer that does not read: it takes no room away from anybody.
-        """
-        seconds = min(CALM, deadline.left())
-        if seconds <= 0 or not self.tx.ahead(size) or self.tx.arm_near(size) or self.closed:
-            return None
-        if not (yield Wait(self.tx, seconds)):
-            self.tx.waited_in_vain()
-
     def drop(self, cause: str, n: int = 1) -> None:
         """Count what was dropped on this side."""
         self.dropped[cause] = self.dropped.get(cause, 0) + n

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.demand import NONE, Demand
 from spworkers.errors import NoPeersError, RecvTimeoutError, SendTimeoutError, from_name
-from spworkers.port import LARGE
 from spworkers.ring import ERROR, Record
 from spworkers.waiting import Deadline, Steps, Wait, doze
 
@@ -71,9 +70,6 @@ class RawHalf:
     def _queue(self, body: Any, header: bytes, deadline: Deadline) -> Steps[None]:
         port = self.port
         size = memoryview(body).nbytes + len(header)
-        if size >= LARGE:
-            port.check_open()
-            yield from port.keep_near(size, deadline)
         while True:
             port.check_open()
             self.check_peers()

@@ -17,12 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import TooLongError
-from spworkers.ioproc.bursts import FEW_BYTES, MOMENT, Bursts
 from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.ioproc.sparing import Sparing
 from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
-from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out, nap
+from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
@@ -91,9 +90,6 @@ class Hub(Actions):
         """How many messages congested pipes have that were sent by one queue."""
         self.held = 0
         """How many messages the machine kept for its pipes when that was written into shared memory."""
-        self.bursts = Bursts()
-        self.few = False
-        """A few small messages were just queued for several pipes."""
         self.dirty: list[PipePort] = []
         self.hot = False
         self.resumed: list[PipePort] = []
@@ -206,22 +202,11 @@ class Hub(Actions):
     def doorbell(self) -> None:
         """Somebody rang: look at the contexts that did."""
         self.machine.now = self.clock()
-        self.look_at(self.region.collect())
-        if self.few:
-            if not self.hot and self.bursts.worth_waiting():
-                nap(MOMENT)
-                more = self.region.collect()
-                self.bursts.learn(bool(more))
-                self.look_at(more)
-            self.few = False
-        self.settle()
-
-    def look_at(self, contexts: list[int]) -> None:
-        """These have rung."""
-        for index in contexts:
+        for index in self.region.collect():
             port = self.context(index)
             if port is not None:
                 self.drain(port)
+        self.settle()
 
     def drain(self, port: ContextPort) -> None:
         """Everything that a context has published goes to the machine."""
@@ -273,7 +258,6 @@ class Hub(Actions):
             return False
         pending = fan_out(outlet, prefix, self.writers, WRITE_AT_ONCE)
         if pending:
-            self.few = pending <= FEW_BYTES and len(self.recipients) > 1
             for pipe in self.recipients:
                 self.touch(pipe, pending)
         if not self.hot:

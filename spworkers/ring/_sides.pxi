@@ -1,6 +1,4 @@
 cdef enum:
-    LARGE = 256 * 1024  # bytes of a message from which on its copies cost more than a wake-up (`spworkers.port.LARGE`)
-    NEAR = 4 * 1024 * 1024  # bytes on their way, of such: more of them are in no cache when the kernel copies them
     MANY = 16  # messages on their way, from which on half of them keep the other side busy while a sender wakes
 
 
@@ -631,11 +629,9 @@ cdef class Sender(Producer):
     cdef readonly int bell, io_bell
     cdef public bint hushed  # arming silenced a ring that other sleepers may have waited for; who acts on it resets it
     cdef readonly bint retired  # another process is the producer of this lane now
-    cdef uint64_t stuck  # `releases`, when a sender has waited in vain to be less far ahead
 
     def __cinit__(self, Segment segment not None, int bell, int io_bell):
         self.open(segment, 0)
-        self.stuck = spw_load(&self.side.lane.control.releases) - 1
         self.bell, self.io_bell = bell, io_bell
 
     cdef void tell_consumer(self) noexcept:
@@ -655,11 +651,10 @@ cdef class Sender(Producer):
         return self.post(body, header, pipe, serial, kind, force)
 
     def send(self, body, bytes header not None, /):
-        """`publish`, for who does not want the ticket. False: there is no room, or it is large and we are `ahead`."""
-        return self.post(body, header, 0, 0, 0, False, True) != 0
+        """`publish`, for who does not want the ticket: whether there was room."""
+        return self.post(body, header, 0) != 0
 
-    cdef uint64_t post(self, body, bytes header, uint32_t pipe, uint64_t serial=0, uint32_t kind=0, bint force=False,
-                       bint near=False) except? 0:
+    cdef uint64_t post(self, body, bytes header, uint32_t pipe, uint64_t serial=0, uint32_t kind=0, bint force=False) except? 0:
         cdef Py_buffer view
         cdef int64_t slot
         cdef Py_ssize_t header_length = PyBytes_GET_SIZE(header)
@@ -667,14 +662,10 @@ cdef class Sender(Producer):
             return 0
         if PyBytes_CheckExact(body):  # needs no buffer's bookkeeping
             view.buf, view.len = PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)
-            if near and view.len >= LARGE and self.ahead(view.len):
-                return 0
             slot = self.place(PyBytes_AS_STRING(header), header_length, &view)
             return 0 if slot < 0 else self.finish(slot, view.len + header_length, header_length, pipe, serial, kind, 0)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
-            if near and view.len >= LARGE and self.ahead(view.len):
-                return 0
             slot = self.place(PyBytes_AS_STRING(header), header_length, &view)
             return 0 if slot < 0 else self.finish(slot, view.len + header_length, header_length, pipe, serial, kind, 0)
         finally:
@@ -707,26 +698,6 @@ cdef class Sender(Producer):
         cdef Reservation made = Reservation.__new__(Reservation)
         made.begin(self, slot, size, header, pipe, serial)
         return made
-
-    cpdef bint ahead(self, size_t size) noexcept:
-        """Whether more than NEAR, and two of this size, would be on their way, and they are moving: see `waited_in_vain`."""
-        cdef spw_producer *p = &self.side
-        cdef uint64_t most = max(<uint64_t>NEAR, 2 * <uint64_t>size)
-        if p.bytes + size > most and producer_stale(p):
-            self.sweep_until(SPW_SLOTS, most - size)
-        return p.bytes + size > most and spw_load(&p.lane.control.releases) != self.stuck
-
-    def arm_near(self, size_t size):
-        """Say that we are about to wait until we are not `ahead` any more. True: we are not, or the lane was closed."""
-        self.waits()
-        if self.ahead(size) and not spw_load32(&self.side.lane.control.closed):
-            return False
-        self.wake()
-        return True
-
-    def waited_in_vain(self):
-        """Nothing went out: there is no more waiting of that kind until something does."""
-        self.stuck = spw_load(&self.side.lane.control.releases)
 
     def retire(self):
         """Begin no message any more: another process is to be the producer. False: one is half written (a reservation,

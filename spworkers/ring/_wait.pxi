@@ -227,36 +227,3 @@ def ring_bell(int fd):
 def hush_bell(int fd):
     """Make a doorbell unreadable."""
     _hush_bell(fd)
-
-
-cdef extern from *:
-    """
-    #include <time.h>
-    #ifdef __linux__
-    #include <sys/prctl.h>
-    /* A sleep may end 50 us late, for the sake of batteries; this thread's now by one. */
-    static void spw_sharpen(void) { prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL); }
-    #else
-    static void spw_sharpen(void) { }
-    #endif
-    """
-    void spw_sharpen() nogil
-    int nanosleep(const timespec *time, timespec *left) nogil
-
-
-cdef bint _sharp = False
-
-
-def nap(double seconds):
-    """Give the processor away for a few microseconds; less than a second. A signal ends it, and is handled elsewhere."""
-    global _sharp
-    cdef timespec time
-    if not _sharp:
-        spw_sharpen()
-        _sharp = True
-    time.tv_sec, time.tv_nsec = 0, <long>(seconds * 1e9)
-    if _alone():
-        nanosleep(&time, NULL)
-        return
-    with nogil:
-        nanosleep(&time, NULL)

@@ -342,19 +342,6 @@ def test_reserve_refuses_what_no_message_can_have_as_the_callers_own_mistake(siz
                 pass
 
 
-def test_a_large_message_waits_a_moment_behind_what_does_not_move_and_goes_all_the_same() -> None:
-    with sp.Push(byte_budget=16 << 20) as sender:
-        for _ in range(6):  # nobody reads, and there is room
-            sender.send(bytes(1 << 20), timeout=BOUND)
-        for _ in range(4):
-            with sender.reserve(1 << 20, timeout=BOUND):
-                pass
-        sender.send(bytes(1 << 20), timeout=0)
-        with sp.Pull(listen="tcp://127.0.0.1:0", max_rcv_size=0) as receiver:
-            sender.dial(receiver.listeners[0].address)
-            assert [len(receiver.recv(timeout=BOUND)) for _ in range(11)] == [1 << 20] * 11
-
-
 def test_reserve_raises_as_send_does() -> None:
     with sp.Rep() as rep, pytest.raises(sp.ProtoStateError), rep.reserve(10):
         pass
