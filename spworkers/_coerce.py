@@ -71,6 +71,10 @@ def _tls(value: Any) -> Any:
         )
     if value is None or (isinstance(value, str) and _FACTORY.fullmatch(value)):
         return value
+    if isinstance(value, Mapping) and not value:
+        raise ValueError(
+            "wants the keywords of a TLSConfig in a mapping, and this one is empty; TLSConfig() if you mean it"
+        )
     from spworkers.tlsconfig import TLSConfig  # with ssl, which costs milliseconds
 
     try:

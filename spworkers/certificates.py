@@ -44,6 +44,9 @@ Key = ec.EllipticCurvePrivateKey
 SKEW: Final = timedelta(hours=1)
 """By so much a certificate begins in the past: clocks differ."""
 
+LONGEST_COMMON_NAME: Final = 64
+"""Characters of a common name at most (RFC 5280, A.1: ub-common-name)."""
+
 _USAGES: Final = {
     "server": [ExtendedKeyUsageOID.SERVER_AUTH],
     "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
@@ -111,8 +114,8 @@ class Authority:
         """A certificate for these names.
 
         Args:
-            names: the first one is its common name; all are alternative names: host names, IP addresses, e-mail
-                addresses.
+            names: the first one is its common name, but for a server's of more than 64 characters, which no common
+                name can have; all are alternative names: host names, IP addresses, e-mail addresses.
             role: whether it may be a server's, a client's, or both.
             end, begin: as in `create`.
 
@@ -123,10 +126,12 @@ class Authority:
             raise BadValueError("a certificate needs a name: issue('localhost')")
         if role not in get_args(Role):
             raise BadValueError(f"role {role!r}: there are {', '.join(get_args(Role))}")
-        subject = _named(names[0])
+        nameless = role == "server" and len(names[0]) > LONGEST_COMMON_NAME  # who dials it asks the alternative names
+        subject = x509.Name([]) if nameless else _named(names[0])
+        alternatives = x509.SubjectAlternativeName([_alternative(name, dialled=role != "client") for name in names])
         key = _new_key()
         extensions: list[tuple[x509.ExtensionType, bool]] = [
-            (x509.SubjectAlternativeName([_alternative(name, dialled=role != "client") for name in names]), False),
+            (alternatives, nameless),  # critical where nothing else says whose it is (RFC 5280, 4.1.2.6)
             (x509.ExtendedKeyUsage(_USAGES[role]), False),
         ]
         return Issued(self._sign(subject, key.public_key(), begin or _now() - SKEW, end, extensions), key)
@@ -340,6 +345,8 @@ def _alternative(name: str, *, dialled: bool) -> x509.GeneralName:
     except ValueError:
         pass
     try:
+        if dialled and name.rstrip(".").rpartition(".")[2].isdecimal():
+            raise ValueError("a name that ends in a number is an IPv4 address, and this is none")
         if dialled and "@" not in name and name.isascii() and not _HOST.fullmatch(name):
             raise ValueError("a host's name has letters, digits, hyphens and dots")
         return x509.RFC822Name(name) if "@" in name else x509.DNSName(name)

@@ -696,7 +696,9 @@ def from_os_error(error: OSError, doing: str) -> SPError:
     # The address is well-formed if it has come as far as the system: how one is written helps nobody.
     advice = _ADDRESS_ADVICE.get(error.errno or 0, "") if cls is BadAddrError else cls.advice
     if type(error).__name__ == "gaierror":
-        advice = "check the name, or with dial_asynch=True it is looked up until it is known"
+        advice = "check the name"
+        if doing.startswith("dial"):
+            advice += ", or with dial_asynch=True it is looked up until it is known"
     ours = cls(f"{doing}: {reason}" + (f"; {advice}" if advice else ""))
     if isinstance(ours, OSError):
         ours.errno = number

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import ipaddress
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["HTTPRequest", "same_origin"]
+__all__ = ["HTTPRequest", "rebound", "same_origin"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,3 +68,39 @@ def same_origin(origins: Sequence[str], hosts: Sequence[str]) -> bool:
     except ValueError:
         return False
     return bool(origin) and origin == hosts[0].lower()  # `null`, of a page without an origin, has no host
+
+
+FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+"""Header fields that proxies add, and that no page can add to a WebSocket."""
+
+
+def rebound(host: str, given: str, local: str) -> bool:
+    """Whether a page has come to this machine under a name that is not this machine's (DNS rebinding).
+
+    Such a page's name was made to mean 127.0.0.1 after the browser had loaded it, so its `Origin` is its `Host`, and
+    what gives it away is the name. An IP address cannot be made to mean another one.
+
+    Args:
+        host: the value of `Host`.
+        given: the name or address at which the listener was told to listen; empty or a wildcard: everywhere.
+        local: our end of the connection, `HOST:PORT`.
+    """
+    if given in ("", "*", "0.0.0.0", "::") or not _is_loopback(_host_of(local)):  # noqa: S104 - compared only
+        return False
+    name = _host_of(host)
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return False
+    return name not in ("localhost", given.lower().rstrip(".")) and not name.endswith(".localhost")
+
+
+def _host_of(text: str) -> str:
+    """The host of `HOST:PORT`, `HOST` or `[IPV6]:PORT`, in lower case."""
+    host = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+    return host.lower().rstrip(".")
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False

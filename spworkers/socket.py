@@ -17,7 +17,7 @@ from spworkers.attributes import SocketAttributes
 from spworkers.channel import Channel
 from spworkers.context import Context, apply_options
 from spworkers.endpoint import Dialer, Endpoint, Listener
-from spworkers.errors import BadValueError, ClosedError, NoContextError, SerializationError, SPError
+from spworkers.errors import BadAddrError, BadValueError, ClosedError, NoContextError, SerializationError, SPError
 from spworkers.halves import RawHalf, SubHalf, half_for
 from spworkers.hooks import Hook, HookRunner
 from spworkers.iolink import IOLink
@@ -206,6 +206,11 @@ class Socket(Messaging, SocketAttributes):
         self._usable()
         if not isinstance(address, str):
             raise BadValueError(f"an address is a string such as 'tcp://127.0.0.1:5555', not {address!r}")
+        try:
+            address.encode()
+        except UnicodeError:
+            text = f"{address!r} is no text: half a character, or a byte that is no UTF-8; choose another name"
+            raise BadAddrError(text) from None
         place = Place(kind._kind, address.partition("://")[0])
         endpoint = kind(self, next(self._keys), address, keywords(options, place))
         register[endpoint._key] = endpoint  # before it is asked for, so that `_rebuild` finds it

@@ -67,7 +67,7 @@ class TLSConfig:
         put = object.__setattr__  # it is frozen for everybody else
         put(self, "cert", _path("cert", self.cert))
         put(self, "key", _path("key", self.key))
-        put(self, "ca", _paths(self.ca) or None)
+        put(self, "ca", None if self.ca is None else self._authorities())
         if self.key is not None and self.cert is None:
             raise BadValueError(f"TLSConfig: key={self.key!r} without cert=; give the certificate that it belongs to")
         if self.key_password is not None and self.cert is None:
@@ -79,6 +79,8 @@ class TLSConfig:
                 raise BadValueError(f"TLSConfig: {name}={getattr(self, name)!r}; a string, or None")
         if self.server_name == "":
             raise BadValueError("TLSConfig: server_name='' names nobody; check_hostname=False does not check the name")
+        if self.server_name is not None:
+            _check_server_name(self.server_name)
         if not isinstance(self.check_hostname, bool):
             raise BadValueError(f"TLSConfig: check_hostname={self.check_hostname!r}; True or False")
         if not isinstance(self.key_password, (str, bytes, type(None))):
@@ -91,6 +93,12 @@ class TLSConfig:
             raise BadValueError(
                 f"TLSConfig: maximum_version={self.maximum_version!r} is below minimum_version={self.minimum_version!r}"
             )
+
+    def _authorities(self) -> tuple[str, ...]:
+        paths = _paths(self.ca)
+        if not paths:  # a listener would take it for "whoever comes"
+            raise BadValueError(f"TLSConfig: ca={self.ca!r} names no authority; give a file, or None for no ca at all")
+        return paths
 
     # ---- across processes
 
@@ -217,6 +225,13 @@ class TLSConfig:
         if _has(key, b"ENCRYPTED"):
             return f"key {key!r} is not decrypted by this key_password"
         return f"cert {cert!r} with key {key!r} cannot be used ({_words(error)})"
+
+
+def _check_server_name(name: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+    except (ValueError, TypeError, ssl.SSLError) as error:  # UnicodeError is a ValueError
+        raise BadValueError(f"TLSConfig: server_name={name!r} is no host's name: {error}") from error
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:

@@ -284,7 +284,8 @@ class TestFromOsError:
         cause = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         error = from_os_error(cause, "dial tcp://nowhere.invalid:1")
         assert isinstance(error, errors.BadAddrError)
-        assert "check the name" in str(error)
+        assert "check the name, or with dial_asynch=True" in str(error)
+        assert str(from_os_error(cause, "listen tcp://nowhere.invalid:1")).endswith("check the name")
 
     def test_tls(self) -> None:
         cause = ssl.SSLCertVerificationError(1, "certificate verify failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spworkers.httprequest import HTTPRequest, same_origin
+from spworkers.httprequest import HTTPRequest, rebound, same_origin
 
 pytestmark = pytest.mark.once
 
@@ -34,6 +34,30 @@ pytestmark = pytest.mark.once
 )
 def test_whose_page_may_connect(origins: list[str], hosts: list[str], may: bool) -> None:
     assert same_origin(origins, hosts) is may
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "local", "is_one"),
+    [
+        ("evil.example:80", "127.0.0.1", "127.0.0.1:80", True),
+        ("evil.example", "localhost", "[::1]:80", True),
+        ("localhost.evil.example", "127.0.0.1", "127.0.0.1:80", True),
+        ("evillocalhost", "127.0.0.1", "127.0.0.1:80", True),
+        ("", "127.0.0.1", "127.0.0.1:80", True),
+        ("LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", False),
+        ("app.localhost.", "127.0.0.1", "127.0.0.1:80", False),
+        ("127.0.0.1:80", "localhost", "127.0.0.1:80", False),
+        ("[::1]:80", "localhost", "[::1]:80", False),
+        ("192.0.2.1", "127.0.0.1", "127.0.0.1:80", False),  # forwarded from there; no name, so no DNS
+        ("dev.example:80", "Dev.example", "127.0.1.1:80", False),  # the name that was given
+        ("here.example", "*", "127.0.0.1:80", False),  # a listener for everybody
+        ("here.example", "", "127.0.0.1:80", False),
+        ("here.example", "192.0.2.1", "192.0.2.1:80", False),
+        ("here.example", "x", "", False),  # of a unix socket, say
+    ],
+)
+def test_a_page_whose_name_was_made_to_mean_this_machine(host: str, given: str, local: str, is_one: bool) -> None:
+    assert rebound(host, given, local) is is_one
 
 
 def test_a_request_in_parts() -> None:

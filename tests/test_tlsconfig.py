@@ -49,12 +49,22 @@ def encrypted(key: Path, into: Path, password: bytes) -> Path:
         ({"cert": ""}, "cert=''"),
         ({"ca": 5}, "ca=5"),
         ({"ca": ["x", None, 5]}, "ca=5"),
+        ({"ca": []}, r"ca=\[\] names no authority"),
+        ({"ca": ()}, r"ca=\(\) names no authority"),
+        ({"ca": [None]}, "names no authority"),
+        ({"ca": ""}, "ca=''"),
+        ({"ca": b""}, "ca=b''"),
         ({"key": "x"}, "without cert="),
         ({"key_password": "x"}, "key_password= without cert="),
         ({"cert": "x", "key_password": 5}, "key_password is neither"),
         ({"verify_peer": "always"}, "verify_peer='always'; True, False, 'optional' or None"),
         ({"server_name": 5}, "server_name=5"),
         ({"server_name": ""}, "check_hostname=False"),
+        ({"server_name": "a\0b"}, r"server_name='a\\x00b' is no host's name"),
+        ({"server_name": "a" * 64 + ".example"}, "is no host's name"),
+        ({"server_name": ".localhost"}, "server_name='.localhost' is no host's name"),
+        ({"server_name": "a." * 140 + "a"}, "is no host's name"),
+        ({"server_name": "\udcff"}, "is no host's name"),
         ({"check_hostname": None}, "check_hostname=None; True or False"),
         ({"ciphers": 5}, "ciphers=5"),
         ({"minimum_version": "1.1"}, r"minimum_version='1.1'; there are 1.2 and 1.3"),
@@ -172,6 +182,8 @@ class TestOption:
         assert validate("TLS-CONFIG", given, LISTENER) == TLSConfig(files.cert, files.key)
         with pytest.raises(sp.BadValueError, match="TLS-CONFIG cannot be used: TLSConfig: there is no 'certs'"):
             validate("TLS-CONFIG", {"certs": "x"}, LISTENER)
+        with pytest.raises(sp.BadValueError, match="this one is empty"):
+            validate("TLS-CONFIG", {}, LISTENER)
 
     def test_a_context_cannot_cross(self) -> None:
         with pytest.raises(sp.BadValueError, match="cannot cross to the I/O process"):

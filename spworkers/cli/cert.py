@@ -150,7 +150,7 @@ def show(files: tuple[Path, ...], within: int | None, as_json: bool) -> None:
 def _issue(
     names: tuple[str, ...], role: Role, out: str | None, days: int, folder: Path, *, force: bool, as_json: bool
 ) -> None:
-    stem = out or re.sub(r"[^A-Za-z0-9._@-]", "_", names[0])
+    stem = out or re.sub(r"[^A-Za-z0-9._@-]", "_", names[0]).lstrip(".")  # no hidden file by accident
     with told():
         if stem in ("", ".", "..", "ca") or "/" in stem:
             raise BadValueError(f"{stem!r} is no name for these files; give another one: --out NAME")

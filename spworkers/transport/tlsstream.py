@@ -102,7 +102,7 @@ class TLSStream:
                 pass
             except ssl.SSLError as error:
                 self._answer()
-                raise explained(error, self._remote) from error
+                raise explained(error, self._remote, secure=False) from error
             await self._push_all(loop)
             data = await recv_some(loop, self._sock, READ_SIZE)
             if not data:
@@ -216,7 +216,7 @@ class TLSStream:
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 self._ended = True
             except ssl.SSLError as error:
-                self._failure = explained(error, self._remote)
+                self._failure = explained(error, self._remote, secure=True)
                 self._failure.__cause__ = error
             else:
                 self._ended = not length
@@ -253,7 +253,7 @@ class TLSStream:
                     try:
                         self._ssl.write(part)
                     except ssl.SSLError as error:
-                        raise explained(error, self._remote) from error
+                        raise explained(error, self._remote, secure=True) from error
                     self._ledger.append((end + self._outgoing.pending, len(part)))
         self._take_outgoing()
 
@@ -345,21 +345,24 @@ _UNKNOWN_AUTHORITY = {2, 18, 19, 20, 21}
 _WRONG_NAME = {62, 63, 64}
 
 
-def explained(error: ssl.SSLError, remote: str) -> TLSError:
+def explained(error: ssl.SSLError, remote: str, *, secure: bool) -> TLSError:
     """An error of ours for one of OpenSSL's, in words that say what to do.
 
     Args:
         error: what OpenSSL said.
         remote: the other end's address.
+        secure: the handshake was over.
     """
-    return TLSError(f"TLS with {remote or 'the peer'}: {_reason(error)}")
+    return TLSError(f"TLS with {remote or 'the peer'}: {_reason(error, secure)}")
 
 
-def _reason(error: ssl.SSLError) -> str:
+def _reason(error: ssl.SSLError, secure: bool) -> str:
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _verification(error)
     if reason in _NO_TLS:
+        if secure:
+            return "what came is no record of this session: it was damaged, or tampered with, on the way"
         return "what the peer says is no TLS; is one end at tcp:// and the other at tls+tcp://?"
     _, alert, what = reason.partition("_ALERT_")
     if alert:

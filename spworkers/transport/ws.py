@@ -100,7 +100,7 @@ class WsTransport(Transport):
             raise BadAddrError(f"listen {address}: a listener has a path, and no query")
         server = options.get(WEB_SERVER)
         if isinstance(server, str):
-            make = functools.partial(self._link, path=address.path, options=options)
+            make = functools.partial(self._link, address=address, options=options)
             return await MuxAcceptor.listen(server, address.path, address.url, make)
         self._check(options, "listener", f"listen {address}", inherited is not None)
         try:
@@ -112,7 +112,7 @@ class WsTransport(Transport):
         return SocketAcceptor(sock, bound, functools.partial(self._accepted, address=address, options=options))
 
     def _accepted(self, sock: socket.socket, address: WsAddress, options: Options) -> Link:
-        return self._link(sock, address.path, options, **self._secured(sock, address, options, accepted=True))
+        return self._link(sock, address, options, **self._secured(sock, address, options, accepted=True))
 
     def _check(self, options: Options, side: Side, doing: str, lenient: bool = False) -> None:
         """Whether a connection could be made safe. `lenient`: a predecessor's could; then that is only logged."""
@@ -122,9 +122,12 @@ class WsTransport(Transport):
         tcp.prepare(sock, options)
         return tcp.ends(sock)
 
-    def _link(self, sock: socket.socket, path: str, options: Options, **more: Any) -> ServerLink:
+    def _link(self, sock: socket.socket, address: WsAddress, options: Options, **more: Any) -> ServerLink:
         check_origin = functools.partial(flag, options, "WEBSOCKET-CHECKORIGIN", True)
-        return ServerLink(sock, path, check_origin, _max_size(options), **more)
+        host = (
+            "" if self.scheme == "wss" else address.where.host
+        )  # over TLS the certificate has the names that are ours
+        return ServerLink(sock, address.path, check_origin, _max_size(options), host=host, **more)
 
     def _uri(self, address: WsAddress) -> WebSocketURI:
         where = address.where

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import logging
 from typing import NamedTuple
 
+from websockets.client import ClientProtocol
+from websockets.exceptions import NegotiationError
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import Protocol as WebSocket
 from websockets.server import ServerProtocol
@@ -26,6 +30,22 @@ _END_OF_HEAD = b"\r\n\r\n"
 log = logging.getLogger("spworkers.websocket")
 """For protocol objects: they tell of each connection, of failures with a traceback; so do we, in fewer words."""
 log.setLevel(logging.CRITICAL)
+
+
+class _FewWords(WebSocket):
+    """Who breaks the rules learns the code from the close frame, and nothing of our limits: the reason stays in our own
+    error."""
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        super().fail(code)
+
+
+class ServerSide(_FewWords, ServerProtocol):
+    """The protocol object of a listener's connection."""
+
+
+class ClientSide(_FewWords, ClientProtocol):
+    """The protocol object of a dialer's connection."""
 
 
 class Head(NamedTuple):
@@ -107,9 +127,19 @@ def shown(said: object) -> str:
 
 
 def last_words(websocket: ServerProtocol) -> bytes:
-    """What to answer to a head that is none."""
-    said = b"".join(websocket.data_to_send())  # versions of websockets before 17 say nothing
-    return said or websocket.reject(400, "Bad Request\n").serialize()
+    """What to answer to a head that is none: a status, and its name."""
+    said = b"".join(websocket.data_to_send())  # versions of websockets before 17 say nothing, later ones our limits
+    status = http.HTTPStatus(int(said.split(b" ", 2)[1]) if said else 400)
+    return websocket.reject(status, f"{status.phrase}\n").serialize()
+
+
+def in_few_words(websocket: ServerProtocol, answer: Response) -> Response:
+    """A refusal without the reason, but for the sub-protocol that would have done; the status says enough."""
+    if answer.status_code != 101 and not isinstance(websocket.handshake_exc, NegotiationError):
+        answer.body = f"{answer.reason_phrase}\n".encode()
+        del answer.headers["Content-Length"]
+        answer.headers["Content-Length"] = str(len(answer.body))
+    return answer
 
 
 def forget(websocket: WebSocket) -> None:

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
 from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
@@ -27,14 +27,14 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from spworkers.errors import BadHeaderError, BadProtoError, ConnRefusedError, SPError
-from spworkers.httprequest import HTTPRequest, same_origin
+from spworkers.httprequest import FORWARDED, HTTPRequest, rebound, same_origin
 from spworkers.protocols import PROTOCOL_BY_NUMBER
 from spworkers.transport.base import Link, Reader, Writer
 from spworkers.transport.handshake import Handshake, doing_with, recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import TLSLink
 from spworkers.transport.waiting import writable
-from spworkers.transport.wshead import forget, last_words, log, read_head, shown
+from spworkers.transport.wshead import ClientSide, ServerSide, forget, in_few_words, last_words, log, read_head, shown
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
 
 PATIENCE = 1.0
@@ -200,9 +200,10 @@ class ServerLink(WsLink):
         path: of the listener; a request for another one is answered with 404.
         check_origin: WEBSOCKET-CHECKORIGIN, asked when the request is there.
         max_size: MAX-RCV-SIZE in bytes; 0: any.
+        host: of the listener, as it was given; empty: any.
     """
 
-    __slots__ = ("_check_origin", "_path", "_refusal", "_welcome")
+    __slots__ = ("_check_origin", "_host", "_path", "_refusal", "_welcome")
 
     def __init__(
         self,
@@ -210,11 +211,14 @@ class ServerLink(WsLink):
         path: str,
         check_origin: Callable[[], bool],
         max_size: int,
+        *,
+        host: str = "",
         **more: Any,
     ) -> None:
-        super().__init__(sock, ServerProtocol(max_size=limits_of(max_size), logger=log), **more)
+        super().__init__(sock, ServerSide(max_size=limits_of(max_size), logger=log), **more)
         self._code = _GOING_AWAY
         self._path = path
+        self._host = host
         self._check_origin = check_origin
         self._welcome: Response | None = None  # until it is sent
         self._refusal: Response | None = None  # what is sent instead
@@ -278,12 +282,21 @@ class ServerLink(WsLink):
     def _answer(self, websocket: ServerProtocol, request: Request) -> Response:
         if request.path.partition("?")[0] != self._path:
             return websocket.reject(404, f"no socket at {request.path.partition('?')[0]!a}\n")
-        if self._check_origin() and not same_origin(request.headers.get_all("Origin"), request.headers.get_all("Host")):
+        if self._check_origin() and not self._may_come(request.headers):
             return websocket.reject(403, "a page of another origin may not connect\n")
         try:
-            return websocket.accept(request)
+            return in_few_words(websocket, websocket.accept(request))
         except UnicodeError:  # websockets before 17 cannot put into words what is no text in a header
             return websocket.reject(400, "Bad Request\n")
+
+    def _may_come(self, headers: Headers) -> bool:
+        """Whether its page is one of ours; what is no browser names none."""
+        origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
+        if not same_origin(origins, hosts):
+            return False
+        if not origins or any(name in headers for name in FORWARDED):
+            return True  # the proxy knows the name
+        return not rebound(hosts[0], self._host, self.local)
 
 
 class ClientLink(WsLink):
@@ -300,14 +313,14 @@ class ClientLink(WsLink):
     def __init__(
         self, sock: socket.socket, uri: WebSocketURI, max_size: int, headers: Mapping[str, str], **more: Any
     ) -> None:
-        super().__init__(sock, ClientProtocol(uri, max_size=limits_of(max_size), logger=log), **more)
+        super().__init__(sock, ClientSide(uri, max_size=limits_of(max_size), logger=log), **more)
         self._headers = headers
 
     _missing = "no answer to the request for a WebSocket"
 
     async def _open(self, loop: asyncio.AbstractEventLoop, handshake: Handshake) -> None:
         websocket = self.websocket
-        assert isinstance(websocket, ClientProtocol)
+        assert isinstance(websocket, ClientSide)
         websocket.available_subprotocols = [subprotocol(handshake.peer)]
         request = websocket.connect()
         for name, value in self._headers.items():

@@ -163,7 +163,9 @@ def test_show(folder: Path) -> None:
         (["server", "x", "--dir", "badkey"], 2, "'badkey/ca.key' holds no private key in PEM"),
         (["server", "x", "--out", "ca"], 2, "'ca' is no name for these files"),
         (["server", "x", "--out", "a/b"], 2, "'a/b' is no name for these files"),
-        (["server", "x" * 100, "--out", "long"], 2, "cannot be a certificate's common name"),
+        (["client", "x" * 100, "--out", "long"], 2, "cannot be a certificate's common name"),
+        (["server", "300.1.2.3"], 2, "a name that ends in a number is an IPv4 address, and this is none"),
+        (["client", "..."], 2, "'' is no name for these files"),
         (["server", "bücher"], 2, "neither a host's name nor an IP address"),
         (["server", "here", "ex ample"], 2, "'ex ample' is neither a host's name nor an IP address"),
         (["server", "a..b"], 2, "'a..b' is neither a host's name nor an IP address"),
@@ -218,6 +220,26 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mistaken(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(prepared)
     return prepared
+
+
+def test_a_server_whose_name_is_too_long_for_a_common_name(folder: Path) -> None:
+    made("ca")
+    name = "a" * 60 + ".example.org"
+    found = facts("server", name, "127.0.0.1", "--out", "long")
+    assert (found["common_name"], found["names"], found["role"]) == ("", [name, "127.0.0.1"], "server")
+    assert facts("renew", "certs/long.pem")["names"] == found["names"]
+    config = sp.TLSConfig("certs/long.pem", "certs/long.key")
+    with sp.Rep(listen="tls+tcp://127.0.0.1:0", tls_config=config) as rep:
+        client = sp.TLSConfig(ca="certs/ca.pem", server_name=name)
+        with sp.Req(dial=rep.listeners[0].address, tls_config=client, send_deadline=20) as req:
+            req.send(b"x")
+            assert rep.recv(timeout=20) == b"x"
+
+
+def test_no_hidden_file_is_made_by_accident(folder: Path) -> None:
+    made("ca")
+    made("client", "../../evil")
+    assert sorted(each.name for each in Path("certs").iterdir()) == ["_.._evil.key", "_.._evil.pem", "ca.key", "ca.pem"]
 
 
 def test_force(folder: Path) -> None:

@@ -525,9 +525,22 @@ async def test_bytes_that_were_tampered_with(ca: CertificateAuthority, server: C
         got += reader.read()
     assert got == [b"good"]
     assert isinstance(reader.error, TLSError)
+    assert "no TLS" not in str(reader.error)  # it was
     assert reader.more == 2
     with pytest.raises(TLSError):  # the alert tells the other side
         await recv_some(loop, pair.one, 100)
+    pair.close()
+
+
+@on_loops
+async def test_garbage_in_the_midst_of_a_session_is_not_taken_for_another_scheme(
+    ca: CertificateAuthority, server: CertificateFiles
+) -> None:
+    pair = await joined(ca, server)
+    pair.one._sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    reader = StreamReader(pair.other, 0)
+    assert reader.read() == []
+    assert "no record of this session" in str(reader.error)
     pair.close()
 
 

@@ -172,3 +172,60 @@ async def test_what_was_read_before_is_the_beginning() -> None:
         assert reader.more == 1
         assert reader.read() == [b""]
         link.close()
+
+
+@on_loops
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("request_head", "status", "body"),
+    [
+        (GOOD.replace(b"Host: h", b"A: " + b"x" * 9000), b"431", b"Request Header Fields Too Large\n"),
+        (GOOD.replace(b"Host: h", b"\r\n".join([b"A: b"] * 400)), b"431", b"Request Header Fields Too Large\n"),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", b"414", None),
+        (b"nonsense\r\n\r\n", b"400", b"Bad Request\n"),
+        (GOOD.replace(b"GET", b"PUT"), b"405", b"Method Not Allowed\n"),
+        (GOOD.replace(b"1.1", b"1.0"), b"505", b"HTTP Version Not Supported\n"),
+        (GOOD.replace(b": 13", b": 12"), b"400", b"Bad Request\n"),
+        (GOOD.replace(b"ub25jZQ", b""), b"400", b"Bad Request\n"),
+        (GOOD.replace(b"Upgrade: w", b"Downgrade: w"), b"426", b"Upgrade Required\n"),
+    ],
+)
+async def test_a_refusal_is_a_status_and_no_reason(request_head: bytes, status: bytes, body: bytes | None) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        shaking = loop.create_task(shake(loop, server(ours), Handshake(PAIR, PAIR), BOUND))
+        await loop.sock_sendall(theirs, request_head)
+        with pytest.raises(BadHeaderError):  # with the reason
+            await shaking
+        answer = theirs.recv(1 << 16)
+    head, _, said = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] in (status, b"400")  # versions of websockets before 17 know 400 only of a head that is none
+    if head.split()[1] == status and body is not None:
+        assert said == body
+    assert f"Content-Length: {len(said)}".encode() in head
+
+
+@on_loops
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("host", "more", "status"),
+    [
+        (b"evil.example", b"", b"403"),
+        (b"evil.example", b"\r\nOrigin: http://evil.example", b"403"),
+        (b"localhost:81", b"", b"101"),
+        (b"our.example", b"\r\nX-Forwarded-For: 192.0.2.1", b"101"),  # as a proxy before us has it
+    ],
+)
+async def test_a_page_that_came_by_dns_rebinding_may_not_connect(host: bytes, more: bytes, status: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link = ServerLink(ours, "/x", lambda: True, 100, host="127.0.0.1", local="127.0.0.1:80", remote="there")
+        loop = asyncio.get_running_loop()
+        theirs.sendall(GOOD.replace(b"Host: h", b"Host: %s\r\nOrigin: http://%s%s" % (host, host, more)))
+        with contextlib.suppress(BadHeaderError):
+            await shake(loop, link, Handshake(PAIR, PAIR), BOUND)
+            await link.admit(loop)
+        assert theirs.recv(1 << 16).split()[1] == status
+        link.close()

@@ -15,6 +15,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI
 
 from spworkers.errors import GarbledError, SPError, TooLongError
+from spworkers.transport.wshead import ClientSide, ServerSide
 from spworkers.transport.wsmessages import ANSWERS, BATCH, FRAGMENT, WsReader, WsWriter, limits_of
 
 URI = WebSocketURI(False, "x", 80, "/", "")
@@ -223,3 +224,31 @@ def test_garbage_is_named() -> None:
     reader.read()
     assert isinstance(reader.error, GarbledError)
     assert "masking" in str(reader.error)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (b"\x82\x01x", 1002),  # not masked
+        (b"\x83\x80" + bytes(4), 1002),  # no such kind
+        (b"\x82\xff" + bytes(2) + b"\x01" + bytes(5) + bytes(4), 1009),  # too long by its head
+        (Frame(Opcode.BINARY, bytes(60), False).serialize(mask=True) * 1 + b"\x80\xbc" + bytes(64), 1009),  # in the sum
+        (b"\x88\x83" + bytes(4) + b"\x03\xe8\xff", 1007),  # goodbye in no text
+    ],
+)
+def test_who_breaks_the_rules_learns_a_code_and_no_words(words: bytes, code: int) -> None:
+    stub = Stub(words)
+    reader, writer = reading(stub, 100, ServerSide(state=OPEN, max_size=limits_of(100)))
+    everything(reader, stub)
+    assert reader.error is not None
+    writer.flush()
+    assert bytes(stub.written) == b"\x88\x02" + code.to_bytes(2, "big")
+
+
+def test_nor_does_a_dialer_say_more() -> None:
+    stub = Stub(b"\x82\x7f" + bytes(2) + b"\x01" + bytes(5))
+    reader, writer = reading(stub, 100, ClientSide(URI, state=OPEN, max_size=limits_of(100)))
+    everything(reader, stub)
+    assert isinstance(reader.error, TooLongError)
+    writer.flush()
+    assert stub.written[:2] == b"\x88\x82"  # masked, and of two bytes

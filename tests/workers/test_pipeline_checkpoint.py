@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections import Counter
@@ -151,6 +152,24 @@ def test_a_checkpoint_of_another_pipeline(tmp_path: Path) -> None:
     ):
         sp.Pipeline().read([1]).map(abs).batch(2).collect().run(executor=Immediate(), checkpoint=path)
     assert collect().run(executor=Immediate(), checkpoint=str(path)).result == [1, 2]
+
+
+def test_it_is_for_its_owners_eyes_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    before = os.umask(0)
+    try:
+        checkpoint = Checkpoint(path, ["plan"])
+    finally:
+        os.umask(before)
+    checkpoint.save("cut", [], [])
+    assert {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} in (
+        {"c": 0o600, "c-wal": 0o600},
+        {"c": 0o600, "c-wal": 0o600, "c-shm": 0o600},
+    )
+    checkpoint.close()
+    path.chmod(0o640)  # what its owner has said counts
+    Checkpoint(path, ["plan"]).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:

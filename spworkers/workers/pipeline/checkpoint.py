@@ -12,6 +12,7 @@ happens again: at most a window of items, since one that is through stays in the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sqlite3
@@ -36,7 +37,7 @@ class Checkpoint:
     """The file. One run has it at a time.
 
     Args:
-        path: where; made if it is not there.
+        path: where; made if it is not there, with mode 0600.
         plan: what the pipeline consists of; a file of another plan is refused.
 
     Raises:
@@ -47,6 +48,7 @@ class Checkpoint:
         self.path = Path(path)
         self._new_keys: set[bytes] = set()
         self._run = 1
+        self._make()
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, timeout=0, check_same_thread=False)
         except sqlite3.Error as error:
@@ -64,6 +66,11 @@ class Checkpoint:
         except BaseException:
             self._db.close()
             raise
+
+    def _make(self) -> None:
+        """Make the file for its owner's eyes only, as it holds users' data; those beside it get its mode of SQLite."""
+        with contextlib.suppress(OSError):  # it is there, or cannot be made, which SQLite finds too
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def _reason(self, error: sqlite3.Error) -> str:
         """What SQLite does not say: why a file cannot be opened."""
