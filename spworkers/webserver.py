@@ -16,6 +16,7 @@ from spworkers._coerce import COERCE
 from spworkers.closing import Closing
 from spworkers.endpoint import WEB_SERVERS
 from spworkers.errors import BadAddrError, BadValueError, SPError, TLSNoConfigError, from_os_error
+from spworkers.options import OPTIONS
 from spworkers.supervisor.client import ChildEvent, Supervisor, get_supervisor
 
 __all__ = ["WebServer"]
@@ -49,6 +50,9 @@ class WebServer(Closing):
         static: path → a file, or a folder, whose files are shown below that path (`index.html` for a folder itself).
         tls_config: for https, as of a listener. The sockets need none.
         handshake_timeout: seconds for a request, and for each part of an answer; 0: no limit.
+        max_handshakes: connections that are no socket's yet, answers that are being sent among them; of more the oldest
+            is closed. For a socket at a path its own limits count besides (MAX-HANDSHAKES, MAX-PIPES, ACCEPT-RATE).
+        accept_rate: connections that are accepted a second; after a quiet second, so many at once. 0: no limit.
         name: what to call it in `repr` and logs.
 
     Raises:
@@ -65,6 +69,8 @@ class WebServer(Closing):
         static: Mapping[str, str | os.PathLike[str]] | None = None,
         tls_config: Any = None,
         handshake_timeout: float = 10.0,
+        max_handshakes: int = 1024,
+        accept_rate: int = 0,
         name: str | None = None,
     ) -> None:
         scheme, host, port = _parsed(address)
@@ -72,6 +78,10 @@ class WebServer(Closing):
             "pages": {_path(path): _page(path, page) for path, page in (pages or {}).items()},
             "static": {_path(path): _shown(path, where) for path, where in (static or {}).items()},
             "handshake_timeout": _seconds(handshake_timeout),
+            "limits": {
+                "MAX-HANDSHAKES": _limit("MAX-HANDSHAKES", max_handshakes),
+                "ACCEPT-RATE": _limit("ACCEPT-RATE", accept_rate),
+            },
             "tls_config": _secured(scheme, address, tls_config),
         }
         self._name = name
@@ -220,6 +230,11 @@ def _shown(path: str, where: str | os.PathLike[str]) -> str:
     if not os.path.exists(text):
         raise BadValueError(f"there is no file or folder {text!r} to be shown at {path!r}")
     return text
+
+
+def _limit(name: str, value: Any) -> int:
+    checked: int = OPTIONS[name].coerce(value)
+    return checked
 
 
 def _seconds(value: Any) -> float:

@@ -23,11 +23,13 @@ class Answer(NamedTuple):
     """The answer to a request.
 
     Attributes:
-        head: status and headers, and the body if it is in memory.
-        file: what follows; to be closed.
+        head: status and headers.
+        body: what follows; the same bytes for all who ask.
+        file: or this; to be closed.
     """
 
     head: bytes
+    body: bytes = b""
     file: BinaryIO | None = None
 
 
@@ -56,7 +58,7 @@ class Pages:
         page = self._pages.get(path)
         if page is not None:
             body, kind = page
-            return Answer(_head(200, kind, len(body)) + (body if method == "GET" else b""))
+            return Answer(_head(200, kind, len(body)), body if method == "GET" else b"")
         file = self._open(path)
         if file is None:
             return refusal(404, "there is nothing here\n", with_body=method == "GET")
@@ -65,7 +67,7 @@ class Pages:
         if method == "HEAD":
             file.close()
             return Answer(head)
-        return Answer(head, file)
+        return Answer(head, file=file)
 
     def _open(self, path: str) -> BinaryIO | None:
         """The file of a path; None: there is none, or it lies outside of what is shown."""
@@ -109,7 +111,7 @@ def refusal(status: int, text: str, *, with_body: bool = True, **headers: str) -
         headers: further ones.
     """
     body = text.encode()
-    return Answer(_head(status, "text/plain; charset=utf-8", len(body), **headers) + (body if with_body else b""))
+    return Answer(_head(status, "text/plain; charset=utf-8", len(body), **headers), body if with_body else b"")
 
 
 def _head(status: int, kind: str, length: int, **more: str) -> bytes:

@@ -7,8 +7,8 @@ It holds nothing that a successor would miss: the listening socket is the superv
 lives in other processes. Only answers that are being sent, and TLS sessions, which cannot move, end with it. For those,
 what is handed over is one end of a socket pair, and this process carries the bytes.
 
-Bounds, as at any listener: HANDSHAKE-TIMEOUT for a request and for each part of an answer, `MAX_HANDSHAKES`
-connections, the oldest of which goes when there are more.
+Bounds, as at any listener: HANDSHAKE-TIMEOUT for a request and for each part of an answer, ACCEPT-RATE, and
+MAX-HANDSHAKES connections, the oldest of which goes when there are more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from websockets.server import ServerProtocol
 
 from spworkers.channel import close_fds
 from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, SPError
-from spworkers.ioproc.admission import MAX_HANDSHAKES, Crowd
+from spworkers.ioproc.admission import Admission, Crowd
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE
 from spworkers.ioproc.loop import new_loop
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-CHUNK = 256 * 1024
-"""Bytes of a file that are in memory at once."""
+CHUNK = 64 * 1024
+"""Bytes of an answer that each connection has in memory at once, however slowly it is read."""
 
 REPLACED = 2.0
 """Seconds for which a path that was a socket's is tried again: its I/O process may have died, and a successor be on its
@@ -82,7 +82,8 @@ class WebProcess:
         self.key = boot.key
         self.pages = Pages({path: (body, kind) for path, (body, kind) in spec["pages"].items()}, spec["static"])
         self.timeout = float(spec["handshake_timeout"])
-        self.options: dict[str, Any] = {"TLS-CONFIG": spec["tls_config"]}
+        self.options: dict[str, Any] = {**spec["limits"], "TLS-CONFIG": spec["tls_config"]}
+        self.admission = Admission(self.options, loop.time)
         self.contexts = Contexts()
         self.relays: set[asyncio.Task[None]] = set()
         self.acceptor = SocketAcceptor(socket.socket(fileno=boot.fds[0]), spec["address"], self._link)
@@ -133,6 +134,7 @@ class WebProcess:
     async def _accept_all(self) -> None:
         pause = FIRST_PAUSE
         while True:
+            await asyncio.sleep(self.admission.delay())  # the kernel keeps those who come meanwhile
             try:
                 link = await self.acceptor.accept()
             except SPError:  # out of descriptors, usually
@@ -140,7 +142,7 @@ class WebProcess:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             pause = FIRST_PAUSE
-            while len(self.busy) >= MAX_HANDSHAKES:
+            while len(self.busy) >= self.admission.max_handshakes:
                 oldest = next(iter(self.busy))
                 del self.busy[oldest]
                 oldest.cancel()
@@ -250,7 +252,10 @@ class WebProcess:
     # ---- answers
 
     async def _show(self, stream: Stream, answer: Answer) -> None:
-        await self._send(stream, answer.head)
+        body = memoryview(answer.body)
+        await self._send(stream, answer.head + body[:CHUNK])  # one packet, if it is short
+        for at in range(CHUNK, len(body), CHUNK):
+            await self._send(stream, body[at : at + CHUNK])
         if answer.file is not None:
             with answer.file as file:
                 while chunk := file.read(CHUNK):
@@ -262,7 +267,7 @@ class WebProcess:
             while await recv_some(self.loop, stream, CHUNK):
                 pass
 
-    async def _send(self, stream: Stream, data: bytes) -> None:
+    async def _send(self, stream: Stream, data: bytes | memoryview) -> None:
         async with self._limit():
             await send_all(self.loop, stream, data)
 

@@ -182,11 +182,12 @@ async def exchange(loop: asyncio.AbstractEventLoop, stream: Stream, handshake: H
             raise type(error)(f"{doing_with(remote)}: {error}") from None
 
 
-async def send_all(loop: asyncio.AbstractEventLoop, stream: Stream, data: bytes) -> None:
+async def send_all(loop: asyncio.AbstractEventLoop, stream: Stream, data: bytes | memoryview) -> None:
     """Send bytes on a stream, however long it takes: the caller sets the limit."""
-    while data:
+    left = memoryview(data)
+    while left:
         try:
-            data = data[stream.send(data) :]
+            left = left[stream.send(left) :]
         except (BlockingIOError, InterruptedError):
             await writable(loop, stream.fileno())
 

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -167,7 +168,7 @@ def test_a_flood_of_requests_that_nobody_waits_for(web: sp.WebServer, caplog: py
             assert ask(req, b"after") == b"AFTER"
             served.result(BOUND)
         eventually(lambda: process.num_fds() <= before + 2)  # the line to the path, and what is being closed
-        assert process_of(web).pid == process.pid
+        assert process.is_running()
         assert "died" not in caplog.text
 
 
@@ -302,7 +303,42 @@ def test_who_does_not_read_a_file_is_cut_off(shared: sp.WebServer) -> None:
     assert get(shared, "/data")[0] == 200
 
 
+def test_a_page_is_in_memory_once_however_many_do_not_read_it() -> None:
+    with (
+        sp.WebServer(pages={"/": bytes(4 << 20), "/small": "x"}, handshake_timeout=BOUND) as web,
+        contextlib.ExitStack() as stack,
+    ):
+        assert get(web, "/")[2] == bytes(4 << 20)
+        process = process_of(web)
+        before = process.memory_full_info().uss
+        for _ in range(60):
+            peer = stack.enter_context(WsPeer(web.url("/")))
+            peer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert peer.sock.recv(1) == b"H"
+        assert get(web, "/small")[2] == b"x"
+        assert process.memory_full_info().uss - before < 40 << 20
+
+
+def test_of_more_callers_than_it_wants_the_oldest_go() -> None:
+    with (
+        sp.WebServer(max_handshakes=3, accept_rate=1000, handshake_timeout=BOUND) as web,
+        contextlib.ExitStack() as stack,
+    ):
+        callers = [stack.enter_context(WsPeer(web.url("/"))) for _ in range(5)]
+        for gone in callers[:2]:
+            assert gone.sock.recv(1) == b""
+        callers[2].write(b"GET / HTTP/1.1\r\n\r\n")
+        assert callers[2].sock.recv(12) == b"HTTP/1.1 404"
+
+
 # ---- the handle
+
+
+@pytest.mark.parametrize("limits", [{"max_handshakes": 0}, {"max_handshakes": "3"}, {"accept_rate": -1}])
+def test_limits_are_numbers(limits: dict[str, Any]) -> None:
+    name = next(iter(limits))
+    with pytest.raises(sp.BadValueError, match=name.upper().replace("_", "-")):
+        sp.WebServer(**limits)
 
 
 @pytest.mark.parametrize(
