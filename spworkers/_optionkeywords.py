@@ -1,6 +1,7 @@
-"""The options that the sockets' constructors take as keywords, for type checkers and editors; no program imports it.
+"""The keywords of the sockets' constructors, for type checkers and editors; no program imports it.
 
-A test holds each of these against the table of `spworkers.options`: what a socket of its protocol takes, cooked or raw.
+A test holds each of these against the signature of `Socket`, and the table of `spworkers.options`: what a socket of its
+protocol takes, cooked or raw.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from spworkers.options import Seconds
+    from spworkers.socket import Addresses
     from spworkers.tlsconfig import TLSConfig
 
 __all__ = [
@@ -51,6 +53,13 @@ class _Every(TypedDict, total=False):
     byte_budget: int
 
 
+class _Made(_Every, total=False):
+    raw: bool
+    listen: Addresses
+    dial: Addresses
+    name: str | None
+
+
 class _Receiving(TypedDict, total=False):
     recv_deadline: Seconds
     readq_len: int
@@ -73,59 +82,67 @@ class _CountingHops(TypedDict, total=False):
     ttl: int
 
 
-class ReqKeywords(_Every, _Receiving, _Waiting, _NeedingPeers, total=False):
-    """What `Req` takes."""
-
+class _Retrying(TypedDict, total=False):
     retry_time: Seconds
 
 
-class RepKeywords(_Every, _Receiving, _Waiting, _CountingHops, total=False):
-    """What `Rep` takes."""
-
-
-class PairKeywords(_Every, _Receiving, _Waiting, total=False):
-    """What `Pair` takes."""
-
-
-class Pair1Keywords(_Every, _Receiving, _Waiting, _CountingHops, total=False):
-    """What `Pair1` takes."""
-
-
-class PubKeywords(_Every, _Sending, total=False):
-    """What `Pub` takes."""
-
-
-class SubKeywords(_Every, _Receiving, total=False):
-    """What `Sub` takes."""
-
+class _Subscribing(TypedDict, total=False):
     subscribe: str | bytes | Iterable[str | bytes]
 
 
-class PushKeywords(_Every, _Waiting, _NeedingPeers, total=False):
-    """What `Push` takes."""
-
-
-class PullKeywords(_Every, _Receiving, total=False):
-    """What `Pull` takes."""
-
-
-class SurveyorKeywords(_Every, _Receiving, _Sending, total=False):
-    """What `Surveyor` takes."""
-
+class _Surveying(TypedDict, total=False):
     survey_time: Seconds
 
 
-class RespondentKeywords(_Every, _Receiving, _Waiting, _CountingHops, total=False):
+class ReqKeywords(_Made, _Receiving, _Waiting, _NeedingPeers, _Retrying, total=False):
+    """What `Req` takes."""
+
+
+class RepKeywords(_Made, _Receiving, _Waiting, _CountingHops, total=False):
+    """What `Rep` takes."""
+
+
+class PairKeywords(_Made, _Receiving, _Waiting, total=False):
+    """What `Pair` takes."""
+
+
+class Pair1Keywords(_Made, _Receiving, _Waiting, _CountingHops, total=False):
+    """What `Pair1` takes."""
+
+
+class PubKeywords(_Made, _Sending, total=False):
+    """What `Pub` takes."""
+
+
+class SubKeywords(_Made, _Receiving, _Subscribing, total=False):
+    """What `Sub` takes."""
+
+
+class PushKeywords(_Made, _Waiting, _NeedingPeers, total=False):
+    """What `Push` takes."""
+
+
+class PullKeywords(_Made, _Receiving, total=False):
+    """What `Pull` takes."""
+
+
+class SurveyorKeywords(_Made, _Receiving, _Sending, _Surveying, total=False):
+    """What `Surveyor` takes."""
+
+
+class RespondentKeywords(_Made, _Receiving, _Waiting, _CountingHops, total=False):
     """What `Respondent` takes."""
 
 
-class BusKeywords(_Every, _Receiving, _Sending, total=False):
+class BusKeywords(_Made, _Receiving, _Sending, total=False):
     """What `Bus` takes."""
 
 
-class StarKeywords(_Every, _Receiving, _Sending, _CountingHops, total=False):
+class StarKeywords(_Made, _Receiving, _Sending, _CountingHops, total=False):
     """What `Star` takes."""
 
 
-class SocketKeywords(ReqKeywords, SubKeywords, SurveyorKeywords, _CountingHops, total=False):
-    """What one or the other takes; for who makes sockets of a class that is not known yet."""
+class SocketKeywords(
+    _Every, _Receiving, _Waiting, _NeedingPeers, _CountingHops, _Retrying, _Subscribing, _Surveying, total=False
+):
+    """The options that one or the other takes; for who makes sockets of a class that is not known yet."""

@@ -1,6 +1,7 @@
 """The sockets that users make: a class for each protocol.
 
-To type checkers and editors each constructor names the options of its protocol; to the interpreter all are `Socket`'s.
+To type checkers and editors each constructor names what it takes, with the options of its protocol; to the interpreter
+all are `Socket`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         SubKeywords,
         SurveyorKeywords,
     )
-    from spworkers.socket import Addresses
 
 __all__ = [
     "Bus",
@@ -51,15 +51,7 @@ class Req(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[ReqKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[ReqKeywords]) -> None: ...
 
 
 class Rep(Socket):
@@ -69,15 +61,7 @@ class Rep(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[RepKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[RepKeywords]) -> None: ...
 
 
 class Pair(Socket):
@@ -87,15 +71,7 @@ class Pair(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[PairKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[PairKeywords]) -> None: ...
 
 
 class Pair1(Socket):
@@ -105,15 +81,7 @@ class Pair1(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[Pair1Keywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[Pair1Keywords]) -> None: ...
 
 
 class Pub(Socket):
@@ -123,15 +91,7 @@ class Pub(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[PubKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[PubKeywords]) -> None: ...
 
 
 class Sub(Socket):
@@ -144,15 +104,7 @@ class Sub(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[SubKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[SubKeywords]) -> None: ...
 
     def subscribe(self, topic: bytes | str) -> None:
         """Receive messages that begin with these bytes, too; the same topic twice is once (mangos: SUBSCRIBE).
@@ -180,15 +132,7 @@ class Push(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[PushKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[PushKeywords]) -> None: ...
 
 
 class Pull(Socket):
@@ -198,15 +142,7 @@ class Pull(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[PullKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[PullKeywords]) -> None: ...
 
 
 class Surveyor(Socket):
@@ -216,15 +152,7 @@ class Surveyor(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[SurveyorKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[SurveyorKeywords]) -> None: ...
 
 
 class Respondent(Socket):
@@ -234,15 +162,7 @@ class Respondent(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[RespondentKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[RespondentKeywords]) -> None: ...
 
 
 class Bus(Socket):
@@ -252,15 +172,7 @@ class Bus(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[BusKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[BusKeywords]) -> None: ...
 
 
 class Star(Socket):
@@ -270,12 +182,4 @@ class Star(Socket):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            raw: bool = False,
-            listen: Addresses = None,
-            dial: Addresses = None,
-            name: str | None = None,
-            **options: Unpack[StarKeywords],
-        ) -> None: ...
+        def __init__(self, **options: Unpack[StarKeywords]) -> None: ...

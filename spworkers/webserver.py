@@ -69,8 +69,8 @@ class WebServer(Closing):
         static: Mapping[str, str | os.PathLike[str]] | None = None,
         tls_config: Any = None,
         handshake_timeout: float = 10.0,
-        max_handshakes: int = 1024,
-        accept_rate: int = 0,
+        max_handshakes: int = OPTIONS["MAX-HANDSHAKES"].default,
+        accept_rate: int = OPTIONS["ACCEPT-RATE"].default,
         name: str | None = None,
     ) -> None:
         scheme, host, port = _parsed(address)
@@ -79,8 +79,8 @@ class WebServer(Closing):
             "static": {_path(path): _shown(path, where) for path, where in (static or {}).items()},
             "handshake_timeout": _seconds(handshake_timeout),
             "limits": {
-                "MAX-HANDSHAKES": _limit("MAX-HANDSHAKES", max_handshakes),
-                "ACCEPT-RATE": _limit("ACCEPT-RATE", accept_rate),
+                name: OPTIONS[name].coerce(value)
+                for name, value in (("MAX-HANDSHAKES", max_handshakes), ("ACCEPT-RATE", accept_rate))
             },
             "tls_config": _secured(scheme, address, tls_config),
         }
@@ -230,11 +230,6 @@ def _shown(path: str, where: str | os.PathLike[str]) -> str:
     if not os.path.exists(text):
         raise BadValueError(f"there is no file or folder {text!r} to be shown at {path!r}")
     return text
-
-
-def _limit(name: str, value: Any) -> int:
-    checked: int = OPTIONS[name].coerce(value)
-    return checked
 
 
 def _seconds(value: Any) -> float:

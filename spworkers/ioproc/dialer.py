@@ -224,10 +224,13 @@ class DialerDriver:
         link: Link | None = None
 
         def too_late() -> ConnTimeoutError:
-            what, hint = "no connection", ""
-            if link is not None:
-                what, hint = "connected, but no handshake", "; does the other end speak this transport?"
-            return ConnTimeoutError(f"dial {self.address}: {what} after {limit:g} s (HANDSHAKE-TIMEOUT){hint}")
+            when = f"after {limit:g} s (HANDSHAKE-TIMEOUT)"
+            what = (
+                f"no connection {when}"
+                if link is None
+                else f"connected, but no handshake {when}; does the other end speak this transport?"
+            )
+            return ConnTimeoutError(f"dial {self.address}: {what}")
 
         try:
             async with Limit(self._loop, limit, too_late):

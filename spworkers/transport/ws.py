@@ -124,9 +124,8 @@ class WsTransport(Transport):
 
     def _link(self, sock: socket.socket, address: WsAddress, options: Options, **more: Any) -> ServerLink:
         check_origin = functools.partial(flag, options, "WEBSOCKET-CHECKORIGIN", True)
-        host = (
-            "" if self.scheme == "wss" else address.where.host
-        )  # over TLS the certificate has the names that are ours
+        # Over TLS it is the certificate that says which names are ours.
+        host = "" if self.scheme == "wss" else address.where.host
         return ServerLink(sock, address.path, check_origin, _max_size(options), host=host, **more)
 
     def _uri(self, address: WsAddress) -> WebSocketURI:

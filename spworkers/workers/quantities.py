@@ -20,28 +20,29 @@ _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE
 
 
 def check_count(value: Any, who: str, least: int = 0) -> int:
-    """A whole number of at least `least`.
+    """A whole number of at least `least`; one of numpy's, too.
 
     Raises:
         BadValueError: it is not.
     """
-    if type(value) is not int or value < least:
+    whole = hasattr(type(value), "__index__") and not isinstance(value, bool)
+    if not whole or int(value) < least:
         raise BadValueError(f"{who} wants a whole number from {least}, not {value!r:.80} ({type(value).__name__})")
-    return value
+    return int(value)
 
 
-def bytes_of(value: Any, who: str) -> int:
-    """A number of bytes: an integer, or text like "512MB", "1.5GiB".
+def bytes_of(value: Any, who: str, least: int = 1) -> int:
+    """A number of bytes, of at least `least`: an integer, or text like "512MB", "1.5GiB".
 
     Raises:
-        BadValueError: it is neither, or not above 0.
+        BadValueError: it is neither, or less.
     """
     if isinstance(value, str):
         found = _SIZE.fullmatch(value)
         if found is None:
             raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
         value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
-    return check_count(value, who, 1)
+    return check_count(value, who, least)
 
 
 def memory_of(value: Any, who: str) -> int:
@@ -50,7 +51,7 @@ def memory_of(value: Any, who: str) -> int:
     Raises:
         BadValueError: it is no number of bytes, or so few that a megabyte may have been meant.
     """
-    size = bytes_of(value, who)
+    size = bytes_of(value, who, 0)
     if size < LEAST_MEMORY:
         raise BadValueError(
             f"{who} is {size_text(size)}, and a worker that does nothing has more than {size_text(LEAST_MEMORY)}; a"

@@ -435,7 +435,7 @@ class Pool(PoolView):
             raise BadValueError(
                 f"idle_timeout is {idle_timeout!r}; it has to be 0 seconds or more, or None for no limit"
             )
-        limit = spec["memory_limit"] = _memory(memory_limit)
+        limit = spec["memory_limit"] = 0 if memory_limit is None else memory_of(memory_limit, "memory_limit")
         tasks = 0 if max_tasks is None else count_of(max_tasks, "max_tasks")
         fds: list[int] = []
         if shared is not None:
@@ -499,12 +499,6 @@ def _arguments(value: Any, what: str) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):  # of a text, each letter would be one
         raise BadValueError(f"{what} is {value!r:.80}; it has to be a tuple or a list of arguments: ({value!r:.40},)")
     return tuple(value)
-
-
-def _memory(limit: Any) -> int:
-    if limit is None:
-        return 0
-    return memory_of(limit if isinstance(limit, str) else count_of(limit, "memory_limit"), "memory_limit")
 
 
 def _cpus(affinity: Any) -> list[list[int]]:
