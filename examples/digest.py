@@ -80,15 +80,25 @@ def run(paths: list[str], workers: int | None, clients: int, console: Console) -
     return digests
 
 
+def count(text: str) -> int:
+    """An argument that is a whole number, from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Digests of files, computed in worker processes.")
     parser.add_argument("--workers", type=int, help="worker processes (default: one per processor)")
-    parser.add_argument("--clients", type=int, default=4, help="clients at once (default: 4)")
+    parser.add_argument("--clients", type=count, default=4, help="clients at once, 100 at most (default: 4)")
     parser.add_argument(
         "--folder", type=Path, default=Path(sysconfig.get_path("stdlib")), help="default: Python's library"
     )
-    parser.add_argument("--limit", type=int, default=sys.maxsize, help="so many files at most")
+    parser.add_argument("--limit", type=count, default=sys.maxsize, help="so many files at most")
     options = parser.parse_args()
+    if options.clients > 100:
+        parser.error(f"{options.clients} clients are more than 100: each has a process of its own")
     console = Console(highlight=False, soft_wrap=True)
     paths = files_below(options.folder, options.limit)
     if not paths:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,27 @@ job = pipeline("imports.jsonl", None)
 def main() -> None:
     """Run it, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, help="read only the first so many")
+    parser.add_argument("--files", type=int, help="read only the first so many, 1 or more")
     parser.add_argument("--output", default="imports.jsonl", help="where what is found is written to (imports.jsonl)")
     parser.add_argument("--checkpoint", help="keep the state of the run there")
     options = parser.parse_args()
+    if options.files is not None and options.files < 1:
+        parser.error(f"--files {options.files}: there is nothing to be read")
     todo = pipeline(options.output, options.files)
     report = todo.run(progress=True, checkpoint=options.checkpoint)
     print(todo.graph(report))
     print(report)
     for failure in report.failures:
         print(f"no Python: {failure.item.name}: {failure.error}")
-    most = max(sp.sources.jsonl(options.output), key=lambda found: len(found["imports"]))
-    print(f"{most['file']} imports most: {len(most['imports'])} modules")
+    most = max(sp.sources.jsonl(options.output), key=lambda found: len(found["imports"]), default=None)
+    if most is not None:
+        print(f"{most['file']} imports most: {len(most['imports'])} modules")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, sp.SPError) as error:
+        sys.exit(f"imports.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(1)

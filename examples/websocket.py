@@ -84,12 +84,20 @@ def fetch(port: int) -> None:
         print(response.read().decode(), end="")
 
 
+def interval(text: str) -> float:
+    """An argument in seconds."""
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no time between two events")
+    return seconds
+
+
 def main() -> None:
     """One of the four."""
     parser = argparse.ArgumentParser(description="a REP, a PUB and a page on one HTTP server")
     parser.add_argument("role", choices=["server", "req", "sub", "static"])
     parser.add_argument("port", type=int)
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two pieces of news")
+    parser.add_argument("--every", type=interval, default=5.0, help="seconds between two pieces of news")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         if options.role == "server":

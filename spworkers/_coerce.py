@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
-__all__ = ["COERCE", "Kind", "Seconds", "seconds"]
+__all__ = ["COERCE", "Kind", "Seconds", "is_text", "seconds"]
 
 Seconds: TypeAlias = float | timedelta | None
 """A time as users may give it: seconds, a timedelta, or None where that means something."""
@@ -26,6 +26,14 @@ _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 _OURS = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is text that another process can be told: no half characters (surrogates)."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeError:
+        return False
 
 
 def seconds(value: Any) -> float:

@@ -360,7 +360,7 @@ class ResourceError(UsageError, OSError):
     """The process or the machine ran out of something: descriptors, memory, disk."""
 
     summary = "out of resources"
-    advice = "too many descriptors (ulimit -n), or no memory"
+    advice = "too many descriptors (ulimit -n), or no memory, or no addresses for it (ulimit -v)"
 
 
 # --- Errors of sockets and contexts as objects

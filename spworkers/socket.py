@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from spworkers._atexit import at_exit
+from spworkers._coerce import is_text
 from spworkers.attributes import SocketAttributes
 from spworkers.channel import Channel
 from spworkers.context import Context, apply_options
@@ -91,7 +92,7 @@ class Socket(Messaging, SocketAttributes):
         self._protocol = PROTOCOLS[protocol]
         if not isinstance(raw, bool):
             raise BadValueError(f"raw is True or False, not {raw!r:.80}")
-        if name is not None and not isinstance(name, str):
+        if name is not None and not is_text(name):
             raise BadValueError(f"name is a text, or None, not {name!r:.80}")
         self._raw = raw
         self._name = name
@@ -206,11 +207,10 @@ class Socket(Messaging, SocketAttributes):
         self._usable()
         if not isinstance(address, str):
             raise BadValueError(f"an address is a string such as 'tcp://127.0.0.1:5555', not {address!r}")
-        try:
-            address.encode()
-        except UnicodeError:
-            text = f"{address!r} is no text: half a character, or a byte that is no UTF-8; choose another name"
-            raise BadAddrError(text) from None
+        if not is_text(address):
+            raise BadAddrError(
+                f"{address!r} is no text: half a character, or a byte that is no UTF-8; choose another name"
+            )
         place = Place(kind._kind, address.partition("://")[0])
         endpoint = kind(self, next(self._keys), address, keywords(options, place))
         register[endpoint._key] = endpoint  # before it is asked for, so that `_rebuild` finds it

@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final
 
-from spworkers._coerce import COERCE
+from spworkers._coerce import COERCE, is_text
 from spworkers.closing import Closing
 from spworkers.endpoint import WEB_SERVERS
 from spworkers.errors import BadAddrError, BadValueError, SPError, TLSNoConfigError, from_os_error
@@ -208,7 +208,7 @@ def _text(sockaddr: tuple[Any, ...]) -> str:
 
 
 def _path(path: str) -> str:
-    if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path:
+    if not is_text(path) or not path.startswith("/") or "?" in path or "#" in path:
         raise BadValueError(f"{path!r} is no path of a web server: it begins with / and has no ? and no #")
     return path
 

@@ -75,7 +75,7 @@ cdef class Region:
     cdef int _map_board(self) except -1:
         cdef void *at = mmap(NULL, SPW_BOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
         if at == MAP_FAILED:
-            raise OSError(errno, "cannot map the shared memory of a socket: " + os.strerror(errno))
+            raise from_os_error(OSError(errno, os.strerror(errno)), "map the shared memory of a socket")
         self.board = <spw_board *>at
         self.pid = getpid()
         return 0
@@ -256,7 +256,7 @@ cdef class Segment:
         self.offset = SPW_FIRST_SEGMENT + index * region.segment_size
         cdef void *at = mmap(NULL, region.segment_size, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd, self.offset)
         if at == MAP_FAILED:
-            raise OSError(errno, f"cannot map {region.segment_size} bytes of address space for a context: " + os.strerror(errno))
+            raise from_os_error(OSError(errno, os.strerror(errno)), f"map {region.segment_size} bytes for a context")
         self.at = <char *>at
 
     def __dealloc__(self):

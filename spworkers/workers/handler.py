@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
-from spworkers._coerce import seconds
+from spworkers._coerce import is_text, seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.arguments import Parameters, plain_function
 from spworkers.workers.quantities import check_count
@@ -97,7 +97,7 @@ def check_text(value: Any, who: str) -> str:
     Raises:
         BadValueError: it is not.
     """
-    if not isinstance(value, str) or not value:
+    if not is_text(value) or not value:
         raise BadValueError(f"{who} is text that is not empty, not {value!r:.80}")
     return value
 

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, Final
 
 from spworkers.channel import Channel, close_fds
-from spworkers.errors import ChannelClosedError, SPError
+from spworkers.errors import ChannelClosedError, SPError, UsageError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
 from spworkers.workers.hooks import Hooks
@@ -113,10 +113,12 @@ def run(boot: Boot) -> int:
         if boot.generation > 1:
             raise  # it worked once, so it may again: the supervisor prints this, waits a while, and tries once more
         _tell_failure(reporter, spec, error)
+        reporter.close()
         stop.wait()
         return 0
     port = RingPort(Channel.from_fd(channel_fd))
     reporter.tell(READY, spec.number, os.getpid(), limits=json.dumps(own_limits(app, spec.part)))
+    reporter.close()
     retired = work(port, runner, row, stop, spec.name)
     if retired:
         _log.info("%s (pid %d) is replaced: %s", spec.name, os.getpid(), retired)
@@ -149,7 +151,10 @@ def built_in(settings: Settings) -> list[Middleware]:
 
 def _tell_failure(reporter: Reporter, spec: WorkerSpec, error: BaseException) -> None:
     """A first start that fails is the user's mistake: the group raises it where they see it, and nobody tries again."""
-    text = "".join(traceback.format_exception(type(error), error, _beyond_ours(error)))
+    trace = _beyond_ours(error)
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    if trace is None and isinstance(error, UsageError):
+        text = ""  # none of the user's lines is in it, and the message says everything
     reporter.tell(FAILED, spec.number, os.getpid(), type=type(error).__name__, message=str(error), traceback=text)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from examples.programs import ENV, EXAMPLES, WAIT, Program, addresses, listening
@@ -134,6 +135,14 @@ def test_mistakes(name: str) -> None:
         ("broker", ["--front", "nowhere"], "broker.py: 'nowhere' has no scheme"),
         ("digest", ["--workers", "0", "--limit", "1"], "digest.py: workers wants"),
         ("with_asyncio", ["many"], "usage: with_asyncio.py [REQUESTS]"),
+        ("digest", ["--clients", "0"], "argument --clients: 0 is less than 1"),
+        ("digest", ["--clients", "101"], "101 clients are more than 100"),
+        ("digest", ["--limit", "-5"], "argument --limit: -5 is less than 1"),
+        ("imports", ["--files", "0"], "--files 0: there is nothing to be read"),
+        ("imports", ["--files", "3", "--output", "/nonexistent/x"], "imports.py: [Errno 2] No such file or directory"),
+        ("imports", ["--files", "3", "--checkpoint", "/nonexistent/x"], "imports.py: checkpoint /nonexistent/x: there"),
+        ("websocket", ["server", "0", "--every", "-1"], "argument --every: -1 is no time"),
+        ("websocket", ["server", "0", "--every", "nan"], "argument --every: nan is no time"),
     ],
 )
 def test_mistakes_of_others(
@@ -141,9 +150,12 @@ def test_mistakes_of_others(
     arguments: list[str],
     words: str,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     """In this process, as nothing of them outlives it."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    assert words in str(ended.value.code)
+    assert words in f"{ended.value.code}\n{capsys.readouterr().err}"

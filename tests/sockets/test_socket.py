@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import threading
@@ -242,6 +243,18 @@ def test_a_dropped_socket_gives_its_descriptors_back() -> None:
 
 
 @alone
+def test_a_program_that_may_have_no_more_addresses_is_told_so() -> None:
+    with sp.Req():  # the supervisor is to have no such limit
+        limit = psutil.Process().memory_info().vms + (100 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        try:
+            with pytest.raises(sp.ResourceError, match=r"map \d+ bytes for a context.*ulimit -v"):
+                sp.Req()
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@alone
 def test_a_closed_socket_gives_its_descriptors_back() -> None:
     with sp.Req():
         pass
@@ -335,6 +348,7 @@ def test_the_base_class_is_no_socket() -> None:
         ({"best_effort": 1}, sp.BadValueError, "1"),
         ({"raw": 5}, sp.BadValueError, "raw is True or False, not 5"),
         ({"name": 5}, sp.BadValueError, "name is a text, or None, not 5"),
+        ({"name": "half a \ud83d"}, sp.BadValueError, "name is a text, or None, not 'half a"),
     ],
 )
 def test_wrong_options_are_refused_by_the_constructor(

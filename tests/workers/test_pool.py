@@ -342,6 +342,7 @@ def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
         ({"affinity": "x"}, "affinity is 'x'"),
         ({"workers": 1001}, "workers is 1001; it may be 1000 at most"),
         ({"shared": 5}, "shared is 5; it has to be"),
+        ({"name": "half a \ud83d"}, "name is 'half a .*'; it has to be a text"),
         ({"initargs": (1,)}, r"initargs is \(1,\), but there is no initializer"),
     ],
 )

@@ -12,10 +12,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -29,6 +31,7 @@ from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.contextpool import ContextPool
 from spworkers.workers.server import Server
+from spworkers.workers.worker import _tell_failure
 
 ANYWHERE = "tcp://127.0.0.1:0"
 WAIT = 20.0  # seconds: far more than anything here takes
@@ -411,6 +414,46 @@ def test_a_failing_on_start_is_told_once_with_its_traceback(capfd: pytest.Captur
     assert "in load" in caught.value.traceback
     assert "runner.py" not in caught.value.traceback
     assert capfd.readouterr().err == ""
+
+
+def test_a_mistake_that_has_no_line_of_the_users_is_told_by_its_message() -> None:
+    """`spworkers serve` finds an annotation that cannot be read only in its workers."""
+    told: dict[str, str] = {}
+
+    class Reporter:
+        def tell(self, kind: str, number: int, pid: int, **more: str) -> None:
+            told.update(more)
+
+    spec: Any = SimpleNamespace(number=0)
+    reporter: Any = Reporter()
+    _tell_failure(reporter, spec, errors.BadValueError("handler f: its annotations cannot be read"))
+    assert told == {"type": "BadValueError", "message": "handler f: its annotations cannot be read", "traceback": ""}
+    _tell_failure(reporter, spec, ValueError("whose?"))
+    assert "ValueError: whose?" in told["traceback"]
+
+
+@pytest.mark.slow
+def test_workers_leave_nothing_open_in_development_mode(tmp_path: Path) -> None:
+    script = tmp_path / "served.py"
+    script.write_text(
+        "import spworkers as sp\n"
+        "app = sp.App('served')\n"
+        "app.handler(name='add')(lambda a, b: a + b)\n"
+        "with app.serve('tcp://127.0.0.1:0', workers=2, block=False) as server:\n"
+        "    with sp.Client(server.address, timeout=30) as client:\n"
+        "        assert client.add(1, 2) == 3\n"
+    )
+    home = str(Path(errors.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", str(script)],
+        env={**os.environ, "PYTHONPATH": home},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ResourceWarning" not in done.stderr
 
 
 def test_a_worker_that_dies_at_its_start_is_told() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from spworkers._atexit import at_exit
-from spworkers._coerce import Seconds
+from spworkers._coerce import Seconds, is_text
 from spworkers.errors import BadValueError, SerializationError
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.engine import Engine, engines
@@ -408,7 +408,7 @@ class Pool(PoolView):
         for what, function in (("initializer", initializer), ("finalizer", finalizer)):
             if function is not None and not callable(function):
                 raise BadValueError(f"{what} is {function!r:.80}; it has to be callable")
-        if name is not None and not isinstance(name, str):
+        if name is not None and not is_text(name):
             raise BadValueError(f"name is {name!r:.80}; it has to be a text, or None for pool-1, pool-2, …")
         given = _arguments(initargs, "initargs")
         if given and initializer is None:
