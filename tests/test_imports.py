@@ -19,7 +19,7 @@ LAYER_OF = {
     **dict.fromkeys(("errors", "options", "optionvalues", "attributes", "message", "protocols"), "vocabulary"),
     **dict.fromkeys(("_coerce", "_optiontypes", "_optiontable", "_optiondocs", "_oserrors", "_platform"), "vocabulary"),
     **dict.fromkeys(
-        ("_atexit", "_compiling", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
+        ("_atexit", "_compiling", "_locks", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
         "vocabulary",
     ),
     **dict.fromkeys(("_descriptors", "_memory", "certificates", "chance", "lean"), "vocabulary"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from spworkers._locks import in_pieces
 from spworkers.channel import Channel
 from spworkers.errors import ChannelClosedError, ClosedError, SPError, from_name, to_wire
 from spworkers.messages import Message
@@ -50,9 +52,10 @@ class Pending:
 
     def wait(self, timeout: float | None) -> bool:
         """Whether it was answered in time."""
-        if timeout is None:
-            return self._done.acquire()
-        return self._done.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        return in_pieces(self._acquire, math.inf if timeout is None else timeout)
+
+    def _acquire(self, seconds: float) -> bool:
+        return self._done.acquire(timeout=seconds)
 
 
 class Errand(Pending):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import select
 import threading
@@ -22,6 +23,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from functools import partial
 from typing import Any, Final
 
+from spworkers._locks import in_pieces
 from spworkers.channel import Channel
 from spworkers.errors import (
     QuarantinedError,
@@ -456,7 +458,7 @@ class ExecutorGroup:
             return
         deadline = time.monotonic() + grace
         with self._changed:
-            self._changed.wait_for(lambda: not self._tasks, max(deadline - time.monotonic(), 0.0))
+            in_pieces(partial(self._changed.wait_for, lambda: not self._tasks), deadline - time.monotonic())
             self._closed = True
             left = list(self._tasks.values())
             self._tasks.clear()
@@ -476,7 +478,7 @@ class ExecutorGroup:
         with self._changed:
             port, self._port = self._port, None
             self._tasks.clear()
-            self._changed.wait_for(lambda: not self._answering)
+            in_pieces(partial(self._changed.wait_for, lambda: not self._answering), math.inf)
         if port is not None:
             port.close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
+from functools import partial
+
+from spworkers._locks import in_pieces
 
 __all__ = ["Slots"]
 
@@ -35,7 +37,7 @@ class Slots:
         with self._changed:
             self._waiting += 1
             try:
-                return self._changed.wait_for(self.take, None if seconds == math.inf else seconds)
+                return in_pieces(partial(self._changed.wait_for, self.take), seconds)
             finally:
                 self._waiting -= 1
 

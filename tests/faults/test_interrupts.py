@@ -81,10 +81,20 @@ except KeyboardInterrupt:
 def test_a_second_one_ends_the_wait_for_a_pools_tasks_without_a_word() -> None:
     """A pool without `with`: at the program's end what was submitted is waited for, and that can be given up too."""
     program = """
-import atexit
+def within(name):
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame is not None
+
+def tell():  # not at the exit itself: Ctrl-C there would end what tells, and nothing else
+    while not within("_finish_all"):
+        time.sleep(0.01)
+    say(ending=True)
+
 pool = sp.Pool(1)
 assert pool.submit(abs, -1).result() == 1
-atexit.register(lambda: say(ending=True))
+threading.Thread(target=tell, daemon=True).start()
 future = pool.submit(time.sleep, 60)
 say(ready=True)
 future.result()
@@ -101,6 +111,48 @@ future.result()
         gone(family)
         assert user.stderr.count("Traceback") == 1, user.stderr
         assert "Exception ignored" not in user.stderr
+
+
+SLEEPING = {
+    "a pool's shutdown": "pool = sp.Pool(1); pool.submit(time.sleep, 60); say(ready=True); pool.shutdown()",
+    "a task that another thread waits for": """
+pool = sp.Pool(1)
+future = pool.submit(time.sleep, 60)
+threading.Thread(target=future.exception, daemon=True).start()
+while not pool._engine._reading.locked():
+    pass
+say(ready=True)
+future.result()
+""",
+    "a call beyond what may be in flight": """
+client = sp.Client("tcp://127.0.0.1:1", in_flight=1, dial_asynch=True)
+client.submit("sleep")
+say(ready=True)
+client.call("sleep")
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", SLEEPING.values(), ids=SLEEPING)
+def test_one_that_another_thread_took_ends_the_wait_too(wait: str) -> None:
+    """The system may give a signal to any thread, and to this one just before it sleeps: then nothing wakes it."""
+    program = f"""
+ear = threading.Thread(target=time.sleep, args=(600,), daemon=True)
+ear.start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+try:
+    {wait.strip().replace(chr(10), chr(10) + "    ")}
+except KeyboardInterrupt:
+    say(interrupted=time.monotonic())
+    os._exit(0)
+"""
+    with Program(program) as user:
+        user.hear()
+        eventually(lambda: _sleeps(user.pid))
+        before = time.monotonic()
+        user.signal(signal.SIGINT)
+        assert user.hear()["interrupted"] - before < 5
 
 
 def _sleeps(pid: int) -> bool:

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from spworkers._locks import LOOK, in_pieces
 from spworkers.errors import ForkedError
 from spworkers.ring import Region, hush_bell, make_bell, ring_bell, spin_board, wait_readable
 from spworkers.workers.pool.room import roomy
@@ -128,7 +129,7 @@ class Reader:
             else:
                 self._blocked += 1
                 try:
-                    target.block(left)
+                    target.block(min(left, LOOK))
                 finally:
                     self._blocked -= 1
         return True
@@ -290,4 +291,4 @@ class Reader:
         """Wait until the last worker is gone. Not from the collector, which has to see it."""
         if self.forked or threading.current_thread() is self._collector:
             return False
-        return self.ended.wait(timeout)
+        return in_pieces(self.ended.wait, FOREVER if timeout is None else timeout)
