@@ -7,13 +7,12 @@ python examples/bus.py node2 tcp://127.0.0.1:40892
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 import spworkers as sp
 
-PAUSE = float(os.environ.get("PAUSE", "1"))  # seconds that the others get to start, and again to connect
+PAUSE = 1.0  # seconds that the others get to start, and again to connect
 
 
 def node(name: str, url: str, others: list[str]) -> None:
@@ -33,6 +32,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case [name, url, other, *others]:
             node(name, url, [other, *others])
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: bus.py NAME URL URL...")
 

@@ -18,7 +18,7 @@ import time
 
 import spworkers as sp
 
-LONGEST = float(os.environ.get("PAUSE", "1"))  # seconds that a request takes at most
+LONGEST = 1.0  # seconds that a request takes at most
 
 
 def greet(request: bytes) -> bytes:
@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> None:
             server(url)
         case ["client", url, name]:
             client(url, name)
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: context.py server URL\n       context.py client URL NAME")
 

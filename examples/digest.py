@@ -115,7 +115,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except sp.SPError as error:
+    except (sp.SPError, OSError) as error:  # OSError: what we print can't be written, say
         sys.exit(f"digest.py: {error}")
     except KeyboardInterrupt:
         sys.exit(1)

@@ -2,7 +2,8 @@
 
     exec://ssh host nc localhost 5555      to a socket on a machine that only ssh reaches
 
-Run by itself, this file calls a Rep socket that way; the command is this file too, as a relay to a tcp port.
+Run by itself (python examples/exec_transport.py), this file calls a Rep socket that way; the command is this file too,
+as a relay to a tcp port.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["relay"]:
-        relay(int(sys.argv[2]))
-    else:
-        main()
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["relay", port] if port.isdecimal():
+            relay(int(port))
+        case _:
+            print(__doc__)

@@ -7,13 +7,12 @@ python examples/pair.py node1 tcp://127.0.0.1:40899
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 
 import spworkers as sp
 
-PAUSE = float(os.environ.get("PAUSE", "1"))  # seconds between two sends
+PAUSE = 1.0  # seconds between two sends
 
 
 def send_and_receive(pair: sp.Pair, name: str) -> None:
@@ -35,6 +34,8 @@ def main(arguments: list[str]) -> None:
         case ["node1", url]:
             with sp.Pair(dial=url) as pair:
                 send_and_receive(pair, "node1")
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: pair.py node0|node1 URL")
 

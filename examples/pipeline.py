@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> None:
             node0(url)
         case ["node1", url, message]:
             node1(url, message)
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: pipeline.py node0 URL\n       pipeline.py node1 URL MESSAGE")
 

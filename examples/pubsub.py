@@ -7,13 +7,12 @@ python examples/pubsub.py client tcp://127.0.0.1:40899 client1
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 import spworkers as sp
 
-PAUSE = float(os.environ.get("PAUSE", "1"))  # seconds between two dates
+PAUSE = 1.0  # seconds between two dates
 
 
 def server(url: str) -> None:
@@ -39,6 +38,8 @@ def main(arguments: list[str]) -> None:
             server(url)
         case ["client", url, name]:
             client(url, name)
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: pubsub.py server URL\n       pubsub.py client URL NAME")
 

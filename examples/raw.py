@@ -10,7 +10,6 @@ says where its reply goes.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import struct
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import spworkers as sp
 
-LONGEST = float(os.environ.get("PAUSE", "1"))  # seconds that a request takes at most
+LONGEST = 1.0  # seconds that a request takes at most
 
 
 def server(url: str, workers: int) -> None:
@@ -63,6 +62,8 @@ def main(arguments: list[str]) -> None:
             client(url, 1)
         case ["client", url, clients] if clients.isdecimal() and int(clients):
             client(url, int(clients))
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: raw.py server|client URL [NUMBER]")
 

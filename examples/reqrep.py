@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
             node0(url)
         case ["node1", url]:
             node1(url)
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: reqrep.py node0|node1 URL")
 

@@ -7,13 +7,12 @@ python examples/survey.py client tcp://127.0.0.1:40899 client1
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 import spworkers as sp
 
-PAUSE = float(os.environ.get("PAUSE", "1"))  # seconds between two surveys
+PAUSE = 1.0  # seconds between two surveys
 
 
 def server(url: str) -> None:
@@ -47,6 +46,8 @@ def main(arguments: list[str]) -> None:
             server(url)
         case ["client", url, name]:
             client(url, name)
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: survey.py server URL\n       survey.py client URL NAME")
 

@@ -54,5 +54,7 @@ if __name__ == "__main__":
             asyncio.run(main(10))
         case [number] if number.isdecimal() and int(number):
             asyncio.run(main(int(number)))
+        case ["-h" | "--help", *_]:
+            print(__doc__)
         case _:
             sys.exit("usage: with_asyncio.py [REQUESTS]")

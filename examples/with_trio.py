@@ -46,4 +46,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    if sys.argv[1:]:  # it takes none
+        print(__doc__)
+    else:
+        trio.run(main)

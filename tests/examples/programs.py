@@ -23,7 +23,7 @@ UNSENT = "not sent within its LINGER"
 """In what one says whose peer was interrupted before it: no fault of the example."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOME = str(Path(sp.__file__).parents[1])  # of the package that is tested: installed, or the source tree
-ENV = {**os.environ, "PAUSE": "0.1", "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 
 
 class Program:

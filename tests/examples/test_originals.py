@@ -72,8 +72,7 @@ def test_survey(url: str) -> None:
         one.shows(r"CLIENT\(client0\): SENDING DATE SURVEY RESPONSE")
 
 
-def test_bus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENV, "PAUSE", "1")  # in which all three must have started, on a busy machine too
+def test_bus() -> None:
     with addresses(3) as urls, contextlib.ExitStack() as stack:
         around = [[*urls[number:], *urls[:number]][:2] for number in range(3)]
         nodes = [stack.enter_context(Program("bus.py", f"node{number}", *around[number])) for number in range(3)]
@@ -159,3 +158,19 @@ def test_mistakes_of_others(
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert words in f"{ended.value.code}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.alike
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "call_format_client")
+)
+def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what the example is and how it is run, and nothing is wrong with that. (The client is a module.)"""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    try:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    except SystemExit as ended:
+        assert ended.code in (None, 0)
+    shown = capsys.readouterr()
+    assert f"{name}.py" in shown.out
+    assert shown.err == ""
