@@ -117,6 +117,8 @@ def serve(
             app = load_app(target)
             if not (listen or dial) and (app.handlers or app.raw_handler is not None):
                 raise click.UsageError(f"{app.name} would be served nowhere: give --listen or --dial, an address")
+            if not dial and listen and all(address.startswith("inproc://") for address in listen):
+                raise click.UsageError(f"{', '.join(listen)} is for this process alone, and no client is in it")
             if dial:
                 options["dial_asynch"] = True  # a broker may start later than who works for it
             server = Server(app, listen, dial=dial, metrics=metrics_at is not None, **options)

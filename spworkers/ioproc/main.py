@@ -202,7 +202,7 @@ class IOProcess:
             what = "1 message was" if left == 1 else f"{left} messages were"
             them = "it" if left == 1 else "them"
             if linger > 0:
-                advice = f"of {linger:.3g} s: nobody took {them}; see that a peer is there and reads, or raise LINGER"
+                advice = f"of {linger:.3g} s: nobody took {them}; see that a peer is there and reads"
                 log.warning("%s: %s not sent within its LINGER %s", who, what, advice)
             else:
                 log.warning("%s: %s not sent within its LINGER, which was not to wait for %s", who, what, them)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import importlib
 import re
+from typing import Final
 
 from spworkers.errors import BadTranError
 from spworkers.schemes import check_names
 from spworkers.transport.base import Transport
+
+_HTTP: Final = {"http": "ws", "https": "wss"}
 
 
 class Registry:
@@ -54,12 +57,16 @@ class Registry:
         """
         scheme, mark, _ = address.partition("://")
         if not mark:
-            raise BadTranError(f"{address!r} has no scheme; write SCHEME://…, such as {self._nearest(address)}://…")
+            raise BadTranError(
+                f"{address!r} has no scheme; write SCHEME://…, such as {self._nearest(address) or 'tcp'}://…"
+            )
         made = self._made.get(scheme)
         if made is None:
             target = self._targets.get(scheme)
             if target is None:
-                raise BadTranError(f"{address!r}: no transport {scheme!r}; the nearest is {self._nearest(scheme)}://")
+                near = self._nearest(scheme)
+                known = f"the nearest is {near}://" if near else f"there are {', '.join(self._named())}"
+                raise BadTranError(f"{address!r}: no transport {scheme!r}; {known}")
             made = self._made[scheme] = _load(scheme, target)
         return made
 
@@ -67,8 +74,13 @@ class Registry:
         import difflib  # which only a mistake has to wait for
 
         head = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
+        if head in _HTTP:
+            return _HTTP[head]
         near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.5)
-        return near[0] if near else "tcp"
+        return near[0] if near else ""
+
+    def _named(self) -> list[str]:
+        return sorted(scheme for scheme, target in self._targets.items() if "testing" not in target)
 
 
 def _load(scheme: str, target: str) -> Transport:

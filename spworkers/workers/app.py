@@ -152,7 +152,8 @@ class App:
         def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
             if not callable(function):
                 raise BadValueError(f"a handler is a function, not {function!r:.80}")
-            name = check_name(options.get("name") or getattr(function, "__name__", None))
+            name = options.get("name")
+            name = check_name(getattr(function, "__name__", None) if name is None else name)
             given = {key: value for key, value in options.items() if key != "name"}
             handler = Handler(function, name=name, options=HandlerOptions.check(given, f"handler {name}"))
             if name in self._handlers:

@@ -313,6 +313,9 @@ def test_serve_needs_an_address(in_folder: Path, asked: Asked) -> None:
     done = asked("serve", "calc:app")
     assert done.returncode == 2
     assert "--listen" in done.stderr
+    done = asked("serve", "calc:app", "--listen", "inproc://x")
+    assert done.returncode == 2
+    assert "inproc://x is for this process alone" in done.stderr
 
 
 @pytest.mark.alike

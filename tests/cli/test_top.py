@@ -245,6 +245,15 @@ def test_on_a_terminal_it_is_live_until_q() -> None:
     assert b"echo" in words
 
 
+def test_a_terminal_that_knows_only_ascii() -> None:
+    with sp.Pull(name="top-äscii", listen="inproc://top-ascii"):
+        command = [sys.executable, "-m", "spworkers.cli", "top", "--once", str(os.getpid())]
+        env = {**ENV, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "top-?scii" in done.stdout
+
+
 def test_nobody_there() -> None:
     done = run("--once", "1")
     assert done.exit_code == 1

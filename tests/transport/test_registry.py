@@ -23,12 +23,26 @@ def test_the_built_in_schemes(scheme: str) -> None:
     assert scheme in repr(transport)
 
 
-@pytest.mark.parametrize("address", ["TCP://127.0.0.1:1", "tpc://127.0.0.1:1", "bogus://x", "://x", "tcp ://x:1"])
+@pytest.mark.parametrize("address", ["TCP://127.0.0.1:1", "tpc://127.0.0.1:1", "tcp ://x:1"])
 def test_unknown_schemes_name_the_nearest(address: str) -> None:
     with pytest.raises(BadTranError, match=r"nearest is tcp://"):
         transport_for(address)
     with pytest.raises(BadTranError, match=r"nearest is inproc://"):
         transport_for("inprc://x")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://x", "the nearest is ws://"),
+        ("https://x", "the nearest is wss://"),
+        ("zmq://x", "there are abstract, asgi, inproc, ipc, shm, tcp"),
+        ("://x", "there are abstract"),
+    ],
+)
+def test_unknown_schemes_that_resemble_none(address: str, words: str) -> None:
+    with pytest.raises(BadTranError, match=words):
+        transport_for(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:5555", "", "tcp:127.0.0.1:5555", "tcp:/x"])

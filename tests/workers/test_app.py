@@ -111,6 +111,8 @@ def test_a_name_is_taken_once(app: App) -> None:
 def test_lambdas_need_a_name(app: App) -> None:
     with pytest.raises(BadValueError, match="name="):
         app.handler(lambda x: x)
+    with pytest.raises(BadValueError, match="'' is no name"):
+        app.handler(name="")(lambda x: x)
     app.handler(name="same")(lambda x: x)
     assert list(app.handlers) == ["same"]
 

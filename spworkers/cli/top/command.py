@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import select
 import sys
@@ -79,6 +80,8 @@ def _print(programs: list[dict[str, Any]], as_json: bool) -> None:
 
         from spworkers.cli.top.tables import render
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # not every encoding has our arrows
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = 250
