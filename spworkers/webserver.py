@@ -18,6 +18,7 @@ from spworkers.endpoint import WEB_SERVERS
 from spworkers.errors import BadAddrError, BadValueError, SPError, TLSNoConfigError, from_os_error
 from spworkers.options import OPTIONS
 from spworkers.supervisor.client import ChildEvent, Supervisor, get_supervisor
+from spworkers.webcounts import WebCounts
 
 __all__ = ["WebServer"]
 
@@ -41,8 +42,9 @@ class WebServer(Closing):
             pub = sp.Pub(listen=web.url("/pub"))
 
     It runs in a process of its own, which is replaced when it dies, on the same port; connections of sockets are not
-    its, but live in the sockets' own processes. It answers GET (and HEAD, with websockets 17 and newer), one request on
-    each connection. For more than that, mount sockets on a server of yours: `spworkers.transport.ws.ASGIApp`.
+    its, but live in the sockets' own processes (with https their bytes still pass through it). It answers GET (and
+    HEAD, with websockets 17 and newer), one request on each connection. For more than that, mount sockets on a server
+    of yours: `spworkers.transport.ws.ASGIApp`.
 
     Args:
         address: `http://HOST:PORT`, or `https://`; `*` for every address, port 0 for a free one.
@@ -92,11 +94,14 @@ class WebServer(Closing):
         self._spec["address"] = self.address
         self._key = f"web-{next(_numbers)}"
         self._closed = False
-        self._supervisor: Supervisor = get_supervisor()
+        self._counts_fd = -1
         try:
+            self._counts_fd = WebCounts.memory()
+            self._counts = WebCounts(self._counts_fd)
+            self._supervisor: Supervisor = get_supervisor()
             self._spawn()
         except BaseException:
-            self._sock.close()
+            self._release()
             raise
         WEB_SERVERS[self.url("")] = self._key
         self._supervisor.on_restart(self._spawn, of=self._key)
@@ -130,16 +135,33 @@ class WebServer(Closing):
         self._supervisor.forget_restart(self._spawn)
         with contextlib.suppress(OSError):  # who waits in the backlog is refused now
             self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+        self._release()
         with contextlib.suppress(SPError):
             self._supervisor.end(self._key, grace=GRACE)
+
+    def stats(self) -> dict[str, Any]:
+        """What it has done since it was made, the processes that were replaced among it.
+
+        Returns:
+            `pid` of its process; `connections` that are no socket's, and `relays` (https only), each for a socket's
+            connection whose TLS is done here, as they are now; how many were `accepted`, `handed_over` to a socket,
+            `answered` with what is there, and `refused` with a status of 400 or more; and `drops`, connections that
+            ended without an answer, by cause: as of a listener, and `answer_cut` where somebody hung up or did not read
+            while being answered.
+        """
+        return self._counts.read()
+
+    def _release(self) -> None:
+        self._sock.close()
+        if self._counts_fd >= 0:
+            os.close(self._counts_fd)
+            self._counts_fd = -1
 
     def _spawn(self) -> None:
         if self._closed:
             return
-        self._supervisor.spawn(
-            self._key, "web", self._spec, restart=True, fds=[self._sock.fileno()], on_event=self._happened
-        )
+        fds = [self._sock.fileno(), self._counts_fd]
+        self._supervisor.spawn(self._key, "web", self._spec, restart=True, fds=fds, on_event=self._happened)
 
     def _happened(self, event: ChildEvent) -> None:
         if event.kind in ("died", "failed") and not self._closed:

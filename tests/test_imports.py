@@ -25,7 +25,7 @@ LAYER_OF = {
     **dict.fromkeys(("_descriptors", "_memory", "certificates", "chance", "lean"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     "__main__": "cli",
-    **dict.fromkeys(("channel", "messages", "outbox", "packet"), "control"),
+    **dict.fromkeys(("channel", "messages", "outbox", "packet", "webcounts"), "control"),
 }
 PACKAGES = ("ring", "protocol", "transport", "ioproc", "supervisor", "workers", "cli", "testing")
 

@@ -9,11 +9,9 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ClosedError
-from spworkers.ioproc.broker import SupervisorLine
+from spworkers.ioproc.broker import SupervisorLine, kept
 from spworkers.ioproc.control import MAIN, Control, dispatcher
 from spworkers.ioproc.counters import CAUSES, IN_HAND
 from spworkers.ioproc.facts import facts_of
@@ -85,7 +83,7 @@ class IOProcess:
         if lost:  # with a predecessor
             region.add(CAUSES["io_died"], lost)
             region.add(IN_HAND, ALL_BITS + 1 - lost)
-        self.kept = {name: (msgpack.unpackb(blob, raw=False), fds) for name, (blob, fds) in boot.kept.items()}
+        self.kept = {name: (kept(blob), fds) for name, (blob, fds) in boot.kept.items()}
         options: dict[str, Any] = dict(self.kept.get("options", (spec["options"], []))[0])
         self.hub = Hub(loop, watch_of(loop), region, io_bell, self._machine)
         self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)

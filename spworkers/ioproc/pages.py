@@ -26,11 +26,13 @@ class Answer(NamedTuple):
         head: status and headers.
         body: what follows; the same bytes for all who ask.
         file: or this; to be closed.
+        refuses: the status is 400 or more.
     """
 
     head: bytes
     body: bytes = b""
     file: BinaryIO | None = None
+    refuses: bool = False
 
 
 class Pages:
@@ -111,7 +113,9 @@ def refusal(status: int, text: str, *, with_body: bool = True, **headers: str) -
         headers: further ones.
     """
     body = text.encode()
-    return Answer(_head(status, "text/plain; charset=utf-8", len(body), **headers), body if with_body else b"")
+    return Answer(
+        _head(status, "text/plain; charset=utf-8", len(body), **headers), body if with_body else b"", refuses=True
+    )
 
 
 def _head(status: int, kind: str, length: int, **more: str) -> bytes:

@@ -25,7 +25,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from spworkers.channel import close_fds
-from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, SPError
+from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, ResourceError, SPError
 from spworkers.ioproc.admission import Admission, Crowd
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE
@@ -34,12 +34,13 @@ from spworkers.ioproc.pages import Answer, Pages, refusal
 from spworkers.transport import tcp
 from spworkers.transport.acceptor import SocketAcceptor
 from spworkers.transport.base import Link
-from spworkers.transport.handshake import recv_some, send_all
+from spworkers.transport.handshake import cause_of, recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import Contexts, TLSLink
 from spworkers.transport.waiting import Limit, writable
-from spworkers.transport.wshead import forget, last_words, log, read_head
+from spworkers.transport.wshead import Head, forget, last_words, log, read_head
 from spworkers.transport.wsmux import MuxLine, name_of
+from spworkers.webcounts import WebCounts
 
 if TYPE_CHECKING:
     from spworkers.supervisor.boot import Boot
@@ -95,6 +96,10 @@ class WebProcess:
         self.dialling: dict[str, asyncio.Task[MuxLine]] = {}
         self.dials = asyncio.Semaphore(DIALS)
         self.accepting: asyncio.Task[None] | None = None
+        self.counts = WebCounts(boot.fds[1])
+        os.close(boot.fds[1])
+        self.counts.show("pid", os.getpid())
+        self._show_how_many()
 
     def _link(self, sock: socket.socket) -> Link:
         link = tcp.make_link(sock, {})
@@ -137,7 +142,9 @@ class WebProcess:
             await asyncio.sleep(self.admission.delay())  # the kernel keeps those who come meanwhile
             try:
                 link = await self.acceptor.accept()
-            except SPError:  # out of descriptors, usually
+            except SPError as error:  # out of descriptors, usually
+                if pause == FIRST_PAUSE:  # once per outage
+                    self.counts.add("accept_exhausted" if isinstance(error, ResourceError) else "accept_failed")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
@@ -146,40 +153,55 @@ class WebProcess:
                 oldest = next(iter(self.busy))
                 del self.busy[oldest]
                 oldest.cancel()
+                self.counts.add("handshake_overflow")
+            self.counts.add("accepted")
             self._start(self._serve(link), link)
 
     def _start(self, work: Coroutine[Any, Any, None], link: Link) -> None:
         task = self.loop.create_task(work)
         self.busy[task] = None
         self.crowd.grew(len(self.busy))
+        self._show_how_many()
 
         def done(task: asyncio.Task[None]) -> None:
             self.busy.pop(task, None)
+            self.relays.discard(task)
             self.crowd.shrank(len(self.busy))
+            self._show_how_many()
             link.close()
 
         task.add_done_callback(done)
 
+    def _show_how_many(self) -> None:
+        self.counts.show("connections", len(self.busy))
+        self.counts.show("relays", len(self.relays))
+
     async def _serve(self, link: Link) -> None:
+        begun = False
         try:
             stream: Stream = link.sock
             if isinstance(link, TLSLink):
                 async with self._limit():
                     stream = await link.secure(self.loop)
-            await self._answer(link, stream)
+            head = await self._read_head(stream)
+            begun = True
+            await self._answer(link, stream, head)
         except (OSError, SPError) as error:  # it hung up, or was too slow, say: nobody is left to be told
             _log.debug("%s: %s", link.remote, error)
+            self.counts.add("answer_cut" if begun else cause_of(error))
 
-    async def _answer(self, link: Link, stream: Stream) -> None:
+    async def _read_head(self, stream: Stream) -> Head:
         websocket = ServerProtocol(logger=log)
         try:
             async with self._limit():
-                head = await read_head(self.loop, stream, websocket, "request", keep=True)
+                return await read_head(self.loop, stream, websocket, "request", keep=True)
         except BadHeaderError:
             await self._send(stream, last_words(websocket))
-            return
+            raise
         finally:
             forget(websocket)
+
+    async def _answer(self, link: Link, stream: Stream, head: Head) -> None:
         request = head.event
         assert isinstance(request, Request)
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
@@ -188,6 +210,7 @@ class WebProcess:
             answer = self.pages.answer(getattr(request, "method", "GET"), request.path)
         if answer is not None:
             await self._show(stream, answer)
+            self.counts.add("refused" if answer.refuses else "answered")
 
     async def _upgrade(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
         """Give a connection, or with TLS what comes out of it, to the socket of that path. An answer: there is none."""
@@ -203,7 +226,7 @@ class WebProcess:
                 assert task is not None, "each connection has a task"
                 self.busy.pop(task, None)  # it has asked for something and got it, and may stay as long as it likes
                 self.relays.add(task)
-                task.add_done_callback(self.relays.discard)
+                self._show_how_many()
                 await relay(self.loop, stream, ours)
         return answer
 
@@ -220,6 +243,7 @@ class WebProcess:
                 facts = {"local": link.local, "remote": link.remote, "early": early, "properties": link.properties}
                 async with self._limit():
                     if await line.give(sock, **facts):
+                        self.counts.add("handed_over")
                         return None
             await asyncio.sleep(_RETRY)
         self.sockets.discard(path)

@@ -392,6 +392,28 @@ def test_a_successor_goes_on_with_the_same_configuration(world: World) -> None:
 
 
 @pytest.mark.usefixtures("_expected_deaths")
+@pytest.mark.usefixtures("_expected_deaths")
+def test_files_whose_names_are_no_text(world: World, tmp_path: Path) -> None:
+    """To the system a name is bytes, which need be no UTF-8; a successor opens them too."""
+    folder = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    os.mkdir(folder)
+    cert, key = shutil.copy(world.files.cert, folder), shutil.copy(world.files.key, folder)
+    ca = shutil.copy(world.ca.cert, folder)
+    with sp.Rep() as rep:
+        rep.tls_config = sp.TLSConfig(cert, key)  # what is set later is kept in another way than keywords are
+        rep.listen(ANYWHERE)
+        with sp.Req(reconnect_time=0.01) as req:
+            req.dial(rep.listeners[0].address, tls_config=sp.TLSConfig(ca=ca))
+            for _ in range(2):
+                served = serve(rep)
+                assert ask(req, b"x") == b"X"
+                served.result(BOUND)
+                for sock in (rep, req):
+                    before = sock.stats()
+                    os.kill(before["pid"], signal.SIGKILL)
+                    successor(sock, before)
+
+
 def test_a_supervisor_that_dies(world: World) -> None:
     with sp.Rep(listen=ANYWHERE, tls_config=world.mutual) as rep:
         dial: dict[str, Any] = {"dial": rep.listeners[0].address, "reconnect_time": 0.01}

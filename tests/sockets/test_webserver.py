@@ -331,6 +331,56 @@ def test_of_more_callers_than_it_wants_the_oldest_go() -> None:
         assert callers[2].sock.recv(12) == b"HTTP/1.1 404"
 
 
+# ---- what it counts
+
+
+def test_it_counts_what_it_does(web: sp.WebServer) -> None:
+    assert web.stats()["drops"] == {}
+    assert get(web, "/")[0] == 200
+    assert get(web, "/nothing")[0] == 404
+    with sp.Rep(listen=web.url("/x")), sp.Req(dial=web.url("/x")):
+        eventually(lambda: web.stats()["connections"] == 0)
+        stats = web.stats()
+    assert stats.pop("pid") == process_of(web).pid
+    counted = {"accepted": 3, "handed_over": 1, "answered": 1, "refused": 1}
+    assert stats == {"connections": 0, "relays": 0, **counted, "drops": {}}
+    with WsPeer(web.url("/")) as peer:
+        eventually(lambda: web.stats()["connections"] == 1)
+        peer.write(b"GET / HTTP/0.9\r\n\r\n")
+        assert peer.ended()
+    with WsPeer(web.url("/")) as peer:  # says nothing
+        assert peer.ended()
+    with WsPeer(web.url("/")):
+        pass
+    eventually(lambda: web.stats()["drops"] == {"bad_header": 1, "handshake_timeout": 1, "handshake_closed": 1})
+
+
+def test_what_it_has_counted_survives_its_process_and_its_close(web: sp.WebServer) -> None:
+    assert get(web, "/")[0] == 200
+    eventually(lambda: web.stats()["answered"] == 1)
+    pid = process_of(web).pid
+    os.kill(pid, signal.SIGKILL)
+    assert get(web, "/")[0] == 200
+    eventually(lambda: web.stats()["answered"] == 2)
+    assert web.stats()["pid"] not in (0, pid)
+    web.close()
+    assert web.stats()["accepted"] == 2
+
+
+def test_it_counts_who_is_pushed_out_and_who_does_not_read() -> None:
+    with (
+        sp.WebServer(max_handshakes=2, handshake_timeout=0.5, pages={"/": bytes(8 << 20)}) as web,
+        contextlib.ExitStack() as stack,
+    ):
+        peer = stack.enter_context(WsPeer(web.url("/")))
+        peer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert peer.sock.recv(1) == b"H"
+        eventually(lambda: web.stats()["drops"] == {"answer_cut": 1})
+        for _ in range(3):
+            stack.enter_context(WsPeer(web.url("/")))
+        eventually(lambda: web.stats()["drops"].get("handshake_overflow") == 1)
+
+
 # ---- the handle
 
 

@@ -188,6 +188,20 @@ def test_sockets_and_a_page_share_a_port(web: sp.WebServer, world: World) -> Non
             pair.dial(web.url("/nowhere"), tls_config=world.client)
 
 
+def test_relays_are_counted(web: sp.WebServer, world: World) -> None:
+    with sp.Rep(listen=web.url("/x")) as rep:
+        with sp.Req(dial=web.url("/x"), tls_config=world.client) as req:
+            wait_pipes(rep)
+            assert (web.stats()["relays"], web.stats()["connections"]) == (1, 0)
+            assert len(req.pipes) == 1
+        eventually(lambda: web.stats()["relays"] == 0)
+        with SecurePeer(web.url("/"), world.context):
+            eventually(lambda: web.stats()["connections"] == 1)
+    with WsPeer(web.url("/")) as peer:
+        peer.write(b"no TLS at all\r\n\r\n")
+        eventually(lambda: web.stats()["drops"].get("bad_tls") == 1)
+
+
 def test_a_plain_address_is_not_the_secure_servers(web: sp.WebServer) -> None:
     with sp.Pair() as pair, pytest.raises(sp.AddrInUseError):
         pair.listen(web.url("/x").replace("wss:", "ws:"))
