@@ -5,6 +5,8 @@
 For each kind of handshake: memory (USS) of the I/O process before, with all callers there, and two seconds after they
 have gone; and how long one request of a good client took while they were there. More than MAX-HANDSHAKES (1024) at once
 are never there: of more callers the oldest are given up.
+
+Then the same of a `WebServer`: 300 callers that ask for 20 MB and read nothing of it, and how long a page took another.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import resource
 import socket
 import ssl
+import tempfile
 import time
 from typing import Any, Final
 
@@ -47,6 +50,10 @@ def main() -> None:
         measure("ws: a request of 28 KiB, not ended", "ws://127.0.0.1:0/x", large, callers)
         measure("ws: a request of 126 headers, not ended", "ws://127.0.0.1:0/x", many, callers)
         measure("wss: TLS, and 126 headers, not ended", "wss://127.0.0.1:0/x", many, 1024, there, here, wrap=True)
+        show("http: a page of 20 MB, unread", "http", "/page")
+        show("http: a file of 20 MB, unread", "http", "/file")
+        show("https: a page of 20 MB, unread", "https", "/page", there)
+        show("https: a file of 20 MB, unread", "https", "/file", there)
 
 
 def measure(
@@ -86,6 +93,45 @@ def measure(
         good.close(linger=0)
         stack.pop_all().close()
         eventually(lambda: len(rep.pipes) == 0, PATIENCE)
+        time.sleep(2.0)
+        print(f"{what:40} {before:6.1f} {peak:14.1f} {mebibytes(process):15.1f} {took * 1000:14.1f} ms", flush=True)
+
+
+def show(what: str, scheme: str, path: str, there: sp.TLSConfig | None = None, callers: int = 300) -> None:
+    """One kind of answer, that nobody reads."""
+    with tempfile.NamedTemporaryFile() as file, contextlib.ExitStack() as stack:
+        file.write(bytes(20_000_000))
+        file.flush()
+        pages = {"/page": bytes(20_000_000), "/small": "small"}
+        address = f"{scheme}://127.0.0.1:0"
+        web = stack.enter_context(sp.WebServer(address, pages=pages, static={"/file": file.name}, **secured(there)))
+        process = psutil.Process(web.stats()["pid"])
+        port = int(web.address.rpartition(":")[2])
+
+        def ask(target: str) -> socket.socket:
+            caller: socket.socket = socket.create_connection(("127.0.0.1", port))
+            if there is not None:
+                caller = unsafe().wrap_socket(caller)
+            caller.sendall(b"GET %s HTTP/1.1\r\n\r\n" % target.encode())
+            return caller
+
+        def page() -> float:
+            begin = time.monotonic()
+            with ask("/small") as caller:
+                while caller.recv(65536):
+                    pass
+            return time.monotonic() - begin
+
+        page()
+        before = mebibytes(process)
+        waiting = [ask(path) for _ in range(callers)]
+        for caller in waiting:
+            caller.recv(1)
+        took = page()
+        peak = mebibytes(process)
+        for caller in waiting:
+            caller.close()
+        eventually(lambda: web.stats()["connections"] == 0, PATIENCE)
         time.sleep(2.0)
         print(f"{what:40} {before:6.1f} {peak:14.1f} {mebibytes(process):15.1f} {took * 1000:14.1f} ms", flush=True)
 
