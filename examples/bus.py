@@ -25,7 +25,7 @@ def node(name: str, url: str, others: list[str]) -> None:
         print(f"{name}: SENDING '{name}' ONTO BUS", flush=True)
         bus.send(name.encode())
         for message in bus:
-            print(f'{name}: RECEIVED "{message.decode()}" FROM BUS', flush=True)
+            print(f'{name}: RECEIVED "{message.decode(errors="replace")}" FROM BUS', flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"bus.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -24,12 +24,12 @@ LONGEST = 1.0  # seconds that a request takes at most
 def greet(request: bytes) -> bytes:
     """What a worker does; it is known by its process id."""
     worker = f"Worker {os.getpid()}"
-    print(f"{worker}: Received request '{request.decode()}'", flush=True)
+    print(f"{worker}: Received request '{request.decode(errors='replace')}'", flush=True)
     work = random.uniform(0, LONGEST)
     print(f"{worker}: Sleeping for {work * 1000:.0f}ms", flush=True)
     time.sleep(work)
     response = b"Hello, " + request
-    print(f"{worker}: Sending response '{response.decode()}'", flush=True)
+    print(f"{worker}: Sending response '{response.decode(errors='replace')}'", flush=True)
     return response
 
 
@@ -43,7 +43,7 @@ def client(url: str, name: str) -> None:
     with sp.Req(dial=url) as req:
         print(f"{me}: Sending message '{name}'", flush=True)
         req.send(name.encode())
-        print(f"{me}: Received response '{req.recv().decode()}'")
+        print(f"{me}: Received response '{req.recv().decode(errors='replace')}'")
 
 
 def main(arguments: list[str]) -> None:
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"context.py: {error}")
     except KeyboardInterrupt:
         pass

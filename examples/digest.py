@@ -23,6 +23,7 @@ import os
 import sys
 import sysconfig
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,15 @@ def ask(address: str, clients: int, paths: list[str], progress: Progress) -> dic
         for path, client in zip(paths, itertools.cycle(all_clients), strict=False):
             futures[path] = client.submit("digest", path)  # waits while too many are in flight
             futures[path].add_done_callback(lambda future: progress.advance(bar))
-        return {path: future.result() for path, future in futures.items()}
+        return {path: known(path, future) for path, future in futures.items()}
+
+
+def known(path: str, future: Future[str]) -> str:
+    """The digest; a file that cannot be read, in /proc perhaps, has none."""
+    try:
+        return future.result()
+    except sp.RemoteError as error:
+        sys.exit(f"digest.py: {path}: {error}")
 
 
 def run(paths: list[str], workers: int | None, clients: int, console: Console) -> dict[str, str]:
@@ -99,7 +108,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.clients > 100:
         parser.error(f"{options.clients} clients are more than 100: each has a process of its own")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     paths = files_below(options.folder, options.limit)
     if not paths:
         parser.error(f"there is no file below {options.folder}")

@@ -125,6 +125,9 @@ def main() -> None:
     options = parser.parse_args()
     if (options.serve or options.ask) and not options.cert:
         parser.error("--serve and --ask need --cert NAME")
+    for address in filter(None, (options.serve, options.ask)):
+        if not address.startswith(("tls+tcp", "wss:")):
+            parser.error(f"{address}: only tls+tcp:// and wss:// have certificates")
     if options.serve:
         with sp.Rep(tls_config=config(options.certs, options.cert)) as rep:
             open_door(rep, options.serve, set(options.allow))

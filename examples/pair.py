@@ -20,7 +20,7 @@ def send_and_receive(pair: sp.Pair, name: str) -> None:
     pair.recv_deadline = 0.1
     while True:
         with contextlib.suppress(sp.RecvTimeoutError):  # nobody there yet, or slower than we
-            print(f'{name}: RECEIVED: "{pair.recv().decode()}"', flush=True)
+            print(f'{name}: RECEIVED: "{pair.recv().decode(errors="replace")}"', flush=True)
         time.sleep(PAUSE)
         print(f'{name}: SENDING "{name}"', flush=True)
         pair.send(name.encode())
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"pair.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ def node0(url: str) -> None:
     """Receive until somebody says STOP."""
     with sp.Pull(listen=url) as pull:
         for message in pull:
-            print(f'NODE0: RECEIVED "{message.decode()}"', flush=True)
+            print(f'NODE0: RECEIVED "{message.decode(errors="replace")}"', flush=True)
             if message == b"STOP":
                 print("NODE0: STOPPING")
                 return
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"pipeline.py: {error}")
     except KeyboardInterrupt:
         pass

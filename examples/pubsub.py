@@ -29,7 +29,7 @@ def client(url: str, name: str) -> None:
     """Show what is published. The empty topic is every message."""
     with sp.Sub(dial=url, subscribe=b"") as sub:
         for message in sub:
-            print(f"CLIENT({name}): RECEIVED {message.decode()}", flush=True)
+            print(f"CLIENT({name}): RECEIVED {message.decode(errors='replace')}", flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"pubsub.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -48,7 +48,10 @@ def client(url: str, clients: int) -> None:
 def ask(url: str, number: int) -> None:
     with sp.Req(dial=url) as req:
         req.send(struct.pack(">I", number))
-        asked, answered = struct.unpack(">II", req.recv())
+        reply = req.recv()
+        if len(reply) != 8:
+            sys.exit(f"raw.py: {url} answers {reply!r:.40}; that is no server of ours")
+        asked, answered = struct.unpack(">II", reply)
         print(f"Client: {asked:4}   Server: {answered:4}\n", end="", flush=True)
 
 
@@ -56,22 +59,22 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["server", url]:
             server(url, 16)
-        case ["server", url, workers] if workers.isdecimal() and int(workers):
+        case ["server", url, workers] if workers.isdecimal() and 0 < int(workers[:4]) <= 100:
             server(url, int(workers))
         case ["client", url]:
             client(url, 1)
-        case ["client", url, clients] if clients.isdecimal() and int(clients):
+        case ["client", url, clients] if clients.isdecimal() and 0 < int(clients[:4]) <= 100:
             client(url, int(clients))
         case ["-h" | "--help", *_]:
             print(__doc__)
         case _:
-            sys.exit("usage: raw.py server|client URL [NUMBER]")
+            sys.exit("usage: raw.py server|client URL [NUMBER, 100 at most]")
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"raw.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -28,7 +28,7 @@ def node1(url: str) -> None:
     with sp.Req(dial=url) as req:
         print("NODE1: SENDING DATE REQUEST DATE")
         req.send(b"DATE")
-        print(f"NODE1: RECEIVED DATE {req.recv().decode()}")
+        print(f"NODE1: RECEIVED DATE {req.recv().decode(errors='replace')}")
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"reqrep.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -27,7 +27,7 @@ def server(url: str) -> None:
                     answer = surveyor.recv()
                 except (sp.RecvTimeoutError, sp.ProtoStateError):  # it ended while we waited, or before
                     break
-                print(f'SERVER: RECEIVED "{answer.decode()}" SURVEY RESPONSE', flush=True)
+                print(f'SERVER: RECEIVED "{answer.decode(errors="replace")}" SURVEY RESPONSE', flush=True)
             print("SERVER: SURVEY OVER", flush=True)
 
 
@@ -35,7 +35,7 @@ def client(url: str, name: str) -> None:
     """Answer for ever. The client may be started first: it dials until the server is there."""
     with sp.Respondent(dial_asynch=True, dial=url) as respondent:
         for question in respondent:
-            print(f'CLIENT({name}): RECEIVED "{question.decode()}" SURVEY REQUEST', flush=True)
+            print(f'CLIENT({name}): RECEIVED "{question.decode(errors="replace")}" SURVEY REQUEST', flush=True)
             print(f"CLIENT({name}): SENDING DATE SURVEY RESPONSE", flush=True)
             respondent.send(time.ctime().encode())
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except sp.SPError as error:
+    except (sp.SPError, OSError, UnicodeError) as error:
         sys.exit(f"survey.py: {error}")
     except KeyboardInterrupt:
         pass

@@ -31,7 +31,7 @@ def thumbnail(path: Path) -> int:
 
 def read_ppm(path: Path) -> tuple[int, int, bytes]:
     """Width, height and the pixels, three bytes each, line by line."""
-    kind, width, height, most, pixels = path.read_bytes().split(maxsplit=4)
+    kind, width, height, most, pixels = (path.read_bytes().split(maxsplit=4) + [b""] * 5)[:5]
     if kind != b"P6" or most != b"255" or len(pixels) != int(width) * int(height) * 3:
         raise ValueError(f"{path} is no PPM of 8 bits")
     return int(width), int(height), pixels
@@ -85,6 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if options.pictures < 1:
+            parser.error(f"--pictures {options.pictures}: there is nothing to be made")
         if options.folder is None:
             paint(folder, options.pictures)
         paths = sorted(folder.glob("*.ppm"))
@@ -93,7 +95,7 @@ def main() -> None:
         report = job(paths, options.workers).run()
         print(f"{len(report.result)} thumbnails, {sum(report.result):,} bytes")
         for failure in report.failures:
-            print(f"not made: {failure.error}")
+            print(f"not made: {failure.item}: {failure.error}")
         failed = set(report.failures.items())
         begun = time.perf_counter()
         same = [thumbnail(path) for path in paths if path not in failed]

@@ -49,12 +49,15 @@ async def main(requests: int) -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case []:
-            asyncio.run(main(10))
-        case [number] if number.isdecimal() and int(number):
-            asyncio.run(main(int(number)))
-        case ["-h" | "--help", *_]:
-            print(__doc__)
-        case _:
-            sys.exit("usage: with_asyncio.py [REQUESTS]")
+    try:
+        match sys.argv[1:]:
+            case []:
+                asyncio.run(main(10))
+            case [number] if number.isdecimal() and 0 < int(number[:7]) <= 100_000:
+                asyncio.run(main(int(number)))
+            case ["-h" | "--help", *_]:
+                print(__doc__)
+            case _:
+                sys.exit("usage: with_asyncio.py [REQUESTS, 100000 at most]")
+    except KeyboardInterrupt:
+        sys.exit(1)

@@ -49,4 +49,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:  # it takes none
         print(__doc__)
     else:
-        trio.run(main)
+        try:
+            trio.run(main)
+        except KeyboardInterrupt:
+            sys.exit(1)

@@ -101,10 +101,16 @@ def main() -> None:
     parser.add_argument("--database", default=":memory:", help="SQLite file for the counts")
     parser.add_argument("--checkpoint", help="file from which a run that was killed goes on")
     options = parser.parse_args()
+    if options.files < 0:
+        parser.error(f"--files {options.files}: it is a number of files, or 0 for all")
+    if options.checkpoint and options.database == ":memory:":
+        parser.error("--checkpoint needs --database: counts in memory end with the run that is to be gone on with")
     paths = sources(options.files or None)
     with closing(Table(options.database)) as table, closing(Table(":memory:")) as same:
         report = job(paths, options.workers, table).run(checkpoint=options.checkpoint)
         names, different = table.sums()
+        if not names and len(report.failures) < len(paths):
+            sys.exit(f"wordcount.py: {options.checkpoint} is of a run whose counts are in another database")
         print(f"{report.read} files, {names} names, {different} different ones")
         print("the most frequent:", ", ".join(f"{name} {number}" for name, number in table.most_frequent(5)))
         for failure in report.failures:

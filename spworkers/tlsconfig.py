@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias
@@ -254,6 +255,8 @@ def _check_readable(name: str, path: str) -> None:
                 os.listdir(path)
                 return
             raise BadValueError(f"TLSConfig: {name} {path!r} is a folder, not a file")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for whoever writes to it
+            raise BadValueError(f"TLSConfig: {name} {path!r} is no file of bytes, but a pipe or a device")
         with open(path, "rb"):
             return
     except OSError as error:

@@ -6,9 +6,10 @@ passed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -99,9 +100,15 @@ _REMOTE: Final = {
 }
 
 
-def _opened(role: _Role, timeout: float, *, listen: str | None = None, dial: str | None = None) -> Socket:
+@contextlib.contextmanager
+def _opened(role: _Role, timeout: float, *, listen: str | None = None, dial: str | None = None) -> Iterator[Socket]:
     options: Any = {"recv_deadline": timeout, "send_deadline": timeout, "linger": timeout}
-    return role.kind(listen=listen, dial=dial, max_rcv_size=0, **options)  # any size may be measured
+    with role.kind(listen=listen, dial=dial, max_rcv_size=0, **options) as sock:  # any size may be measured
+        try:
+            yield sock
+        except BaseException:  # Ctrl-C, say: nobody is left who would want what is on its way
+            sock.close(linger=0)
+            raise
 
 
 def _listen(what: str, address: str, size: int, count: int, timeout: float) -> None:

@@ -6,6 +6,8 @@ wrongly.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -28,17 +30,28 @@ __all__ = ["main"]
 class _Commands(click.Group):
     """A group whose commands end in a sentence also where the machine is what does not suffice."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; of some (--help) that is all."""
+        with _told():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        try:
+        with _told():
             return super().invoke(ctx)
-        except BrokenPipeError:  # who read our output has seen enough: click's own way
-            raise
-        except OSError as error:  # a disk that is full, a terminal that is gone
-            # The name may be a descriptor's number.
-            fail(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
-        except MemoryError:
-            fail("there is not enough memory for that")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # who read our output has seen enough: click's own way
+        raise
+    except OSError as error:  # a disk that is full, a terminal that is gone
+        # The name may be a descriptor's number.
+        fail(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
+    except MemoryError:
+        fail("there is not enough memory for that")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -148,7 +148,9 @@ if sys.platform == "linux" and POLLER:
 
     def new_loop() -> asyncio.AbstractEventLoop:
         """The I/O process's loop."""
-        return HotLoop()
+        loop = HotLoop()
+        loop.set_debug(False)  # `python -X dev` is about the user's code
+        return loop
 
     def watch_of(loop: asyncio.AbstractEventLoop) -> Watch:
         """The watch on hot descriptors that goes with a loop."""

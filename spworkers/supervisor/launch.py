@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from spworkers.channel import Channel
-from spworkers.errors import SupervisorError
+from spworkers.errors import ResourceError, SupervisorError, from_os_error
 from spworkers.lean import lean
 from spworkers.packet import anonymous_file, close_fds
 from spworkers.supervisor.watch import ProcessWatch, own_pidfd, watch_process
@@ -51,6 +51,7 @@ def launch(preload: Sequence[str]) -> Launched:
         preload: modules that it imports before its first fork.
 
     Raises:
+        ResourceError: no descriptor, process or memory is left for it.
         SupervisorError: the system does not start it; the reason is the cause.
     """
     if not sys.executable:
@@ -71,6 +72,9 @@ def launch(preload: Sequence[str]) -> Launched:
         ours.close()
         if isinstance(error, SupervisorError):
             raise
+        resources = from_os_error(error, f"start the supervisor with {sys.executable}")
+        if isinstance(resources, ResourceError):
+            raise resources from error
         raise SupervisorError(f"cannot start the supervisor with {sys.executable}: {error}") from error
     except BaseException:
         ours.close()

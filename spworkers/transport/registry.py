@@ -76,7 +76,7 @@ class Registry:
         head = re.split(r"[:/]", text.lower(), maxsplit=1)[0]
         if head in _HTTP:
             return _HTTP[head]
-        near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(head, self._targets, n=1, cutoff=0.55)
         return near[0] if near else ""
 
     def _named(self) -> list[str]:

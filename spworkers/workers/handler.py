@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from spworkers._coerce import is_text, seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.arguments import Parameters, plain_function
+from spworkers.workers.byvalue import is_by_value
 from spworkers.workers.quantities import check_count
 from spworkers.workers.shapes import closest
 
@@ -164,7 +165,7 @@ class Handler(Generic[P, R]):
         # By name where another process can import it, as plain functions go. Not so from __main__, which is never
         # imported a second time: from there it goes by value (cloudpickle).
         module, name = self.__module__, getattr(self, "__qualname__", "")
-        if module != "__main__" and name and getattr(sys.modules.get(module), name, None) is self:
+        if name and getattr(sys.modules.get(module), name, None) is self and not is_by_value(module):
             return name
         return super().__reduce_ex__(protocol)
 

@@ -8,7 +8,6 @@ the module as any program would.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from typing import Any, Final, TypeVar
 
@@ -16,6 +15,7 @@ import cloudpickle
 
 from spworkers.errors import BadValueError, SerializationError
 from spworkers.workers.app import App
+from spworkers.workers.byvalue import by_value, has_file
 from spworkers.workers.shapes import closest
 
 __all__ = ["AppNotFoundError", "describe", "find", "find_as", "load", "origin_of"]
@@ -43,7 +43,8 @@ def origin_of(app: App) -> Origin:
     if name:
         return {_MODULE: name}
     try:
-        return {_VALUE: cloudpickle.dumps(app)}
+        with by_value(app.module):
+            return {_VALUE: cloudpickle.dumps(app)}
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
         raise SerializationError(
             f"{app!r} cannot be sent to its workers ({type(error).__name__}: {error}): let its handlers"
@@ -57,20 +58,12 @@ def _import_name(app: App) -> str:
     own = sys.modules.get(app.module)
     for module in [own, *list(sys.modules.values())]:
         name = getattr(module, "__name__", "__main__")
-        if module is None or name == "__main__" or sys.modules.get(name) is not module or not _has_file(name):
+        if module is None or name == "__main__" or sys.modules.get(name) is not module or not has_file(name):
             continue
         for attribute, value in list(vars(module).items()):
             if value is app:
                 return f"{name}:{attribute}"
     return ""
-
-
-def _has_file(module: str) -> bool:
-    """Whether an import would find it; a module that was made by hand exists in this process only."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def load(origin: Origin) -> App:

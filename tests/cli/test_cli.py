@@ -309,6 +309,14 @@ def test_mistakes_of_serve(in_folder: Path, asked: Asked, arguments: list[str], 
     assert "spworkers/" not in done.stderr.replace(str(ROOT / "tests"), "")  # a traceback shows the user's frames only
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
+def test_an_output_that_takes_nothing(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "spworkers.cli", *arguments]
+        done = subprocess.run(command, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WAIT)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
 def test_serve_needs_an_address(in_folder: Path, asked: Asked) -> None:
     done = asked("serve", "calc:app")
     assert done.returncode == 2

@@ -355,6 +355,10 @@ def test_a_renewed_certificate_holds_without_a_restart(world: World, tmp_path: P
             assert name_at(address, world) == "second"
             (tmp_path / "key").write_text("half of a renewal")
             assert name_at(address, world) == "second"
+            (tmp_path / "key").unlink()
+            os.mkfifo(tmp_path / "key")  # nobody writes to it, and who opened it would wait
+            assert name_at(address, world) == "second"
+            (tmp_path / "key").unlink()
             install(ca.issue("third", "127.0.0.1", role="server"), tmp_path)
             assert name_at(address, world) == "third"
             served = serve(rep)

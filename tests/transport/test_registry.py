@@ -45,7 +45,7 @@ def test_unknown_schemes_that_resemble_none(address: str, words: str) -> None:
         transport_for(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:5555", "", "tcp:127.0.0.1:5555", "tcp:/x"])
+@pytest.mark.parametrize("address", ["127.0.0.1:5555", "", "tcp:127.0.0.1:5555", "tcp:/x", "junk"])
 def test_addresses_without_a_scheme(address: str) -> None:
     with pytest.raises(BadTranError, match=r"no scheme.*tcp://"):
         transport_for(address)

@@ -172,6 +172,20 @@ def test_it_is_for_its_owners_eyes_whatever_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+def test_a_full_disk(tmp_path: Path) -> None:
+    """SQLite's own limit says the same as a disk does; the cut before stays."""
+    checkpoint = Checkpoint(tmp_path / "c", ["plan"])
+    checkpoint.save("one", [], [])
+    checkpoint._db.execute("pragma max_page_count = 8")
+    with pytest.raises(sp.CheckpointError, match=r"c: database or disk is full; the run can go on") as caught:
+        checkpoint.save("two", ["x" * 100_000], [])
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+    checkpoint.close()
+    again = Checkpoint(tmp_path / "c", ["plan"])
+    assert (again.load(), again.results()) == ("one", [])
+    again.close()
+
+
 def test_no_checkpoint(tmp_path: Path) -> None:
     text, database = tmp_path / "text", tmp_path / "database"
     text.write_text("something else, which is longer than the head of a database " * 20)

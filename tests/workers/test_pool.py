@@ -340,6 +340,7 @@ def test_progress_of_another_kind(pool: sp.Pool, wrong: Any) -> None:
         ({"idle_timeout": "never"}, "idle_timeout wants seconds"),
         ({"idle_timeout": -1}, "idle_timeout is -1; it has to be 0 seconds or more"),
         ({"affinity": "x"}, "affinity is 'x'"),
+        ({"affinity": "01"}, "affinity is '01'"),
         ({"workers": 1001}, "workers is 1001; it may be 1000 at most"),
         ({"shared": 5}, "shared is 5; it has to be"),
         ({"name": "half a \ud83d"}, "name is 'half a .*'; it has to be a text"),

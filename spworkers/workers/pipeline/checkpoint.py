@@ -16,7 +16,7 @@ import contextlib
 import os
 import pickle
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,11 @@ class Checkpoint:
         """Whether an item of this key was read before the last cut, in an earlier run.
 
         Raises:
-            CheckpointError: in this run: two items have the same key.
+            CheckpointError: in this run: two items have the same key; or the file cannot be read.
         """
         name = _key(key)
-        row = self._db.execute("select run from taken where key = ?", (name,)).fetchone()
+        with self._told():
+            row = self._db.execute("select run from taken where key = ?", (name,)).fetchone()
         if name in self._new_keys or (row is not None and row[0] == self._run):
             raise CheckpointError(f"two items have the key {key!r}: key= has to give each another one")
         return row is not None
@@ -143,7 +144,7 @@ class Checkpoint:
         """Save a cut, and what has come to the results and the failures since the last one.
 
         Raises:
-            CheckpointError: something that is under way cannot be pickled.
+            CheckpointError: something that is under way cannot be pickled, or the file cannot be written.
         """
         try:
             value = pickle.dumps(cut, protocol=5)
@@ -154,17 +155,28 @@ class Checkpoint:
                 f"checkpoint {self.path}: an item, a result or a failure cannot be pickled: {error}"
             ) from error
         db = self._db
-        db.execute("begin immediate")
-        try:
-            db.executemany("insert into taken values (?, ?)", [(key, self._run) for key in self._new_keys])
-            db.executemany("insert into results (value) values (?)", new_results)
-            db.executemany("insert into failures (value) values (?)", new_failures)
-            self._put("cut", value)
-            db.execute("commit")
-        except BaseException:
-            db.execute("rollback")
-            raise
+        with self._told():
+            db.execute("begin immediate")
+            try:
+                db.executemany("insert into taken values (?, ?)", [(key, self._run) for key in self._new_keys])
+                db.executemany("insert into results (value) values (?)", new_results)
+                db.executemany("insert into failures (value) values (?)", new_failures)
+                self._put("cut", value)
+                db.execute("commit")
+            except BaseException:
+                if db.in_transaction:  # of a full disk SQLite has rolled it back already
+                    db.execute("rollback")
+                raise
         self._new_keys.clear()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:  # the disk is full, say; what was saved before is there still
+            raise CheckpointError(
+                f"checkpoint {self.path}: {error}; the run can go on from what was saved before, when that is mended"
+            ) from error
 
     def _get(self, name: str) -> Any:
         row = self._db.execute("select value from head where name = ?", (name,)).fetchone()

@@ -509,6 +509,8 @@ def _cpus(affinity: Any) -> list[list[int]]:
 
         raise UnsupportedOptionError("affinity: this system binds no processes to processors")
     try:
+        if isinstance(affinity, (str, bytes)):  # whose letters might be numbers
+            raise ValueError
         sets = [[int(each)] if isinstance(each, int) else [int(cpu) for cpu in each] for each in affinity]
     except (TypeError, ValueError):
         raise BadValueError(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import cloudpickle
 
 from spworkers.errors import SerializationError
+from spworkers.workers.byvalue import by_value
 
 __all__ = ["Function", "Functions", "name_of"]
 
@@ -103,7 +104,8 @@ def _held(function: Any) -> list[Any] | None:
 
 def _pickle(function: Any) -> bytes:
     try:
-        blob: bytes = cloudpickle.dumps(function, 5)
+        with by_value(getattr(function, "__module__", None)):
+            blob: bytes = cloudpickle.dumps(function, 5)
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
         raise SerializationError(
             f"{name_of(function)} cannot be sent to a worker ({type(error).__name__}: {error}): let it refer to nothing"
