@@ -64,6 +64,10 @@ def _int(value: Any) -> int:
 
 def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
+        if not is_text(value):
+            raise ValueError(
+                f"wants bytes, or a text, and {value!r:.80} is none: half a character, or a byte that is no UTF-8"
+            )
         return value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)

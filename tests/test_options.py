@@ -325,6 +325,10 @@ class TestValues:
         assert validate("SUBSCRIBE", value, SUB) == topic
         assert type(validate("SUBSCRIBE", value, SUB)) is bytes
 
+    def test_text_that_is_none(self) -> None:
+        with pytest.raises(BadValueError, match=r"SUBSCRIBE wants bytes, or a text, and '\\udcff' is none"):
+            validate("SUBSCRIBE", "\udcff", SUB)
+
     @pytest.mark.parametrize("value", [1, None, [b"a"], 1.5])
     def test_what_is_no_topic(self, value: Any) -> None:
         with pytest.raises(BadValueError, match="SUBSCRIBE wants bytes or str"):
