@@ -145,9 +145,10 @@ class WebServer(Closing):
         Returns:
             `pid` of its process; `connections` that are no socket's, and `relays` (https only), each for a socket's
             connection whose TLS is done here, as they are now; how many were `accepted`, `handed_over` to a socket,
-            `answered` with what is there, and `refused` with a status of 400 or more; and `drops`, connections that
-            ended without an answer, by cause: as of a listener, and `answer_cut` where somebody hung up or did not read
-            while being answered.
+            `answered` with what is there, and `refused` with a status of 400 or more, each when the last byte was sent;
+            and `drops`, connections that ended without such an answer, by cause: as of a listener (`bad_header` for
+            what was no request, whatever status that got), and `answer_cut` where somebody hung up or did not read
+            while being answered. What was under way in a process that was killed is not in them.
         """
         return self._counts.read()
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import errno
 import logging
 import os
 import socket
@@ -72,6 +74,14 @@ def run(boot: Boot) -> int:
     process = WebProcess(loop, boot)
     loop.run_until_complete(process.serve())
     return 0
+
+
+class _Phase(enum.Enum):
+    """How far a connection came."""
+
+    ASKING = enum.auto()
+    ANSWERING = enum.auto()
+    ANSWERED = enum.auto()
 
 
 class WebProcess:
@@ -143,7 +153,8 @@ class WebProcess:
             try:
                 link = await self.acceptor.accept()
             except SPError as error:  # out of descriptors, usually
-                if pause == FIRST_PAUSE:  # once per outage
+                # Once per outage, which being closed by our owner is none of.
+                if pause == FIRST_PAUSE and getattr(error, "errno", None) != errno.EINVAL:
                     self.counts.add("accept_exhausted" if isinstance(error, ResourceError) else "accept_failed")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -177,18 +188,24 @@ class WebProcess:
         self.counts.show("relays", len(self.relays))
 
     async def _serve(self, link: Link) -> None:
-        begun = False
+        phase = _Phase.ASKING
         try:
             stream: Stream = link.sock
             if isinstance(link, TLSLink):
                 async with self._limit():
                     stream = await link.secure(self.loop)
             head = await self._read_head(stream)
-            begun = True
-            await self._answer(link, stream, head)
+            phase = _Phase.ANSWERING
+            answer = await self._find_answer(link, stream, head)
+            if answer is not None:
+                await self._show(stream, answer)
+                phase = _Phase.ANSWERED
+                self.counts.add("refused" if answer.refuses else "answered")
+                await self._await_close(stream)
         except (OSError, SPError) as error:  # it hung up, or was too slow, say: nobody is left to be told
             _log.debug("%s: %s", link.remote, error)
-            self.counts.add("answer_cut" if begun else cause_of(error))
+            if phase is not _Phase.ANSWERED:
+                self.counts.add("answer_cut" if phase is _Phase.ANSWERING else cause_of(error))
 
     async def _read_head(self, stream: Stream) -> Head:
         websocket = ServerProtocol(logger=log)
@@ -201,16 +218,13 @@ class WebProcess:
         finally:
             forget(websocket)
 
-    async def _answer(self, link: Link, stream: Stream, head: Head) -> None:
+    async def _find_answer(self, link: Link, stream: Stream, head: Head) -> Answer | None:
+        """None: it is a socket's connection now, or was."""
         request = head.event
         assert isinstance(request, Request)
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
-            answer = await self._upgrade(link, stream, request.path.partition("?")[0], head.raw + head.rest)
-        else:
-            answer = self.pages.answer(getattr(request, "method", "GET"), request.path)
-        if answer is not None:
-            await self._show(stream, answer)
-            self.counts.add("refused" if answer.refuses else "answered")
+            return await self._upgrade(link, stream, request.path.partition("?")[0], head.raw + head.rest)
+        return self.pages.answer(getattr(request, "method", "GET"), request.path)
 
     async def _upgrade(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
         """Give a connection, or with TLS what comes out of it, to the socket of that path. An answer: there is none."""
@@ -284,7 +298,9 @@ class WebProcess:
             with answer.file as file:
                 while chunk := file.read(CHUNK):
                     await self._send(stream, chunk)
-        # A close with unread bytes would reset, and discard what was sent; so read what there still may be.
+
+    async def _await_close(self, stream: Stream) -> None:
+        """A close with unread bytes would reset, and discard what was sent; so read what there still may be."""
         with contextlib.suppress(BlockingIOError):
             stream.shutdown(socket.SHUT_WR)
         async with self._limit():
