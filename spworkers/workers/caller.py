@@ -214,8 +214,12 @@ class Caller(AsyncClosing):
 
     def _result(self, reply: Reply, name: str, call_id: int, timeout: Seconds) -> Any:
         value = callformat.decode_answer(reply.body, name, call_id)
+        return self._result_of(value, name, call_id, reply.pipe, timeout)
+
+    def _result_of(self, value: Any, name: str, call_id: int, pipe: int, timeout: Seconds) -> Any:
+        """What is made of the value of an answer that came by this pipe."""
         if isinstance(value, callformat.Part):
-            return self.stream(name, timeout=timeout)._opened(call_id, value, reply.pipe)
+            return self.stream(name, timeout=timeout)._opened(call_id, value, pipe)
         return self._typed(name, value) if self._results else value
 
     def _typed(self, name: str, value: Any) -> Any:

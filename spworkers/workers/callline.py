@@ -93,7 +93,7 @@ class CallLine:
         except BaseException:
             self.give_up(waiting)
             raise
-        return waiting.result()
+        return waiting.answer()
 
     def begin_task(self, loop: asyncio.AbstractEventLoop, call_id: int) -> TaskWaiting:
         """A task of this loop is going to wait; when it does no longer, `reader.waiting` is one less."""

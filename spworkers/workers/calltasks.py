@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -15,53 +14,33 @@ from spworkers.waiting import Deadline
 from spworkers.workers.answer import Reply
 from spworkers.workers.callline import CallLine
 from spworkers.workers.callwaiting import GLIMPSE, TrioWaiting, left_until
+from spworkers.workers.slots import Places
 
 if TYPE_CHECKING:
     from spworkers.workers.callwaiting import Waiting
 
-__all__ = ["TaskSlots", "acall"]
+__all__ = ["acall", "end", "place"]
 
 
-class TaskSlots:
-    """As `Slots`, for the tasks of one event loop. Who waits gets its place from who gives one back."""
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._queue: deque[Event] = deque()
-
-    def take(self) -> bool:
-        """A place, if there is one."""
-        if self._free == 0:
-            return False
-        self._free -= 1
+async def place(places: Places, seconds: float) -> bool:
+    """Take a place as soon as those who came before have one. False: not within that time; math.inf: for ever."""
+    if places.take():
         return True
-
-    async def wait(self, seconds: float) -> bool:
-        """A place, as soon as those who came before have one, or False after that time; math.inf: for ever."""
-        if self.take():
-            return True
-        mine = Event()
-        self._queue.append(mine)
-        try:
-            with move_on_after(seconds):
-                await mine.wait()
-        except BaseException:
-            if mine.is_set():  # it was given one all the same
-                self.give()
-            else:
-                self._queue.remove(mine)
-            raise
-        if mine.is_set():
-            return True
-        self._queue.remove(mine)
-        return False
-
-    def give(self) -> None:
-        """A place is free again."""
-        if self._queue:
-            self._queue.popleft().set()
+    mine = Event()
+    places.queue.append(mine)
+    try:
+        with move_on_after(seconds):
+            await mine.wait()
+    except BaseException:
+        if mine.is_set():  # it was given one all the same
+            places.give()
         else:
-            self._free += 1
+            places.queue.remove(mine)
+        raise
+    if mine.is_set():
+        return True
+    places.queue.remove(mine)
+    return False
 
 
 async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, pipe: int) -> Reply:
@@ -74,9 +53,9 @@ async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, p
     try:
         if not line.publish(waiting, payload, pipe):
             await _publish(line, waiting, payload, pipe, deadline)
-        await waiting.future
+        await waiting
         if not waiting.over:
-            await _end(line, waiting, asyncio.sleep)
+            await end(line, waiting)
     except BaseException:
         line.give_up(waiting)
         raise
@@ -84,7 +63,7 @@ async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, p
         waiting.reader.waiting -= 1
         if timer is not None:
             timer.cancel()
-    return waiting.result()
+    return waiting.answer()
 
 
 async def _trio_call(line: CallLine, payload: bytes, deadline: float, call_id: int, pipe: int) -> Reply:
@@ -98,14 +77,14 @@ async def _trio_call(line: CallLine, payload: bytes, deadline: float, call_id: i
             with trio.CancelScope(deadline=trio.current_time() + left_until(deadline)):
                 await waiting.event.wait()
             if not waiting.over:
-                await _end(line, waiting, trio.sleep)
+                await end(line, waiting, trio.sleep)
         except BaseException:
             line.give_up(waiting)
             raise
-    return waiting.result()
+    return waiting.answer()
 
 
-async def _end(line: CallLine, waiting: Waiting, sleep: Callable[[float], Awaitable[None]]) -> None:
+async def end(line: CallLine, waiting: Waiting, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
     """Its time is over."""
     while not waiting.over:
         line.too_late(waiting)

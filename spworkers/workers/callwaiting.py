@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextvars import Context, copy_context
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from spworkers.waiting import FOREVER
 from spworkers.workers.answer import Reply
@@ -14,6 +16,7 @@ from spworkers.workers.answer import Reply
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
     from spworkers.workers.loopreader import LoopReader
+    from spworkers.workers.slots import Places
 
 __all__ = ["GLIMPSE", "FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting", "left_until"]
 
@@ -60,7 +63,7 @@ class Waiting:
         self.error = error
         self.over = True
 
-    def result(self) -> Reply:
+    def answer(self) -> Reply:
         """The answer, or raise what came instead."""
         if self.reply is None:
             assert self.error is not None
@@ -85,14 +88,42 @@ class ThreadWaiting(Waiting):
 
 
 class TaskWaiting(Waiting):
-    """A task of asyncio."""
+    """A task of asyncio, which awaits this: what it is then told is only that it may look.
 
-    __slots__ = ("future", "reader")
+    To the task it is a future (`asyncio.isfuture`), whose callbacks a loop's reader runs itself where asyncio's own has
+    the loop make a handle and take a turn for each: that was a fifth of what a call costs its client.
+
+    Attributes:
+        places: which has one for this call; None: whoever awaits it sees to that.
+        size: of the request, in bytes.
+        timer: that wakes it when its time is over.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_canceled",
+        "_context",
+        "_message",
+        "_woken",
+        "places",
+        "reader",
+        "size",
+        "timer",
+    )
 
     def __init__(self, call_id: int, reader: LoopReader) -> None:
         Waiting.__init__(self, call_id)
         self.reader = reader
-        self.future: Any = reader.loop.create_future()
+        self.places: Places | None = None
+        self.size = 0
+        self.timer: Any = None
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[object], object] | None = None
+        self._context: Context | None = None
+        self._woken = False
+        self._canceled = False
+        self._message: Any = None
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         self.reply, self.error, self.over = reply, error, True  # as `Waiting.end` has it
@@ -102,8 +133,60 @@ class TaskWaiting(Waiting):
             self.reader.call(self.wake)
 
     def wake(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+        """Have the task look, in the loop's thread; twice is no harm."""
+        if self._woken:
+            return
+        if self.reader.gathering:
+            self.reader.awake.append(self)
+        else:
+            self.run_soon()
+        self._woken = True
+
+    def run(self) -> None:
+        """Let the task go on here and now: the loop has called, and no task is running."""
+        callback, context = self._callback, self._context
+        if callback is not None and context is not None:
+            self._callback = None
+            context.run(callback, self)
+
+    def run_soon(self) -> None:
+        """Let the task go on when it is its turn."""
+        callback, context = self._callback, self._context
+        if callback is not None and context is not None:
+            self._callback = None
+            self.reader.loop.call_soon(callback, self, context=context)
+
+    # --- what a task asks of a future
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait; only one may. An iterator over what is to be waited for is all that a task needs."""
+        awaited: tuple[TaskWaiting, ...] = ()
+        if not (self._woken or self.over):
+            self._asyncio_future_blocking = True
+            awaited = (self,)
+        return cast("Generator[Any, Any, None]", iter(awaited))
+
+    def get_loop(self) -> Any:
+        return self.reader.loop
+
+    def add_done_callback(self, callback: Callable[[object], object], *, context: Context | None = None) -> None:
+        self._callback = callback
+        self._context = copy_context() if context is None else context
+        if self._woken:
+            self.run_soon()
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._woken:
+            return False
+        self._woken = self._canceled = True
+        self._message = msg
+        self.run_soon()
+        return True
+
+    def result(self) -> None:
+        """Nothing: whether the answer is here is for the task to see."""
+        if self._canceled:
+            raise CancelledError if self._message is None else CancelledError(self._message)
 
 
 class TrioWaiting(Waiting):
@@ -171,7 +254,7 @@ class FutureWaiting(Waiting):
             self.future.set_exception(self.explain(self.error))
             return
         try:
-            result = self.read(self.result())
+            result = self.read(self.answer())
         except Exception as error:  # what the server answered, RemoteError for instance
             self.future.set_exception(error)
         else:

@@ -23,15 +23,16 @@ from spworkers.errors import (
 from spworkers.socket import addresses_of
 from spworkers.workers.answer import Reply
 from spworkers.workers.caller import Caller, patience_of
+from spworkers.workers.callformat import Part, decode_answer
 from spworkers.workers.callline import CallLine
 from spworkers.workers.callsocket import CallSocket
-from spworkers.workers.calltasks import TaskSlots, acall
+from spworkers.workers.calltasks import acall, end, place
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
 from spworkers.workers.quantities import check_count
 from spworkers.workers.quickcalls import NoPlace, Opened, QuickCalls, Unanswered
 from spworkers.workers.settings import misspelt
-from spworkers.workers.slots import Slots
+from spworkers.workers.slots import Places, Slots
 
 __all__ = ["Client"]
 
@@ -81,10 +82,7 @@ class Client(Caller):
             raise BadValueError("a Client needs an address: where is the App served?")
         self._limit = check_count(in_flight, "in_flight", least=1)
         self._slots = Slots(self._limit)
-        self._task_slots: RunVar[TaskSlots] = RunVar(
-            "spworkers-client-slots"
-        )  # an event loop cannot wait in a thread's
-        self._last_slots: tuple[asyncio.AbstractEventLoop | None, TaskSlots | None] = None, None
+        self._places: RunVar[Places] = RunVar("spworkers-client-places")  # an event loop cannot wait in a thread's
         self._closed = False
         options.setdefault("dial_asynch", len(self._addresses) > 1)
         options.setdefault("max_rcv_size", 0)
@@ -93,7 +91,7 @@ class Client(Caller):
         except BadOptionError as error:
             raise misspelt(error, "a Client", ("timeout", "in_flight", "name")) from None
         self._line = CallLine(self._req, len(self._addresses), self._slots.give)
-        self._quick = QuickCalls(self._ids, self._slots, self._line)
+        self._quick = QuickCalls(self._ids, self._slots, self._line, self._patience, not self._results)
 
     # --- sending and receiving
 
@@ -120,23 +118,25 @@ class Client(Caller):
 
     async def acall(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
         """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
-        if type(name) is not str or not name:
-            check_text(name, "a handler's name")
-        patience = self._patience if timeout is None else patience_of(timeout)
-        quick = self._quick
-        call_id, deadline, payload = quick.begin(name, args, kwargs, patience)
-        if quick.closed:
-            self._check_open(name)
-        slots = self._slots_of_tasks()
-        if not slots.take() and not await slots.wait(left_until(deadline)):
-            raise self._no_slot(name)
+        quick = self._quick  # the only look-up: each of ours is two, for the sake of `__getattr__`
+        patience = quick.patience if timeout is None else patience_of(timeout)
+        waiting = quick.begin_task(name, args, kwargs, patience)
+        if waiting is None:
+            return await super().acall(name, *args, timeout=timeout, **kwargs)
         try:
-            reply = await acall(self._line, payload, deadline, call_id, 0)
-        except SPError as error:
-            self._raise(error, name, len(payload))
+            await waiting
+            if not waiting.over:
+                await end(self._line, waiting)
         finally:
-            slots.give()
-        return self._result(reply, name, call_id, timeout)
+            quick.end_task(waiting)
+        reply = waiting.reply
+        if reply is None:
+            assert waiting.error is not None
+            self._raise(waiting.error, name, waiting.size)
+        value = decode_answer(reply.body, name, waiting.call_id)
+        if quick.plain and type(value) is not Part:
+            return value
+        return self._result_of(value, name, waiting.call_id, reply.pipe, timeout)
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
         if not self._slots.wait(left_until(deadline)):
@@ -159,31 +159,27 @@ class Client(Caller):
         finally:
             self._slots.give()
 
-    def _slots_of_tasks(self) -> TaskSlots:
-        """Those of this event loop; of asyncio's, nearly always the one that asked last."""
-        loop = asyncio._get_running_loop()
-        last, slots = self._last_slots
-        if loop is not None and loop is last and slots is not None:
-            return slots
-        slots = self._task_slots.get(None)
-        if slots is None:
-            slots = TaskSlots(self._limit)
-            self._task_slots.set(slots)
-        self._last_slots = loop, slots
-        return slots
+    def _places_of_tasks(self) -> Places:
+        """Those of this event loop."""
+        places = self._places.get(None)
+        if places is None:
+            places = Places(self._limit)
+            self._places.set(places)
+        self._quick.places = asyncio._get_running_loop(), places
+        return places
 
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         if self._closed:
             self._check_open(what)
-        slots = self._slots_of_tasks()
-        if not slots.take() and not await slots.wait(left_until(deadline)):
+        places = self._places_of_tasks()
+        if not await place(places, left_until(deadline)):
             raise self._no_slot(what)
         try:
             return await acall(self._line, payload, deadline, call_id, pipe)
         except SPError as error:
             self._raise(error, what, len(payload))
         finally:
-            slots.give()
+            places.give()
 
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int

@@ -1,7 +1,8 @@
-"""`Client.call` from its arguments to its result, in one compiled step."""
+"""`Client.call` from its arguments to its result, in one compiled step; `Client.acall` in two, around its `await`."""
 
 from __future__ import annotations
 
+from asyncio.events import AbstractEventLoop, _get_running_loop
 from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,8 @@ from spworkers.workers.callwaiting import left_until
 
 if TYPE_CHECKING:
     from spworkers.workers.callline import CallLine
-    from spworkers.workers.slots import Slots
+    from spworkers.workers.callwaiting import TaskWaiting
+    from spworkers.workers.slots import Places, Slots
 
 __all__ = ["NoPlace", "Opened", "QuickCalls", "Unanswered"]
 
@@ -43,7 +45,7 @@ class Opened:
 
 
 class QuickCalls:
-    """The calls of one client by `call`.
+    """The calls of one client by `call` and `acall`.
 
     It knows nothing of the client, whose words the errors are to have: a client that nobody holds any more is to go.
 
@@ -51,10 +53,19 @@ class QuickCalls:
         ids: of the calls, in more bits than they have.
         slots: for those in flight.
         line: by which they go.
+        patience: of a call that does not say itself, in seconds.
+        plain: results are what they are as values; False: of some the type is known.
+
+    Attributes:
+        closed: the client is.
+        places: the loop of asyncio that asked last, and its places; who has them found puts them here.
     """
 
-    def __init__(self, ids: Iterator[int], slots: Slots, line: CallLine) -> None:
+    def __init__(self, ids: Iterator[int], slots: Slots, line: CallLine, patience: float, plain: bool) -> None:
         self.closed = False
+        self.patience: Final = patience
+        self.plain: Final = plain
+        self.places: tuple[AbstractEventLoop | None, Places | None] = None, None
         self._ids: Final = ids
         self._slots: Final = slots
         self._line: Final = line
@@ -94,3 +105,50 @@ class QuickCalls:
             slots.give()
         value = decode_answer(reply.body, name, call_id)
         return Opened(call_id, value, reply.pipe) if isinstance(value, Part) else value
+
+    # --- tasks of asyncio
+
+    def begin_task(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float
+    ) -> TaskWaiting | None:
+        """Send a call whose answer the task is about to await; then `end_task` is due, whatever happens.
+
+        Returns:
+            None: there is more to it, a place to be waited for or an error. Nothing has happened, begin anew.
+
+        Raises:
+            SerializationError: an argument cannot be sent.
+        """
+        loop, places = self.places
+        if self.closed or loop is None or places is None or loop is not _get_running_loop():
+            return None
+        if type(name) is not str or not name:
+            return None
+        call_id, deadline, payload = self.begin(name, args, kwargs, patience)
+        if not places.take():
+            return None
+        line = self._line
+        waiting = line.begin_task(loop, call_id)
+        waiting.places = places
+        waiting.size = len(payload)
+        sent = False
+        try:
+            if deadline != FOREVER:
+                waiting.timer = loop.call_later(left_until(deadline), waiting.wake)
+            sent = line.publish(waiting, payload, 0)
+        except SPError:
+            return None
+        finally:
+            if not sent:
+                self.end_task(waiting)
+        return waiting if sent else None
+
+    def end_task(self, waiting: TaskWaiting) -> None:
+        """It does not wait any more: if that is for another reason than an answer, the call is given up."""
+        if not waiting.over:
+            self._line.give_up(waiting)
+        waiting.reader.waiting -= 1
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        if waiting.places is not None:
+            waiting.places.give()

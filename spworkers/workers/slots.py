@@ -1,13 +1,15 @@
-"""A semaphore whose usual way, when there is room, takes no lock."""
+"""Two semaphores whose usual way, when there is room, is short: for threads, and for the tasks of one event loop."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from functools import partial
+from typing import Any
 
 from spworkers._locks import in_pieces
 
-__all__ = ["Slots"]
+__all__ = ["Places", "Slots"]
 
 
 class Slots:
@@ -47,3 +49,31 @@ class Slots:
         if self._waiting:
             with self._changed:
                 self._changed.notify()
+
+
+class Places:
+    """So many tasks of one event loop may be inside at once. Who waits gets its place from who gives one back.
+
+    Waiting is in `calltasks`, as it is a coroutine.
+
+    Attributes:
+        queue: events of those who wait, in their order.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self.queue: deque[Any] = deque()
+
+    def take(self) -> bool:
+        """A place, if there is one."""
+        if self._free == 0:
+            return False
+        self._free -= 1
+        return True
+
+    def give(self) -> None:
+        """A place is free again."""
+        if self.queue:
+            self.queue.popleft().set()
+        else:
+            self._free += 1

@@ -8,8 +8,8 @@ import threading
 
 from helpers import eventually
 
-from spworkers.workers.calltasks import TaskSlots
-from spworkers.workers.slots import Slots
+from spworkers.workers.calltasks import place
+from spworkers.workers.slots import Places, Slots
 
 WAIT = 20.0
 
@@ -64,10 +64,10 @@ def test_many_in_and_out() -> None:
 
 def test_tasks_get_places_in_the_order_in_which_they_came() -> None:
     async def main() -> list[int]:
-        slots, order = TaskSlots(1), []
+        slots, order = Places(1), []
 
         async def enter(number: int) -> None:
-            await slots.wait(math.inf)
+            await place(slots, math.inf)
             order.append(number)
 
         assert slots.take()
