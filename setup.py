@@ -47,6 +47,7 @@ MYPYC_MODULES: list[str] = [
             "callline",
             "callwaiting",
             "hooks",
+            "interrupt",
             "loopreader",
             "measures",
             "packing",

@@ -96,6 +96,7 @@ class Worker(Node):
         self.jobs: Final[Fifo[Job]] = Fifo()  # handed to it and not answered, oldest first
         self.held: Final[Fifo[Held]] = Fifo()
         self.full = False  # its lane refused a request: not before it wants one
+        self.refused = False  # it is one of those that its crew counts as full
         self.overdue: Job | None = None  # what it is being killed for
         self.alarm: Final = Alarm(2 * context + crew)  # for what it runs
         self.level = -1  # where it stands; -1: it is not available
@@ -107,10 +108,14 @@ class Worker(Node):
 
 
 class Crew:
-    """All workers, and the available ones by how many requests they have. Every operation takes constant time."""
+    """All workers, and the available ones by how many requests they have. Every operation takes constant time.
+
+    `full` is how many are that.
+    """
 
     def __init__(self) -> None:
         self.workers: dict[int, Worker] = {}
+        self.full = 0
         self.available = 0
         self._levels: list[Fifo[Worker]] = [Fifo() for _ in range(_LEVELS)]
         self._lowest = 0  # no level below this one has anybody in it
@@ -125,11 +130,17 @@ class Crew:
         worker = self.workers.pop(context, None)
         if worker is not None:
             self._take_out(worker)
+            if worker.refused:
+                worker.refused = False
+                self.full -= 1
         return worker
 
     def place(self, worker: Worker) -> None:
         """Something changed for this worker: let it stand where it belongs, behind those that stand there already."""
         self._take_out(worker)
+        if worker.full != worker.refused:
+            worker.refused = worker.full
+            self.full += 1 if worker.full else -1
         if worker.leaving or not worker.has_room:
             return
         level = min(worker.jobs.length, _LEVELS - 1)

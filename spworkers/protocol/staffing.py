@@ -441,6 +441,8 @@ class Staffing(Answering):
         return prefetch if prefetch == 0 else prefetch + self._concurrent
 
     def context_wants(self, context: int) -> None:
+        if self._crews[EXCLUSIVE].full == 0 and self._crews[CONCURRENT].full == 0:
+            return  # as it is nearly always, and this is asked after all that a worker says
         found = False
         for crew in self._crews:
             worker = crew.workers.get(context)

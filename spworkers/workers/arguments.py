@@ -111,10 +111,11 @@ class Parameters:
         return plain, sum(p.default is p.empty for p in parameters if p.kind in _POSITIONAL)
 
     @functools.cached_property
-    def _kinds(self) -> list[type | None]:
+    def kinds(self) -> list[type | None]:
         """The types of which values need no closer look, where all positional parameters are given: the usual case.
 
-        None, which is no value's type: of this parameter, each does.
+        Arguments of these types, and no keywords, are bound as they are. None, which is no value's type: of this
+        parameter, each does.
         """
         positional, needed = self._positional
         if needed > len(positional):
@@ -140,7 +141,7 @@ class Parameters:
         """
         positional, needed = self._positional
         try:
-            if not kwargs and list(map(type, args)) == self._kinds:
+            if not kwargs and list(map(type, args)) == self.kinds:
                 return list(args), {}
             if not kwargs and needed <= len(args) <= len(positional):
                 return [

@@ -49,7 +49,7 @@ class Interrupter:
         self._missed = False
         self._early: dict[int, None] = {}  # given up before they were begun
         self._watched: list[int] = []
-        self._thread = threading.get_ident()
+        self._main = threading.get_ident()
         self._former = signal.signal(_SIGNAL, self._on_signal)
 
     def watch(self, fd: int) -> None:
@@ -95,8 +95,8 @@ class Interrupter:
                 self._early.pop(next(iter(self._early)))
             return False
         self._target = serial
-        if threading.get_ident() != self._thread:
-            signal.pthread_kill(self._thread, _SIGNAL)
+        if threading.get_ident() != self._main:
+            signal.pthread_kill(self._main, _SIGNAL)
         return True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -292,8 +292,9 @@ class Runner:
         handler = self._handlers.get(name)
         if handler is None:
             return self._unknown(call_id, name)
-        args, kwargs = handler.parameters.bind(given, keywords)
-        return _HandlerJob(self, handler, RequestInfo(name, call_id, args, kwargs), pipe, serial)
+        if keywords or [type(each) for each in given] != handler.parameters.kinds:
+            given, keywords = handler.parameters.bind(given, keywords)
+        return _HandlerJob(self, handler, RequestInfo(name, call_id, given, keywords), pipe, serial)
 
     def _unknown(self, call_id: int, name: str) -> Answer:
         nearest = closest(name, self.app.handlers)

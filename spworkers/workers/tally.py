@@ -14,6 +14,7 @@ import time
 from typing import Final
 
 from spworkers.packet import anonymous_file
+from spworkers.ring import Words
 
 __all__ = ["Counts", "Row", "Stage", "Tally", "counts_in"]
 
@@ -57,6 +58,7 @@ class Row:
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
+        self._quick = Words(words)
 
     def begin(self, pid: int) -> None:
         """A process takes over this row."""
@@ -65,22 +67,17 @@ class Row:
 
     def stage(self, stage: Stage) -> None:
         """The worker now does this."""
-        words = self._words
-        words[_STAGE] = stage
-        words[_SINCE] = time.monotonic_ns()
+        self._quick.put(_STAGE, stage, _SINCE, time.monotonic_ns())
 
     def busy(self) -> None:
         """A request begins: `stage(BUSY)`, which is said of each one, without a look at what a stage is."""
-        words = self._words
-        words[_STAGE] = _BUSY
-        words[_SINCE] = time.monotonic_ns()
+        self._quick.put(_STAGE, _BUSY, _SINCE, time.monotonic_ns())
 
     def answered(self, ok: bool) -> None:
         """One more request is answered; not `ok`: with an error."""
-        words = self._words
-        words[_ANSWERED] += 1
+        self._quick.add(_ANSWERED)
         if not ok:
-            words[_FAILED] += 1
+            self._quick.add(_FAILED)
 
     @property
     def counts(self) -> Counts:

@@ -39,6 +39,25 @@ def test_no_more_than_the_prefetch() -> None:
     assert crew.least_loaded() is worker
 
 
+def test_it_knows_how_many_are_full() -> None:
+    crew = Crew()
+    workers = [Worker(number, 0) for number in range(3)]
+    for worker in workers:
+        crew.add(worker)
+    for worker in (*workers, *workers):
+        worker.full = True
+        crew.place(worker)
+    assert (crew.full, crew.available) == (3, 0)
+    workers[0].full = False
+    crew.place(workers[0])
+    crew.place(workers[0])
+    assert (crew.full, crew.available) == (2, 1)
+    for worker in workers:
+        assert crew.remove(worker.id) is worker
+        assert crew.remove(worker.id) is None
+    assert (crew.full, crew.available) == (0, 0)
+
+
 def test_more_requests_than_levels() -> None:
     crew, busy, busier = Crew(), Worker(1, 0), Worker(2, 0)
     crew.add(busier)
