@@ -46,7 +46,7 @@ class Answering(Backtraced):
         return super().pipe_added(pipe)
 
     def pipe_message(self, pipe: int, payload: bytes) -> bool:
-        if pipe not in self._held:
+        if len(self._held) == 0 or pipe not in self._held:
             return super().pipe_message(pipe, payload)
         self._parked.add(pipe)
         self.turnstile.forget(self.peers[pipe].turn)

@@ -76,11 +76,11 @@ _WINDOW: Final = 2
 class _Request(Node):
     """A request. As a node it stands in the queue to be sent, or among those sent by one pipe."""
 
-    def __init__(self, asker: _Asker, message: Outgoing, key: bytes) -> None:
+    def __init__(self, asker: _Asker, message: Outgoing, serial: int, key: bytes) -> None:
         super().__init__()
         self.asker: Final = asker
         self.message: Final = message
-        self.serial: Final = message.serial
+        self.serial: Final = serial
         self.key: Final = key
         self.retry: float = 0.0  # the retry time when it was sent
         self.claimed = False
@@ -144,10 +144,11 @@ class Req(Sharing):
                 if each.key >= _MANY:
                     self._cancel(each)
 
-    def _one_of_many(self, message: Outgoing) -> _Asker | None:
-        """Who stands for a message of the context that has many requests."""
-        key = message.serial
-        if message.kind != DATA or key < _MANY:
+    # What a message says of itself is asked for once: each answer is a call from one compiled world into the other.
+
+    def _one_of_many(self, kind: int, key: int) -> _Asker | None:
+        """Who stands for a message of the context that has many requests, by its kind and serial."""
+        if kind != DATA or key < _MANY:
             return self._askers.get(key) if key >= _MANY else None
         if len(self._spare) > 0:
             asker = self._spare.pop()
@@ -161,25 +162,28 @@ class Req(Sharing):
 
     def _over(self, asker: _Asker) -> None:
         """It has no request any more; one of many then is done with."""
-        if asker.key >= _MANY and self._askers.pop(asker.key, None) is not None:
+        if asker.key >= _MANY and asker.key in self._askers:
+            del self._askers[asker.key]
             asker.key = asker.alarm.owner = 0
             self._spare.append(asker)
 
     def context_message(self, context: int, message: Outgoing) -> None:
+        kind = message.kind
+        serial = message.serial
         many = self._in_flight > 0 and context == 0
-        asker = self._one_of_many(message) if many else self._askers.get(context)
-        if asker is None or message.kind != DATA:
+        asker = self._one_of_many(kind, serial) if many else self._askers.get(context)
+        if asker is None or kind != DATA:
             self._control(asker, message)
             return
         if asker.request is not None or asker.answered is not None:
             self._cancel(asker)
         if asker.fail_no_peers and len(self.peers) == 0:
-            self.out.fail(context, message.serial, "NoPeersError")
+            self.out.fail(context, serial, "NoPeersError")
             if message.claim():
                 message.release()
             self._over(asker)
             return
-        request = _Request(asker, message, self._new_key())
+        request = _Request(asker, message, serial, self._new_key())
         asker.request = request
         self._requests[request.key] = request
         if request.pinned:

@@ -547,7 +547,8 @@ class Staffing(Answering):
     # --- what workers say
 
     def context_message(self, context: int, message: Outgoing) -> None:
-        if message.kind == LEAVE:
+        kind = message.kind  # once: it is a call from one compiled world into the other
+        if kind == LEAVE:
             self._retire(context, message)
             return
         job = self._running.get(message.serial)
@@ -555,16 +556,15 @@ class Staffing(Answering):
         if job is None or worker is None or worker.id != context:
             self.discard(message, LATE, 0)
             return
-        if message.kind in (DATA, MORE):
-            self._answered(worker, job, message)
-        elif message.kind == DONE:
+        if kind in (DATA, MORE):
+            self._answered(worker, job, message, kind == MORE)
+        elif kind == DONE:
             self._done(worker, job, message)
         else:
             self._give_back(worker, job, message)
         self._hand_out()
 
-    def _answered(self, worker: Worker, job: Job, message: Outgoing) -> None:
-        more = message.kind == MORE
+    def _answered(self, worker: Worker, job: Job, message: Outgoing, more: bool) -> None:
         stopping = job.stopping
         self._take_from(worker, job)
         if job.wanted:
