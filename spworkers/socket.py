@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import warnings
@@ -156,6 +157,7 @@ class Socket(Messaging, SocketAttributes):
             "raw": self._raw,
             "options": {name: value for name, value in self._options.own().items() if name != "RAW"},
             "name": self._name or "",
+            "log_level": logging.getLogger("spworkers").getEffectiveLevel(),  # what is below it need not come
         }
 
     # ---- endpoints

@@ -7,6 +7,7 @@ wrongly.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,15 @@ class _Commands(click.Group):
             return super().invoke(ctx)
 
 
+def _give_up_output() -> None:
+    """What can't be written now can't be at the interpreter's exit, which would be another exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+
+
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     try:
@@ -48,6 +58,7 @@ def _told() -> Iterator[None]:
     except BrokenPipeError:  # who read our output has seen enough: click's own way
         raise
     except OSError as error:  # a disk that is full, a terminal that is gone
+        _give_up_output()
         # The name may be a descriptor's number.
         fail(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
     except MemoryError:

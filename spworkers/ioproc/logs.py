@@ -56,13 +56,15 @@ class Forwarder(logging.Handler):
 _forwarder = Forwarder()  # made with the module, in the supervisor: its pages are every I/O process's
 
 
-def forward_logs(notify: Notify) -> None:
-    """All of this process's records of level WARNING and above go to the user's process."""
+def forward_logs(notify: Notify, level: int = logging.WARNING) -> None:
+    """All of this process's records of level WARNING and above go to the user's process; our own from `level` on."""
     _forwarder.notify = notify
     root = logging.root
     root.handlers[:] = [_forwarder]
     if root.level != logging.WARNING:  # which it begins with; to say it again would go through all loggers
         root.setLevel(logging.WARNING)
+    if level < logging.WARNING:
+        logging.getLogger("spworkers").setLevel(level)
 
 
 def unanswered(socket: str, cause: str, handler: str, call: bytes, seconds: float, text: str) -> dict[str, Any]:

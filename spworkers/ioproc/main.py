@@ -54,7 +54,7 @@ def run(boot: Boot) -> int:
     """The entry point: serve one socket until it is closed."""
     loop = new_loop()
     process = IOProcess(loop, boot)
-    forward_logs(process.control.notify)
+    forward_logs(process.control.notify, boot.spec.get("log_level", logging.WARNING))
     loop.call_soon(process.start)
     try:
         loop.run_until_complete(process.ended)

@@ -25,7 +25,8 @@ class Answer(NamedTuple):
     Attributes:
         head: status and headers.
         body: what follows; the same bytes for all who ask.
-        file: or this; to be closed.
+        file: or this, `size` bytes of it; to be closed.
+        size: what the head says of the file.
         refuses: the status is 400 or more.
     """
 
@@ -33,6 +34,7 @@ class Answer(NamedTuple):
     body: bytes = b""
     file: BinaryIO | None = None
     refuses: bool = False
+    size: int = 0
 
 
 class Pages:
@@ -65,11 +67,12 @@ class Pages:
         if file is None:
             return refusal(404, "there is nothing here\n", with_body=method == "GET")
         kind = mimetypes.guess_type(file.name)[0] or DEFAULT_TYPE
-        head = _head(200, kind, os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        head = _head(200, kind, size)
         if method == "HEAD":
             file.close()
             return Answer(head)
-        return Answer(head, file=file)
+        return Answer(head, file=file, size=size)
 
     def _open(self, path: str) -> BinaryIO | None:
         """The file of a path; None: there is none, or it lies outside of what is shown."""

@@ -27,7 +27,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from spworkers.channel import close_fds
-from spworkers.errors import BadHeaderError, ConnRefusedError, ConnTimeoutError, ResourceError, SPError
+from spworkers.errors import BadHeaderError, ConnRefusedError, ConnResetError, ConnTimeoutError, ResourceError, SPError
 from spworkers.ioproc.admission import Admission, Crowd
 from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.listener import FIRST_PAUSE, LONGEST_PAUSE
@@ -154,7 +154,7 @@ class WebProcess:
                 link = await self.acceptor.accept()
             except SPError as error:  # out of descriptors, usually
                 # Once per outage, which being closed by our owner is none of.
-                if pause == FIRST_PAUSE and getattr(error, "errno", None) != errno.EINVAL:
+                if pause == FIRST_PAUSE and getattr(error.__cause__, "errno", 0) != errno.EINVAL:
                     self.counts.add("accept_exhausted" if isinstance(error, ResourceError) else "accept_failed")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -295,9 +295,13 @@ class WebProcess:
         for at in range(CHUNK, len(body), CHUNK):
             await self._send(stream, body[at : at + CHUNK])
         if answer.file is not None:
+            left = answer.size
             with answer.file as file:
-                while chunk := file.read(CHUNK):
+                while chunk := file.read(min(CHUNK, left)):
                     await self._send(stream, chunk)
+                    left -= len(chunk)
+            if left:
+                raise ConnResetError("the file has become shorter while it was sent")
 
     async def _await_close(self, stream: Stream) -> None:
         """A close with unread bytes would reset, and discard what was sent; so read what there still may be."""

@@ -204,7 +204,10 @@ class Bridge:
             except OSError:
                 data = b""
             for payload in frames.feed(data):
-                await self._send({"type": "websocket.send", "bytes": payload})
+                try:
+                    await self._send({"type": "websocket.send", "bytes": payload})
+                except Exception:  # a server's own word for that the browser has gone
+                    return
             tail = (tail + data)[-_HEAD.size :]
             if not data or frames.error is not None:
                 await self._close(frames, tail)

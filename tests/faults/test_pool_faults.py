@@ -380,13 +380,14 @@ def test_a_function_of_a_module_that_workers_cannot_import(pool: sp.Pool) -> Non
     import types
 
     module = types.ModuleType("made_by_hand")
-    exec("def answer(): return 42", module.__dict__)
+    exec("def answer(): return 42\nclass Thing: pass", module.__dict__)
     sys.modules["made_by_hand"] = module
     try:
+        assert pool.submit(module.answer).result(WAIT) == 42  # by value
         with pytest.raises(sp.SerializationError, match="No module named 'made_by_hand'"):
-            pool.submit(module.answer).result(WAIT)
+            pool.submit(id, module.Thing()).result(WAIT)
         with pytest.raises(sp.SerializationError, match="made_by_hand"):
-            list(pool.map(module.answer, [1, 2]))
+            list(pool.map(id, [module.Thing()]))
     finally:
         del sys.modules["made_by_hand"]
 

@@ -463,6 +463,18 @@ def test_what_was_sent_survives_the_sender(world: World) -> None:
             assert deaths == 3
 
 
+def test_the_log_level_of_when_it_was_made_says_what_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong with a stranger is of interest only to who asks for it."""
+    with sp.Rep(listen=ANYWHERE, tls_config=world.mutual) as silent:
+        with caplog.at_level("DEBUG", "spworkers"), sp.Rep(listen=ANYWHERE, tls_config=world.mutual) as rep:
+            for sock in (silent, rep):
+                with pytest.raises(sp.SPError), sp.Req() as req:
+                    req.dial(sock.listeners[0].address, tls_config=world.client)
+                eventually(lambda sock=sock: drops(sock) == {"bad_tls": 1})
+            eventually(lambda: "the peer has no certificate" in caplog.text)
+    assert caplog.text.count("the peer has no certificate") == 1
+
+
 def test_secrets_are_in_no_log_and_no_repr(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "spworkers")
     config = sp.TLSConfig(world.files.cert, world.files.key, key_password="sesame")

@@ -367,6 +367,33 @@ def test_what_it_has_counted_survives_its_process_and_its_close(web: sp.WebServe
     assert web.stats()["accepted"] == 2
 
 
+def test_a_page_counts_when_it_was_sent(web: sp.WebServer) -> None:
+    """Not when its reader goes, in whatever way."""
+    with WsPeer(web.url("/")) as peer:
+        peer.write(b"GET / HTTP/1.1\r\n\r\n")
+        eventually(lambda: web.stats()["answered"] == 1)
+        eventually(lambda: web.stats()["connections"] == 0)  # after its time
+    assert web.stats()["drops"] == {}
+    web.close()
+    eventually(lambda: not psutil.pid_exists(web.stats()["pid"]))
+    assert web.stats()["drops"] == {}
+
+
+def test_a_file_that_changes_while_it_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20 << 20))
+    with sp.WebServer(static={"/file": file}, handshake_timeout=BOUND) as web:
+        for change, length in ((30 << 20, 20 << 20), (8 << 20, None)):
+            with WsPeer(web.url("/")) as peer:
+                peer.write(b"GET /file HTTP/1.1\r\n\r\n")
+                peer.sock.recv(1)
+                os.truncate(file, change)
+                got = 1 + sum(map(len, iter(lambda: peer.sock.recv(1 << 20), b"")))
+            assert got < 20 << 20 if length is None else length < got < length + 1000
+            os.truncate(file, 20 << 20)
+        eventually(lambda: (web.stats()["answered"], web.stats()["drops"]) == (1, {"answer_cut": 1}))
+
+
 def test_it_counts_who_is_pushed_out_and_who_does_not_read() -> None:
     with (
         sp.WebServer(max_handshakes=2, handshake_timeout=0.5, pages={"/": bytes(8 << 20)}) as web,
