@@ -10,6 +10,7 @@ meanwhile (resumes, closes, writes) is done outside of the machine's own methods
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import time
@@ -392,8 +393,12 @@ class Hub(Actions):
         if wrong is None:
             self.lose(pipe, "peer_closed", "the peer closed the connection")
             return
+        self.refuse(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
+
+    def refuse(self, pipe: PipePort, cause: str, wrong: str) -> None:
+        """The peer has broken the rules: its pipe ends, with a word to the user."""
         log.warning("pipe %d to %s closed: %s", pipe.id, pipe.remote or "a peer of this machine", wrong)
-        self.lose(pipe, "too_long" if isinstance(wrong, TooLongError) else "garbled", str(wrong))
+        self.lose(pipe, cause, wrong)
 
     def feed(self, pipe: PipePort, payloads: list[Any], begin: int = 0) -> None:
         """Give payloads to the machine, from `begin` on; what it does not take waits, and so does the pipe."""
@@ -470,7 +475,9 @@ class Hub(Actions):
         try:
             done = pipe.writer.flush()
         except OSError as error:
-            if pipe.attached and not pipe.reading:  # what it had sent before may still be had
+            if error.errno == errno.EPROTO:  # it has written where only we may, in the memory that we share
+                self.refuse(pipe, "garbled", str(error))
+            elif pipe.attached and not pipe.reading:  # what it had sent before may still be had
                 self.hang_up(pipe)
             else:
                 self.lose(pipe, "connection_lost", str(error))

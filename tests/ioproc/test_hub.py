@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -243,5 +244,31 @@ def test_the_queue_of_the_last_pipe_is_no_longer_than_it_says(batching: bool) ->
         assert outlet.under_way > 0
         push.settle()
         assert push.tx.publish(b"")
+    finally:
+        push.close()
+
+
+class Scribbled:
+    """A writer whose ring, in memory that two share, was written to by the other side."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def flush(self) -> bool:
+        raise OSError(errno.EPROTO, "the peer's ring is not in order")
+
+
+def test_a_peer_that_writes_where_only_we_may_is_counted_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    push = Socket("push", False, 1)
+    try:
+        pipe = push.hub.pipes[1]
+        pipe.writer = Scribbled(pipe.writer)
+        push.do("send", [10])
+        assert push.hub.pipes == {}
+        assert push.region.counter(CAUSES["garbled"]) == 1
+        assert "the peer's ring is not in order" in caplog.text
     finally:
         push.close()
