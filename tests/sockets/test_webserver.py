@@ -163,7 +163,8 @@ def test_a_flood_of_requests_that_nobody_waits_for(web: sp.WebServer, caplog: py
         for number in range(8000):
             with socket.create_connection(place, BOUND) as caller:
                 caller.sendall(request("/x" if number % 8 else f"/{number}", "h", "rep"))
-        with sp.Req(dial=web.url("/x"), handshake_timeout=BOUND) as req:
+        # What is left of the crowd may still push it out, once or twice.
+        with sp.Req(dial_asynch=True, dial=web.url("/x"), reconnect_time=0.05) as req:
             served = serve(rep)
             assert ask(req, b"after") == b"AFTER"
             served.result(BOUND)
