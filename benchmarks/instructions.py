@@ -81,6 +81,38 @@ def work(count, body):
 work(int(sys.argv[1]), bytes(16))
 """
 
+CALL_SERVER = """
+import sys
+import spworkers as sp
+app = sp.App("calls")
+
+@app.handler
+def add(a: int, b: int) -> int:
+    return a + b
+
+with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server:
+    print(server.address, *(worker.pid for worker in server.workers), flush=True)
+    sys.stdin.readline()
+"""
+
+CALL_CLIENT = """
+import asyncio, sys
+import spworkers as sp
+
+async def work(count):
+    left = [count]
+
+    async def ask():
+        while left[0] > 0:
+            left[0] -= 1
+            await client.acall("add", 2, 3)
+
+    await asyncio.gather(*(ask() for _ in range(16)))
+
+with sp.Client(sys.argv[2]) as client:
+    asyncio.run(work(int(sys.argv[1])))
+"""
+
 SETUP = """
 import sys
 from spworkers.ring import Inlet, Outlet, Receiver, Region, Sender, make_bell
@@ -105,6 +137,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--messages", type=int, default=6400, help="messages of the shorter run (default: %(default)s)")
     parser.add_argument(
         "--size", type=int, action="append", help="bytes of a body (repeatable; default: 16, 1024, 65536)"
+    )
+    parser.add_argument(
+        "--calls", action="store_true", help="what a call of a Client costs, process by process, and no more"
     )
 
 
@@ -140,15 +175,27 @@ def per_message(program: str, count: int, size: int) -> float:
 def count_processes(count: int, address: str) -> tuple[int, int]:
     """All instructions of the user's process and of its I/O process in a run of CLIENT with `count` requests."""
     with tempfile.TemporaryDirectory() as directory:
-        command = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={directory}/%p"]
-        command += [sys.executable, "-c", CLIENT, str(count), address]
+        command = [*_callgrind(directory), sys.executable, "-c", CLIENT, str(count), address]
         subprocess.run(command, **_surroundings(), capture_output=True, timeout=TIMEOUT, check=True)
-        found = {}
-        for path in Path(directory).iterdir():
-            total = re.search(r"^(?:summary|totals): (\d+)", path.read_text(errors="replace"), re.MULTILINE)
-            if total:  # the supervisor may have been ended before it could write its own
-                found[int(path.name)] = int(total[1])
-    # Numbered in the order of their start: the user's process, its supervisor, the I/O process.
+        return _ends_of(_totals(directory))
+
+
+def _callgrind(directory: str) -> list[str]:
+    """The beginning of a command whose processes write what they took into a file each, by their number."""
+    return ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={directory}/%p"]
+
+
+def _totals(directory: str) -> dict[int, int]:
+    found = {}
+    for path in Path(directory).iterdir():
+        total = re.search(r"^(?:summary|totals): (\d+)", path.read_text(errors="replace"), re.MULTILINE)
+        if total:  # the supervisor may have been ended before it could write its own
+            found[int(path.name)] = int(total[1])
+    return found
+
+
+def _ends_of(found: dict[int, int]) -> tuple[int, int]:
+    """Of a user's process and its I/O process: numbered in the order of their start, the supervisor between."""
     return found[min(found)], found[max(found)]
 
 
@@ -166,6 +213,45 @@ def per_request(count: int) -> tuple[float, float]:
     return (twice[0] - once[0]) / count, (twice[1] - once[1]) / count
 
 
+def count_calls(count: int) -> tuple[int, int, int, int, int]:
+    """All instructions of a run with so many calls: the client's process, its I/O process, the server's process, its
+    I/O process, its workers."""
+    with tempfile.TemporaryDirectory() as at_server, tempfile.TemporaryDirectory() as at_client:
+        command = [*_callgrind(at_server), sys.executable, "-c", CALL_SERVER]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            **_surroundings(),
+        ) as server:
+            assert server.stdout is not None
+            address, *workers = server.stdout.readline().split()
+            client = [*_callgrind(at_client), sys.executable, "-c", CALL_CLIENT, str(count), address]
+            subprocess.run(client, **_surroundings(), capture_output=True, timeout=TIMEOUT, check=True)
+            server.communicate("\n", timeout=TIMEOUT)
+        user, io = _ends_of(_totals(at_client))
+        found = _totals(at_server)
+        working = sum(found.pop(int(worker)) for worker in workers)
+        return user, io, *_ends_of(found), working
+
+
+def run_calls(count: int) -> None:
+    """Print what one `acall` costs, 16 in flight, two workers."""
+    once, twice = count_calls(count), count_calls(2 * count)
+    names = (
+        "the client's process",
+        "its I/O process",
+        "the server's process",
+        "its I/O process",
+        "its two workers together",
+    )
+    print(f"A call by `acall`, 16 in flight ({2 * count} less {count}):")
+    for name, less, more in zip(names, once, twice, strict=True):
+        print(f"{(more - less) / count:10,.0f} in {name}", flush=True)
+
+
 def run(options: argparse.Namespace) -> int:
     """Print the table. Returns 2 when valgrind is not installed."""
     if shutil.which("valgrind") is None:
@@ -174,6 +260,9 @@ def run(options: argparse.Namespace) -> int:
     if options.messages < 64 or options.messages % 64:
         print(f"--messages must be a multiple of 64, not {options.messages}", file=sys.stderr)
         return 2
+    if options.calls:
+        run_calls(REQUESTS)
+        return 0
     sizes = options.size or [16, 1024, 65536]
     loop = per_message(PROGRAMS["loop"], options.messages, 16)
     print("| instructions per message | " + " | ".join(f"{size} B" for size in sizes) + " |")

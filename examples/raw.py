@@ -59,11 +59,11 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["server", url]:
             server(url, 16)
-        case ["server", url, workers] if workers.isdecimal() and 0 < int(workers[:4]) <= 100:
+        case ["server", url, workers] if workers.isdecimal() and len(workers) < 4 and 0 < int(workers) <= 100:
             server(url, int(workers))
         case ["client", url]:
             client(url, 1)
-        case ["client", url, clients] if clients.isdecimal() and 0 < int(clients[:4]) <= 100:
+        case ["client", url, clients] if clients.isdecimal() and len(clients) < 4 and 0 < int(clients) <= 100:
             client(url, int(clients))
         case ["-h" | "--help", *_]:
             print(__doc__)

@@ -53,7 +53,7 @@ if __name__ == "__main__":
         match sys.argv[1:]:
             case []:
                 asyncio.run(main(10))
-            case [number] if number.isdecimal() and 0 < int(number[:7]) <= 100_000:
+            case [number] if number.isdecimal() and len(number) < 7 and 0 < int(number) <= 100_000:
                 asyncio.run(main(int(number)))
             case ["-h" | "--help", *_]:
                 print(__doc__)

@@ -8,14 +8,13 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
 from spworkers.attributes import ContextAttributes
 from spworkers.channel import Channel
 from spworkers.errors import ContextMovedError, SPError
 from spworkers.halves import half_for
 from spworkers.iolink import IOLink
 from spworkers.joined import JoinedLink
+from spworkers.messages import pack_facts, unpack_facts
 from spworkers.messaging import Messaging
 from spworkers.options import Place
 from spworkers.optionvalues import OptionValues
@@ -145,7 +144,7 @@ class Context(Messaging, ContextAttributes):
             "options": self._all_options(),
             "half": self._half.export(),
         }
-        blob = msgpack.packb(facts, use_bin_type=True)
+        blob = pack_facts(facts)
         address, token = self._link.ticket(blob, port)
         self._moved = True
         if self._owner is not None:
@@ -179,7 +178,7 @@ def _claim(address: str, token: bytes) -> Context:
 
     blob, fds = claim(address, token)
     region_fd, io_bell, recv_bell, send_bell, channel = fds
-    facts = msgpack.unpackb(blob, raw=False)
+    facts = unpack_facts(blob)
     region = Region.attach(region_fd)
     os.close(region_fd)
     link = JoinedLink(Channel.from_fd(channel), region, io_bell)

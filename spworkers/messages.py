@@ -30,8 +30,13 @@ __all__ = [
     "decode",
     "encode",
     "failure",
+    "pack_facts",
     "refusal",
+    "unpack_facts",
 ]
+
+_NAMES_OF_FILES: Final = "surrogateescape"
+"""Paths and environments hold bytes that are no UTF-8; they have to come back as they were."""
 
 Message = dict[str, Any]
 
@@ -249,8 +254,7 @@ def encode(message: Mapping[str, Any], fds: int = 0) -> bytes:
     if problem:
         raise InternalError(f"a control message was built wrongly: {problem}")
     try:
-        # surrogateescape: paths and environments hold bytes that are no UTF-8; they have to come back as they were.
-        data = msgpack.packb({"v": VERSION, **message}, use_bin_type=True, unicode_errors="surrogateescape")
+        data = msgpack.packb({"v": VERSION, **message}, use_bin_type=True, unicode_errors=_NAMES_OF_FILES)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise SerializationError(f"control message {message['t']!r}: {error}; it carries plain values only") from error
     if len(data) > MESSAGE_LIMIT:
@@ -284,6 +288,22 @@ def decode(data: bytes, fds: int = 0) -> Message:
     return message
 
 
+def pack_facts(facts: Mapping[str, Any]) -> bytes:
+    """Plain values that one process of ours says to another beside the table, what it keeps for its successor say."""
+    data: bytes = msgpack.packb(facts, use_bin_type=True, unicode_errors=_NAMES_OF_FILES)
+    return data
+
+
+def unpack_facts(data: bytes) -> dict[str, Any]:
+    """What `pack_facts` has packed.
+
+    Raises:
+        ValueError: it is incomplete.
+    """
+    facts: dict[str, Any] = msgpack.unpackb(data, raw=False, unicode_errors=_NAMES_OF_FILES)
+    return facts
+
+
 def unpack(data: bytes) -> Message:
     """The map in `data`, whatever it holds.
 
@@ -292,7 +312,7 @@ def unpack(data: bytes) -> Message:
     """
     try:
         # unpackb bounds every declared length by the length of the data itself, so a few bytes cannot claim gigabytes.
-        message = msgpack.unpackb(data, raw=False, max_ext_len=0, unicode_errors="surrogateescape")
+        message = msgpack.unpackb(data, raw=False, max_ext_len=0, unicode_errors=_NAMES_OF_FILES)
     except (ValueError, TypeError, RecursionError) as error:  # all of msgpack's own are ValueErrors
         reason = str(error) or type(error).__name__
         raise BadPacketError(f"control message of {len(data)} bytes that is no msgpack: {reason}") from error

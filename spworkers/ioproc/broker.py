@@ -7,23 +7,14 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-import msgpack
+from typing import Any
 
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import AddrInUseError, from_name
 from spworkers.ioproc.line import Line
-
-_NAMES_OF_FILES: Final = "surrogateescape"  # need be no UTF-8
+from spworkers.messages import pack_facts
 
 Notice = Callable[[dict[str, Any], list[int]], None]
-
-
-def kept(blob: bytes) -> dict[str, Any]:
-    """The facts that a predecessor has kept."""
-    facts: dict[str, Any] = msgpack.unpackb(blob, raw=False, unicode_errors=_NAMES_OF_FILES)
-    return facts
 
 
 class SupervisorLine:
@@ -49,8 +40,7 @@ class SupervisorLine:
 
     def keep(self, name: str, facts: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Keep facts and duplicates of descriptors under a name, in place of what was kept there before."""
-        blob = msgpack.packb(facts, use_bin_type=True, unicode_errors=_NAMES_OF_FILES)
-        self._line.say({"t": "keep", "name": name, "blob": blob}, fds)
+        self._line.say({"t": "keep", "name": name, "blob": pack_facts(facts)}, fds)
 
     def drop(self, name: str) -> None:
         """Keep it no more."""

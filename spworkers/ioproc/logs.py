@@ -56,7 +56,7 @@ class Forwarder(logging.Handler):
 _forwarder = Forwarder()  # made with the module, in the supervisor: its pages are every I/O process's
 
 
-def forward_logs(notify: Notify, level: int = logging.WARNING) -> None:
+def forward_logs(notify: Notify, level: int) -> None:
     """All of this process's records of level WARNING and above go to the user's process; our own from `level` on."""
     _forwarder.notify = notify
     root = logging.root

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ClosedError
-from spworkers.ioproc.broker import SupervisorLine, kept
+from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.control import MAIN, Control, dispatcher
 from spworkers.ioproc.counters import CAUSES, IN_HAND
 from spworkers.ioproc.facts import facts_of
 from spworkers.ioproc.hub import ALL_BITS, Hub
 from spworkers.ioproc.logs import forward_logs
 from spworkers.ioproc.loop import new_loop, watch_of
+from spworkers.messages import unpack_facts
 from spworkers.options import defaults
 from spworkers.protocol import Machine, machine_for
 from spworkers.protocol.machine import Obituary
@@ -54,7 +55,7 @@ def run(boot: Boot) -> int:
     """The entry point: serve one socket until it is closed."""
     loop = new_loop()
     process = IOProcess(loop, boot)
-    forward_logs(process.control.notify, boot.spec.get("log_level", logging.WARNING))
+    forward_logs(process.control.notify, boot.spec["log_level"])
     loop.call_soon(process.start)
     try:
         loop.run_until_complete(process.ended)
@@ -83,7 +84,7 @@ class IOProcess:
         if lost:  # with a predecessor
             region.add(CAUSES["io_died"], lost)
             region.add(IN_HAND, ALL_BITS + 1 - lost)
-        self.kept = {name: (kept(blob), fds) for name, (blob, fds) in boot.kept.items()}
+        self.kept = {name: (unpack_facts(blob), fds) for name, (blob, fds) in boot.kept.items()}
         options: dict[str, Any] = dict(self.kept.get("options", (spec["options"], []))[0])
         self.hub = Hub(loop, watch_of(loop), region, io_bell, self._machine)
         self.supervisor = SupervisorLine(loop, boot.channel, self._notice, self._orphaned)

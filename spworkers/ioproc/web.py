@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import errno
 import logging
 import os
@@ -74,14 +73,6 @@ def run(boot: Boot) -> int:
     process = WebProcess(loop, boot)
     loop.run_until_complete(process.serve())
     return 0
-
-
-class _Phase(enum.Enum):
-    """How far a connection came."""
-
-    ASKING = enum.auto()
-    ANSWERING = enum.auto()
-    ANSWERED = enum.auto()
 
 
 class WebProcess:
@@ -188,24 +179,33 @@ class WebProcess:
         self.counts.show("relays", len(self.relays))
 
     async def _serve(self, link: Link) -> None:
-        phase = _Phase.ASKING
         try:
-            stream: Stream = link.sock
-            if isinstance(link, TLSLink):
-                async with self._limit():
-                    stream = await link.secure(self.loop)
+            stream = await self._secured(link)
             head = await self._read_head(stream)
-            phase = _Phase.ANSWERING
+        except (OSError, SPError) as error:  # nobody is left to be told
+            self._give_up(link, error, cause_of(error))
+            return
+        try:
             answer = await self._find_answer(link, stream, head)
-            if answer is not None:
-                await self._show(stream, answer)
-                phase = _Phase.ANSWERED
-                self.counts.add("refused" if answer.refuses else "answered")
-                await self._await_close(stream)
-        except (OSError, SPError) as error:  # it hung up, or was too slow, say: nobody is left to be told
-            _log.debug("%s: %s", link.remote, error)
-            if phase is not _Phase.ANSWERED:
-                self.counts.add("answer_cut" if phase is _Phase.ANSWERING else cause_of(error))
+            if answer is None:
+                return
+            await self._show(stream, answer)
+        except (OSError, SPError) as error:  # it hung up, or was too slow, say
+            self._give_up(link, error, "answer_cut")
+            return
+        self.counts.add("refused" if answer.refuses else "answered")
+        with contextlib.suppress(OSError, SPError):
+            await self._await_close(stream)
+
+    def _give_up(self, link: Link, error: Exception, cause: str) -> None:
+        _log.debug("%s: %s", link.remote, error)
+        self.counts.add(cause)
+
+    async def _secured(self, link: Link) -> Stream:
+        if not isinstance(link, TLSLink):
+            return link.sock
+        async with self._limit():
+            return await link.secure(self.loop)
 
     async def _read_head(self, stream: Stream) -> Head:
         websocket = ServerProtocol(logger=log)

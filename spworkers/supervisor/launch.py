@@ -70,11 +70,9 @@ def launch(preload: Sequence[str]) -> Launched:
         pid = _spawn(arguments, [theirs.fileno(), *opened], opened)
     except OSError as error:
         ours.close()
-        if isinstance(error, SupervisorError):
-            raise
-        resources = from_os_error(error, f"start the supervisor with {sys.executable}")
-        if isinstance(resources, ResourceError):
-            raise resources from error
+        told = from_os_error(error, f"start the supervisor with {sys.executable}")
+        if isinstance(told, (SupervisorError, ResourceError)):
+            raise told  # noqa: B904 - its cause it has, or it is the error itself
         raise SupervisorError(f"cannot start the supervisor with {sys.executable}: {error}") from error
     except BaseException:
         ours.close()

@@ -23,9 +23,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
 from spworkers.errors import AddrInUseError, ClosedError, GarbledError, SPError
+from spworkers.messages import pack_facts, unpack_facts
 from spworkers.transport.base import Acceptor, Address, Link
 from spworkers.transport.handshake import recv_some, send_all
 from spworkers.transport.inproc import InprocAcceptor, InprocTransport
@@ -79,7 +78,7 @@ class MuxLine:
         """
         if self._receiver.done():
             return False
-        packet = msgpack.packb(facts, use_bin_type=True, unicode_errors="surrogateescape")
+        packet = pack_facts(facts)
         taken: asyncio.Future[bool] = self._loop.create_future()
         self._waiting[taken] = _LENGTH.pack(len(packet)) + packet, stream
         wake(self._call)
@@ -151,7 +150,7 @@ async def take_over(loop: asyncio.AbstractEventLoop, line: socket.socket) -> tup
         if len(fds) != 1:
             raise GarbledError(f"a web server handed over {len(fds)} descriptors")
         try:
-            facts = msgpack.unpackb(packet, raw=False, unicode_errors="surrogateescape")
+            facts = unpack_facts(packet)
         except ValueError as error:
             raise GarbledError(f"a web server handed over something incomplete: {error}") from error
         sock = socket.socket(fileno=fds.pop())

@@ -15,7 +15,7 @@ import cloudpickle
 
 from spworkers.errors import BadValueError, SerializationError
 from spworkers.workers.app import App
-from spworkers.workers.byvalue import by_value, has_file
+from spworkers.workers.byvalue import dumps, has_file
 from spworkers.workers.shapes import closest
 
 __all__ = ["AppNotFoundError", "describe", "find", "find_as", "load", "origin_of"]
@@ -43,8 +43,7 @@ def origin_of(app: App) -> Origin:
     if name:
         return {_MODULE: name}
     try:
-        with by_value(app.module):
-            return {_VALUE: cloudpickle.dumps(app)}
+        return {_VALUE: dumps(app, app.module)}
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
         raise SerializationError(
             f"{app!r} cannot be sent to its workers ({type(error).__name__}: {error}): let its handlers"

@@ -38,20 +38,22 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_module_that_nobody_can_import_goes_by_value(tmp_path: Path) -> None:
     """What `runpy` runs under a name of its own, as some debuggers and task runners do."""
     (tmp_path / "script.py").write_text(
-        "import spworkers as sp\n"
+        "import sys\nimport spworkers as sp\n"
         "app = sp.App('calc')\n"
         "def twice(number): return 2 * number\n"
         "@app.handler\n"
         "def add(one: int, other: int) -> int: return twice(one) + other\n"
         "with app.serve('tcp://127.0.0.1:0', workers=1, block=False) as server, sp.Client(server.address) as client:\n"
         "    print(client.add(1, 2))\n"
-        "with sp.Pool(1) as pool:\n"
+        "def begin(): sys.argv = [twice(4)]\n"
+        "with sp.Pool(1, initializer=begin) as pool:\n"
+        "    print(pool.submit(getattr, sys, 'argv').result())\n"
         "    print(pool.submit(twice, 3).result(), list(pool.map(twice, [4])))\n"
     )
     for name in ("<run_path>", "zork"):
         program = f"import runpy; runpy.run_path({str(tmp_path / 'script.py')!r}, run_name={name!r})"
         done = subprocess.run([sys.executable, "-c", program], env=ENV, capture_output=True, text=True, timeout=60)
-        assert (done.stdout, done.stderr) == ("4\n6 [8]\n", "")
+        assert (done.stdout, done.stderr) == ("4\n[8]\n6 [8]\n", "")
 
 
 def test_an_importable_app_goes_by_name() -> None:

@@ -48,6 +48,8 @@ def top(pids: tuple[int, ...], interval: float, once: bool, as_json: bool) -> No
     """
     if not ABSTRACT:
         fail("top needs Linux: there a program can be asked without leaving anything in a file system")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every encoding has what sockets are called by
     sampler = Sampler(frozenset(pids))
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         if not sampler.look() and pids and not as_json:
@@ -74,14 +76,12 @@ def _nothing(pids: tuple[int, ...]) -> str:
 
 def _print(programs: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"time": time.time(), "programs": programs}, ensure_ascii=False), flush=True)
+        print(json.dumps({"time": time.time(), "programs": programs}), flush=True)
     else:
         from rich.console import Console
 
         from spworkers.cli.top.tables import render
 
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # not every encoding has our arrows
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = 250

@@ -15,11 +15,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
 from spworkers._atexit import at_exit
 from spworkers._coerce import Seconds, is_text
 from spworkers.errors import BadValueError, SerializationError
+from spworkers.workers.byvalue import dumps
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.engine import Engine, engines
 from spworkers.workers.pool.functions import name_of
@@ -425,8 +424,8 @@ class Pool(PoolView):
         }
         setup = pickle.dumps(
             (
-                _by_value((initializer, given), "initializer") if initializer is not None else None,
-                _by_value(finalizer, "finalizer") if finalizer is not None else None,
+                _packed((initializer, given), initializer, "initializer") if initializer is not None else None,
+                _packed(finalizer, finalizer, "finalizer") if finalizer is not None else None,
             ),
             5,
         )
@@ -469,12 +468,11 @@ def _launcher(engine: Engine, method: str) -> Launcher:
     return Spawner(fresh=method == "spawn", died=engine.died, bereft=engine.bereft)
 
 
-def _by_value(thing: Any, what: str) -> bytes:
+def _packed(thing: Any, function: Any, what: str) -> bytes:
     try:
-        blob: bytes = cloudpickle.dumps(thing, 5)
+        return dumps(thing, getattr(function, "__module__", None))
     except Exception as error:
         raise SerializationError(f"{what} cannot be sent to the workers: {type(error).__name__}: {error}") from error
-    return blob
 
 
 def _unsendable(fn: Any, error: Exception) -> SerializationError:

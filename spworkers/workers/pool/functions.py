@@ -12,10 +12,8 @@ import types
 from collections import OrderedDict
 from typing import Any, Final
 
-import cloudpickle
-
 from spworkers.errors import SerializationError
-from spworkers.workers.byvalue import by_value
+from spworkers.workers.byvalue import dumps
 
 __all__ = ["Function", "Functions", "name_of"]
 
@@ -104,14 +102,12 @@ def _held(function: Any) -> list[Any] | None:
 
 def _pickle(function: Any) -> bytes:
     try:
-        with by_value(getattr(function, "__module__", None)):
-            blob: bytes = cloudpickle.dumps(function, 5)
+        return dumps(function, getattr(function, "__module__", None))
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
         raise SerializationError(
             f"{name_of(function)} cannot be sent to a worker ({type(error).__name__}: {error}): let it refer to nothing"
             " that cannot be pickled, or put it into a module that can be imported"
         ) from error
-    return blob
 
 
 def name_of(function: Any) -> str:
