@@ -97,6 +97,7 @@ with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server:
 
 CALL_CLIENT = """
 import asyncio, sys
+import psutil
 import spworkers as sp
 
 async def work(count):
@@ -111,6 +112,8 @@ async def work(count):
 
 with sp.Client(sys.argv[2]) as client:
     asyncio.run(work(int(sys.argv[1])))
+    io = max(psutil.Process().children(recursive=True), key=lambda process: process.pid)
+io.wait(60)  # what it took is written at its end
 """
 
 SETUP = """
