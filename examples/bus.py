@@ -1,8 +1,10 @@
 """Nodes on a BUS: what one sends, all its neighbours receive. Each listens at its first URL and dials the others.
 
-python examples/bus.py node0 tcp://127.0.0.1:40890 tcp://127.0.0.1:40891 tcp://127.0.0.1:40892 &
-python examples/bus.py node1 tcp://127.0.0.1:40891 tcp://127.0.0.1:40892 &
-python examples/bus.py node2 tcp://127.0.0.1:40892
+A=tcp://127.0.0.1:40890 B=tcp://127.0.0.1:40891 C=tcp://127.0.0.1:40892 D=tcp://127.0.0.1:40893
+python examples/bus.py node0 $A $B $C &
+python examples/bus.py node1 $B $C $D &
+python examples/bus.py node2 $C $D &
+python examples/bus.py node3 $D $A
 """
 
 from __future__ import annotations

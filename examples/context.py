@@ -3,7 +3,7 @@
 Each worker is attached to the socket's I/O process directly, so no request passes through the server's own process, and
 none of them waits for another one's GIL. A worker that dies is replaced, and its request answered by another.
 
-    python examples/context.py server tcp://127.0.0.1:40899 &
+    python examples/context.py server tcp://127.0.0.1:40899 & sleep 1
     python examples/context.py client tcp://127.0.0.1:40899 John &
     python examples/context.py client tcp://127.0.0.1:40899 Mary
 """

@@ -1,6 +1,6 @@
 """Two nodes that send each other their names, again and again, over a PAIR.
 
-python examples/pair.py node0 tcp://127.0.0.1:40899 &
+python examples/pair.py node0 tcp://127.0.0.1:40899 & sleep 1
 python examples/pair.py node1 tcp://127.0.0.1:40899
 """
 

@@ -1,6 +1,6 @@
 """Messages that go one way: PUSH to PULL.
 
-python examples/pipeline.py node0 tcp://127.0.0.1:40899 &
+python examples/pipeline.py node0 tcp://127.0.0.1:40899 & sleep 1
 python examples/pipeline.py node1 tcp://127.0.0.1:40899 "Hello, World."
 python examples/pipeline.py node1 tcp://127.0.0.1:40899 STOP
 """

@@ -1,6 +1,6 @@
 """One server publishes the date, any number of clients subscribe to it: PUB and SUB.
 
-python examples/pubsub.py server tcp://127.0.0.1:40899 &
+python examples/pubsub.py server tcp://127.0.0.1:40899 & sleep 1
 python examples/pubsub.py client tcp://127.0.0.1:40899 client0 &
 python examples/pubsub.py client tcp://127.0.0.1:40899 client1
 """

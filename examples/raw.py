@@ -3,7 +3,7 @@
 A raw socket keeps no state, so any thread may answer any request, in any order: the header that came with a request
 says where its reply goes.
 
-    python examples/raw.py server tcp://127.0.0.1:40899 20 &
+    python examples/raw.py server tcp://127.0.0.1:40899 20 & sleep 1
     python examples/raw.py client tcp://127.0.0.1:40899 10
 """
 

@@ -1,6 +1,6 @@
 """One node asks for the date (REQ), the other one knows it (REP).
 
-python examples/reqrep.py node0 tcp://127.0.0.1:40899 &
+python examples/reqrep.py node0 tcp://127.0.0.1:40899 & sleep 1
 python examples/reqrep.py node1 tcp://127.0.0.1:40899
 """
 

@@ -22,7 +22,7 @@ from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server
-from spworkers.workers.settings import BACKLOG
+from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
 
 __all__ = ["serve"]
 
@@ -38,7 +38,7 @@ __all__ = ["serve"]
     metavar="ADDRESS",
     help="A broker to dial in to, as soon as it is there; may be repeated.",
 )
-@click.option("--workers", "-w", type=whole(1), help="Worker processes.  [default: one per processor]")
+@click.option("--workers", "-w", type=whole(1, WORKERS_LIMIT), help="Worker processes.  [default: one per processor]")
 @click.option(
     "--timeout",
     type=Seconds(more=True),
