@@ -49,6 +49,7 @@ MYPYC_MODULES: list[str] = [
             "hooks",
             "interrupt",
             "loopreader",
+            "manycalls",
             "measures",
             "packing",
             "quickcalls",

@@ -124,6 +124,7 @@ CASES = {
             handlers=True,
         ),
         Case("handlers_inflight16", "the same calls, 16 in flight over one client", handlers=True),
+        Case("handlers_inflight16_asyncio", "the same, with 16 tasks of asyncio where there are any", handlers=True),
         Case("handlers_clients16", "the same calls, by 16 client processes with one in flight each", handlers=True),
     )
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import spworkers as sp
 from benchmarks import tasks
 from benchmarks.clients import many_clients
-from benchmarks.contract import Announce, Step
+from benchmarks.contract import BUNDLE, IN_FLIGHT, Announce, Step
 
 app = sp.App("bench")
 
@@ -38,6 +39,19 @@ def one(address: str) -> Iterator[Step]:
         def step() -> int:
             call()
             return 1
+
+        yield step
+
+
+@contextmanager
+def mapped(address: str) -> Iterator[Step]:
+    with sp.Client(address) as client:
+        results = client.map("add", itertools.repeat(2), itertools.repeat(3), in_flight=IN_FLIGHT)
+
+        def step() -> int:
+            for _ in range(BUNDLE):
+                next(results)
+            return BUNDLE
 
         yield step
 

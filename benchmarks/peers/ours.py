@@ -237,7 +237,8 @@ FORMS = {
     **{f"inside_64k_{scheme}": inside(scheme) for scheme in ("ipc", "inproc")},
     "oneway_1m_views": Form("Push.reserve to Pull.recv_view", serve_reserved, leasing),
     "handlers_one": Form("Client.call; App.serve with 2 workers", handling.serve, handling.one),
-    "handlers_inflight16": Form("one Client, 16 asyncio tasks that acall", handling.serve, handling.inflight),
+    "handlers_inflight16": Form("one Client, map with in_flight=16", handling.serve, handling.mapped),
+    "handlers_inflight16_asyncio": Form("one Client, 16 tasks that acall", handling.serve, handling.inflight),
     "handlers_clients16": Form("16 processes with a Client each", handling.serve, handling.clients),
     "pub4": Form("Pub to four Subs, a Req that asks for the next 64", publish, subscribers),
 }

@@ -102,5 +102,6 @@ def clients(address: str) -> Iterator[Step]:
 FORMS = {
     "handlers_one": Form("ZeroClient.call; ZeroServer with 2 workers", serve, one),
     "handlers_inflight16": Form("one AsyncZeroClient, 16 tasks; the server the same", serve, inflight),
+    "handlers_inflight16_asyncio": Form("the same", serve, inflight),
     "handlers_clients16": Form("16 processes with a ZeroClient each; the server the same", serve, clients),
 }

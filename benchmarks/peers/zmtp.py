@@ -206,6 +206,7 @@ FORMS = {
     "oneway_1m_views": Form("send and recv with copy=False", pushing(1 << 20, copy=False), frames),
     "handlers_one": Form("REQ to ROUTER/DEALER and 2 REP workers, msgpack", zmtp_calls.serve, zmtp_calls.one),
     "handlers_inflight16": Form("one DEALER; the server the same", zmtp_calls.serve, zmtp_calls.inflight),
+    "handlers_inflight16_asyncio": Form("one DEALER, no tasks", zmtp_calls.serve, zmtp_calls.inflight),
     "handlers_clients16": Form(
         "16 processes with a REQ each; the server the same", zmtp_calls.serve, zmtp_calls.clients
     ),

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.answer import Reply
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
+from spworkers.workers.quantities import check_count
 from spworkers.workers.runner import HANDLERS
 from spworkers.workers.shapes import Mismatch, Shape
 from spworkers.workers.stream import Stream
@@ -123,7 +124,7 @@ class Caller(AsyncClosing):
                 )
             object.__setattr__(self, name, value)
 
-    # --- the four ways to call
+    # --- the ways to call
 
     def call(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
         """Call a handler and wait for what it returns; of a generator handler, a `Stream`.
@@ -161,6 +162,42 @@ class Caller(AsyncClosing):
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
         return self._submit(payload, deadline, name, lambda reply: self._result(reply, name, call_id, timeout), call_id)
+
+    def map(
+        self,
+        name: str,
+        /,
+        *iterables: Iterable[Any],
+        timeout: Seconds = None,
+        in_flight: int | None = None,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Call a handler with the items of the iterables, as the built-in `map` does, many calls on their way at once.
+
+        The quickest way to have many calls answered. The first are sent at once, the others as results are taken: the
+        iterables may be endless. Results come in the order of the calls.
+
+        Args:
+            name: the handler's name.
+            iterables: each gives an argument of every call; ends with the shortest.
+            timeout: seconds that each call waits for its answer; None: the client's timeout.
+            in_flight: calls on their way at most; None: as many as the client may have.
+            return_exceptions: give back what a call ends with as its result, and go on.
+
+        Returns:
+            An iterator, whose `close()` gives up what has no answer yet; so does its end in an exception.
+
+        Raises:
+            BadValueError: there is no iterable, or another argument is wrong.
+            As `call`, from the iteration.
+        """
+        check_text(name, "a handler's name")
+        if not iterables:
+            raise BadValueError(f"map({name!r}) wants at least one iterable, of the arguments")
+        deadline_of(timeout)
+        window = 0 if in_flight is None else check_count(in_flight, "in_flight", least=1)
+        items = zip(*iterables)  # noqa: B905  # the shortest ends it
+        return self._map(name, items, timeout, window, return_exceptions)
 
     def stream(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Stream[Any]:
         """The items of a generator handler, for `for` and `async for`; it is called when the first one is wanted.
@@ -211,6 +248,23 @@ class Caller(AsyncClosing):
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
         return self._result(self._exchange(payload, deadline, name, call_id), name, call_id, timeout)
+
+    def _map(
+        self, name: str, items: Iterator[tuple[Any, ...]], timeout: Seconds, window: int, return_exceptions: bool
+    ) -> Iterator[Any]:
+        """One call after the other.
+
+        Args:
+            window: calls on their way at most; 0: as many as may be.
+        """
+        for args in items:
+            try:
+                result = self._call(name, args, {}, timeout)
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                result = error
+            yield result
 
     def _result(self, reply: Reply, name: str, call_id: int, timeout: Seconds) -> Any:
         value = callformat.decode_answer(reply.body, name, call_id)

@@ -83,17 +83,21 @@ class CallLine:
         """
         waiting = ThreadWaiting(call_id, self.port.sleepers.mine())
         try:
-            self._send(waiting, payload, pipe, deadline)
-            self._guests[waiting] = None
-            try:
-                self._read(waiting, deadline)
-            finally:
-                del self._guests[waiting]
-                self.hand_on()
+            self.send(waiting, payload, pipe, deadline)
+            self.await_answer(waiting, deadline)
         except BaseException:
             self.give_up(waiting)
             raise
         return waiting.answer()
+
+    def await_answer(self, waiting: ThreadWaiting, deadline: float) -> None:
+        """Have this thread wait until what it waits for is over: it has an answer, or its time is over."""
+        self._guests[waiting] = None
+        try:
+            self._read(waiting, deadline)
+        finally:
+            del self._guests[waiting]
+            self.hand_on()
 
     def begin_task(self, loop: asyncio.AbstractEventLoop, call_id: int) -> TaskWaiting:
         """A task of this loop is going to wait; when it does no longer, `reader.waiting` is one less."""
@@ -134,7 +138,7 @@ class CallLine:
         waiting = FutureWaiting(call_id, collector.completed, read, explain, deadline)
         collector.begin(future=True)
         try:
-            self._send(waiting, payload, 0, deadline)
+            self.send(waiting, payload, 0, deadline)
         except BaseException:
             self.give_up(waiting)
             collector.end(future=True)
@@ -169,7 +173,12 @@ class CallLine:
         del self._waiting[serial]
         return False
 
-    def _send(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
+    def send(self, waiting: Waiting, payload: bytes, pipe: int, deadline: float) -> None:
+        """Send a request, as soon as there is room for it.
+
+        Raises:
+            SendTimeoutError: there was none in time; ClosedError, NoPeersError: as of REQ.
+        """
         while not self.publish(waiting, payload, pipe):
             run(self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True), self.port.sleepers)
 

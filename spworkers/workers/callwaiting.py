@@ -79,7 +79,7 @@ class ThreadWaiting(Waiting):
     def __init__(self, call_id: int, sleeper: ThreadSleeper) -> None:
         super().__init__(call_id)
         self.sleeper = sleeper
-        self.thread: Final = sleeper.thread
+        self.thread = sleeper.thread
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
@@ -25,10 +25,12 @@ from spworkers.workers.answer import Reply
 from spworkers.workers.caller import Caller, patience_of
 from spworkers.workers.callformat import Part, decode_answer
 from spworkers.workers.callline import CallLine
+from spworkers.workers.callmap import CallMap
 from spworkers.workers.callsocket import CallSocket
 from spworkers.workers.calltasks import acall, end, place
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
+from spworkers.workers.manycalls import ManyCalls
 from spworkers.workers.quantities import check_count
 from spworkers.workers.quickcalls import NoPlace, Opened, QuickCalls, Unanswered
 from spworkers.workers.settings import misspelt
@@ -49,6 +51,7 @@ class Client(Caller):
         calc.call("add", 2, 3, timeout=1.0)
         future = calc.submit("add", 2, 3)
         await calc.acall("add", 2, 3)
+        list(calc.map("add", range(5), range(5)))    # many on their way at once
     ```
 
     One client may be shared by threads and tasks. Each call is a REQ conversation of its own: a server that goes away
@@ -108,13 +111,26 @@ class Client(Caller):
         except Unanswered as unanswered:
             error, size = unanswered.error, unanswered.size
         else:
-            if type(result) is Opened:
-                return self.stream(name, timeout=timeout)._opened(result.call_id, result.part, result.pipe)
-            return self._typed(name, result) if self._results else result
+            return self._made(result, name, timeout) if self._results or type(result) is Opened else result
         try:
             self._raise(error, name, size)
         finally:
             del error  # which has this frame in its traceback
+
+    def _made(self, result: Any, name: str, timeout: Seconds) -> Any:
+        """What is made of a result: a stream, or what it is the type of."""
+        if isinstance(result, Opened):
+            return self.stream(name, timeout=timeout)._opened(result.call_id, result.part, result.pipe)
+        return self._typed(name, result)
+
+    def _map(
+        self, name: str, items: Iterator[tuple[Any, ...]], timeout: Seconds, window: int, return_exceptions: bool
+    ) -> Iterator[Any]:
+        self._check_open(name)
+        patience = self._patience if timeout is None else patience_of(timeout)
+        window = min(window, self._limit) if window else self._limit
+        many = ManyCalls(self._quick, self._line, self._slots, name, items, patience, window)
+        return CallMap(self, many, name, timeout, return_exceptions)
 
     async def acall(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
         """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 from spworkers.workers.annotations import UnknownShape, is_made
 from spworkers.workers.app import App
 from spworkers.workers.arguments import STATE, plain_function
+from spworkers.workers.client import Client
 from spworkers.workers.handler import Handler
 
 __all__ = ["client_module"]
@@ -69,7 +70,8 @@ def client_module(app: App, source: str) -> str:
 
 
 def _is_method(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+    """It is one, and none that a client has for itself, `map` say."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name[:1] != "_" and not hasattr(Client, name)
 
 
 def _result_item(handler: Handler[..., Any]) -> Any:

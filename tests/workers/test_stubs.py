@@ -47,6 +47,11 @@ async def acount() -> AsyncIterator[str]:
     yield ""
 
 
+@app.handler(name="map")
+def drawn(scale: int) -> str:
+    return f"a map, 1:{scale}"
+
+
 @app.handler
 def untyped(x, y=1):  # type: ignore[no-untyped-def]
     return x
@@ -103,7 +108,7 @@ def test_what_it_says() -> None:
         "def count(self, n: int) -> sp.Stream[tuple[int, ...]]: ...",
         "def acount(self) -> sp.Stream[str]: ...",
         "def untyped(self, x: typing.Any, y: typing.Any = ...) -> typing.Any: ...",
-        "# By call() only: geometry.mirror",
+        "# By call() only: map, geometry.mirror",
     ):
         assert line in TEXT
 

@@ -1,0 +1,90 @@
+"""What `Client.map` gives: an iterator over the results of many calls."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from spworkers.workers.manycalls import END, ManyCalls
+from spworkers.workers.quickcalls import NoPlace, Opened, Unanswered
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from spworkers.workers.client import Client
+
+__all__ = ["CallMap"]
+
+
+class CallMap:
+    """The results of one `Client.map`, in the order of the arguments.
+
+    `close()`, the end of a `with` block and of the last reference give up the calls that have no answer yet. Threads
+    may share it: each takes the next result.
+    """
+
+    def __init__(self, client: Client, many: ManyCalls, name: str, timeout: Any, return_exceptions: bool) -> None:
+        self._client = client
+        self._many = many
+        self._name = name
+        self._timeout = timeout
+        self._return_exceptions = return_exceptions
+        self._turn = threading.Lock()
+        self._over = False
+        many.fill()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        client = self._client
+        try:
+            with self._turn:
+                result = self._many.next()
+            if result is not END and (client._results or type(result) is Opened):
+                result = client._made(result, self._name, self._timeout)
+        except NoPlace:
+            self.close()
+            client._check_open(self._name)
+            raise client._no_slot(self._name) from None
+        except Unanswered as unanswered:
+            error = client._explained(unanswered.error, self._name, unanswered.size)
+        except Exception as raised:
+            error = raised
+        except BaseException:  # Ctrl-C: nobody waits for the rest
+            self.close()
+            raise
+        else:
+            if result is END:
+                self._over = True
+                raise self._many.problem or StopIteration
+            return result
+        if self._return_exceptions:
+            return error
+        self.close()
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback
+
+    def close(self) -> None:
+        """Give up what has no answer yet; there are no more results. A second time, nothing happens."""
+        self._over = True
+        self._many.give_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        many = getattr(self, "_many", None)
+        if many is not None:
+            many.give_up()
+
+    def __repr__(self) -> str:
+        state = "over" if self._over else f"{self._many.away} calls on their way"
+        return f"<CallMap {self._name} of {self._client!r}: {state}>"

@@ -1,0 +1,190 @@
+"""The calls of one `Client.map` that are on their way: sent some at a time, and given out oldest first.
+
+    items ─▶ fill: as many as may be on their way ─▶ the line ─▶ next: the oldest, once its answer is here
+
+What is done before its turn stays here, and a place is free for one more as soon as an answer has come. So the calls
+of a burst of answers are followed by a burst of calls, which costs a wake-up and a packet for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from threading import get_ident
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from spworkers.errors import CanceledError, SPError
+from spworkers.waiting import FOREVER
+from spworkers.workers.callformat import Part, decode_answer
+from spworkers.workers.callwaiting import ThreadWaiting, left_until
+from spworkers.workers.quickcalls import NoPlace, Opened, Unanswered
+
+if TYPE_CHECKING:
+    from spworkers.waiting import ThreadSleeper
+    from spworkers.workers.answer import Reply
+    from spworkers.workers.callline import CallLine
+    from spworkers.workers.quickcalls import QuickCalls
+    from spworkers.workers.slots import Slots
+
+__all__ = ["END", "ManyCalls"]
+
+END: Final = object()
+"""There are no more results."""
+LATE: Final = 4
+"""Results that wait for an earlier one, in windows, at most."""
+
+
+class ManyWaiting(ThreadWaiting):
+    """One call of many."""
+
+    __slots__ = ("deadline", "many", "size")
+
+    def __init__(self, sleeper: ThreadSleeper, many: ManyCalls) -> None:
+        super().__init__(0, sleeper)
+        self.many: Final = many
+        self.deadline = FOREVER
+        self.size = 0
+
+    def end(self, reply: Reply | None, error: Exception | None) -> None:
+        first = not self.over
+        self.reply, self.error, self.over = reply, error, True  # as `Waiting.end` has it
+        if first:
+            self.many.came()
+        if get_ident() != self.thread:
+            self.sleeper.ring()
+
+
+class ManyCalls:
+    """The calls of one map.
+
+    Args:
+        quick: makes the calls.
+        line: by which they go.
+        slots: for the client's calls in flight.
+        name: the handler's.
+        items: the arguments of each call.
+        patience: seconds that each call may take.
+        window: calls on their way at most.
+
+    Attributes:
+        problem: what the iteration over the items has raised; it comes after the results of what was sent before.
+    """
+
+    def __init__(
+        self,
+        quick: QuickCalls,
+        line: CallLine,
+        slots: Slots,
+        name: str,
+        items: Iterator[tuple[Any, ...]],
+        patience: float,
+        window: int,
+    ) -> None:
+        self._quick: Final = quick
+        self._line: Final = line
+        self._slots: Final = slots
+        self._name: Final = name
+        self._items: Iterator[tuple[Any, ...]] | None = items
+        self._patience: Final = patience
+        self._window: Final = window
+        self._most: Final = LATE * window
+        self._calls: deque[ManyWaiting] = deque()
+        self._away = 0  # of them, those without an answer
+        self.problem: Exception | None = None
+        self._sleeper: ThreadSleeper = line.port.sleepers.mine()
+
+    @property
+    def away(self) -> int:
+        """Calls that were sent and have no answer yet."""
+        return self._away
+
+    def came(self) -> None:
+        """A call is over; whoever has read its answer says so."""
+        self._away -= 1
+        self._slots.give()
+
+    def fill(self) -> None:
+        """Send as many as may be on their way. What goes wrong with one of them is told when it is its turn."""
+        while self._items is not None and self._away < self._window and len(self._calls) < self._most:
+            if self._quick.closed or not self._slots.take():
+                return
+            args: tuple[Any, ...] | None = None
+            try:
+                args = next(self._items, None)
+            except Exception as error:
+                self.problem = error
+            finally:
+                if args is None:
+                    self._items = None
+                    self._slots.give()
+            if args is not None:
+                self._send(args)
+
+    def _send(self, args: tuple[Any, ...]) -> None:
+        """Send one call; its slot goes with it."""
+        payload = b""
+        waiting = ManyWaiting(self._sleeper, self)
+        self._calls.append(waiting)
+        self._away += 1
+        try:
+            waiting.call_id, waiting.deadline, payload = self._quick.begin(self._name, args, {}, self._patience)
+            waiting.size = len(payload)
+            self._line.send(waiting, payload, 0, waiting.deadline)
+        except SPError as error:
+            waiting.end(None, error)
+
+    def next(self) -> Any:
+        """The next result; an `Opened` of a generator handler; END: there are no more.
+
+        Raises:
+            NoPlace, Unanswered, and what the answer is: as `QuickCalls.call`.
+        """
+        sleeper = self._line.port.sleepers.mine()
+        if sleeper is not self._sleeper:
+            self._move(sleeper)
+        calls = self._calls
+        if not calls or not calls[0].over or self._away <= self._window >> 1:
+            self.fill()
+            if not calls and not self._wait_for_slot():
+                return END
+        waiting = calls[0]
+        if not waiting.over:
+            self._line.await_answer(waiting, waiting.deadline)
+        if calls and calls[0] is waiting:  # else it was closed meanwhile
+            calls.popleft()
+        reply = waiting.reply
+        if reply is None:
+            error = waiting.error
+            assert isinstance(error, SPError)
+            raise Unanswered(error, waiting.size) from error
+        value = decode_answer(reply.body, self._name, waiting.call_id)
+        return Opened(waiting.call_id, value, reply.pipe) if isinstance(value, Part) else value
+
+    def _wait_for_slot(self) -> bool:
+        """Send at least one, when other calls of the client leave a place for it. False: there are no more."""
+        deadline = FOREVER if self._patience == FOREVER else monotonic() + self._patience
+        while not self._calls:
+            if self._items is None:
+                return False
+            if self._quick.closed or not self._slots.wait(left_until(deadline)):
+                raise NoPlace
+            self._slots.give()
+            self.fill()
+        return True
+
+    def _move(self, sleeper: ThreadSleeper) -> None:
+        """Another thread asks from now on. A call that was over before needs no bell, the others have the new one."""
+        self._sleeper = sleeper
+        for waiting in self._calls:
+            waiting.sleeper, waiting.thread = sleeper, sleeper.thread
+
+    def give_up(self) -> None:
+        """Nobody wants the rest."""
+        self._items = None
+        calls = self._calls
+        while calls:
+            waiting = calls.pop()
+            # What was never sent has no ticket; of an answer that comes in this moment its reader says that it came.
+            if not waiting.over and (self._line.give_up(waiting) is not None or not waiting.ticket):
+                waiting.end(None, CanceledError("the map was closed"))

@@ -1,0 +1,276 @@
+"""`Client.map`: many calls on their way, their results in order."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers import eventually
+
+from spworkers import errors
+from spworkers.workers.app import App
+from spworkers.workers.client import Client
+from spworkers.workers.manycalls import LATE
+
+WAIT = 20.0
+WINDOW = 4
+
+app = App("calc")
+
+
+@app.handler
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@app.handler
+def below(n: int, limit: int) -> int:
+    if n >= limit:
+        raise ValueError(f"{n} is too much")
+    return n
+
+
+@app.handler
+def count_to(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@app.handler
+def wait_for(path: str) -> str:
+    """Until there is a file of that name; empty: not at all."""
+    if path:
+        eventually(lambda: os.path.exists(path), WAIT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server:
+        yield server.address
+
+
+@pytest.fixture
+def calc(address: str) -> Iterator[Client]:
+    with Client(address, timeout=WAIT) as client:
+        yield client
+        assert len(client._line) == 0  # nothing that was given up is remembered
+
+
+def noting(found: list[int]) -> Callable[[int], int]:
+    """Remembers what goes through it."""
+
+    def note(number: int) -> int:
+        found.append(number)
+        return number
+
+    return note
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 1000, None])
+def test_it_gives_what_the_built_in_map_gives(calc: Client, window: int | None) -> None:
+    for a, b in ((range(300), range(1, 400)), (range(5), ()), ([7], [8]), ((), ())):
+        assert list(calc.map("add", a, b, in_flight=window)) == [x + y for x, y in zip(a, b, strict=False)]
+    assert list(calc.map("add", [5])) == [5]
+
+
+def test_the_local_client_has_it_too() -> None:
+    with app.client() as local:
+        assert list(local.map("add", itertools.count(), range(3))) == [0, 2, 4]
+        found = local.map("below", range(3), [9, 0, 9], return_exceptions=True)
+        assert [type(each) for each in found] == [int, errors.RemoteError, int]
+        with pytest.raises(errors.BadValueError, match="at least one iterable"):
+            local.map("add")
+
+
+def test_the_input_may_be_endless(calc: Client) -> None:
+    read: list[int] = []
+    items = map(noting(read), itertools.count())
+    with calc.map("add", items, in_flight=WINDOW) as results:  # type: ignore[attr-defined]
+        assert len(read) == WINDOW  # sent before the first result is asked for
+        for taken, result in enumerate(itertools.islice(results, 50)):
+            assert result == taken
+            assert len(read) <= taken + 1 + WINDOW * LATE
+    assert list(results) == []
+
+
+def test_what_is_done_waits_for_what_is_older(calc: Client, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    with Client(calc._addresses, timeout=WAIT, in_flight=2) as client:
+        sent: list[int] = []
+        paths = ("" if number else path for number in map(noting(sent), itertools.count()))
+        results = client.map("wait_for", paths)
+        done: list[str] = []
+        thread = threading.Thread(target=lambda: done.append(next(results)))
+        thread.start()
+        eventually(lambda: client._line._guests, WAIT)
+        open(path, "w").close()
+        thread.join(WAIT)
+        assert done == [path]
+        assert [next(results) for _ in range(10)] == [""] * 10
+        assert len(sent) <= 11 + 2 * LATE
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_an_exception_ends_it_in_its_place(calc: Client) -> None:
+    results = calc.map("below", range(10), [5] * 10, in_flight=WINDOW)
+    taken: list[int] = []
+    with pytest.raises(errors.RemoteError, match="5 is too much"):
+        taken.extend(results)
+    assert taken == [0, 1, 2, 3, 4]
+    assert list(results) == []
+
+
+def test_exceptions_may_be_results(calc: Client) -> None:
+    items: list[Any] = [1, "two", object(), 4]
+    results = list(calc.map("add", items, return_exceptions=True))
+    assert [results[0], results[3]] == [1, 4]
+    assert [type(each) for each in results[1:3]] == [errors.BadArgumentsError, errors.SerializationError]
+    with pytest.raises(errors.UnknownHandlerError):
+        list(calc.map("subtract", [1]))
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_an_exception_of_the_items_comes_after_what_was_sent(calc: Client, return_exceptions: bool) -> None:
+    def items() -> Iterator[int]:
+        yield from range(6)
+        raise KeyError("the input")
+
+    taken: list[int] = []
+    with pytest.raises(KeyError, match="the input"):
+        taken.extend(calc.map("add", items(), in_flight=WINDOW, return_exceptions=return_exceptions))
+    assert taken == list(range(6))
+
+
+def test_streams(calc: Client) -> None:
+    assert [list(stream) for stream in calc.map("count_to", range(4))] == [[], [0], [0, 1], [0, 1, 2]]
+
+
+def test_results_of_a_type(address: str) -> None:
+    class Typed(Client, results={"add": str}):
+        """Says what it is not."""
+
+    with Typed(address, timeout=WAIT) as client, pytest.raises(errors.GarbledError, match="another type"):
+        list(client.map("add", [1]))
+
+
+def test_each_call_has_its_time(calc: Client, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    results = calc.map("wait_for", [path, ""], timeout=0.1, return_exceptions=True)
+    assert isinstance(next(results), errors.RecvTimeoutError)
+    open(path, "w").close()  # the workers are to be free for the next test
+    list(results)
+
+
+def test_what_is_given_up_leaves_its_places(address: str, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    with Client(address, timeout=WAIT, in_flight=2) as client:
+        results: Any = client.map("wait_for", [path] * 9)
+        with pytest.raises(errors.RecvTimeoutError, match="2 calls were in flight"):
+            client.call("add", 1, timeout=0.05)
+        with pytest.raises(errors.RecvTimeoutError, match="2 calls were in flight"):
+            list(client.map("add", [1], timeout=0.05))
+        assert "2 calls on their way" in repr(results)
+        results.close()
+        results.close()
+        assert "over" in repr(results)
+        other: Any = client.map("wait_for", [path] * 9)
+        del other
+        gc.collect()
+        open(path, "w").close()
+        assert client.call("add", 1) == 1
+        assert list(client.map("add", range(20))) == list(range(20))
+
+
+def test_threads_may_share_one(calc: Client) -> None:
+    results = calc.map("add", range(400), in_flight=8)
+    found: list[list[int]] = [[], [], []]
+    threads = [threading.Thread(target=each.extend, args=(results,)) for each in found]
+    for thread in threads:
+        thread.start()
+    assert calc.add(20, 30) == 50  # and somebody else calls
+    for thread in threads:
+        thread.join(WAIT)
+    assert sorted(itertools.chain(*found)) == list(range(400))
+    assert all(each == sorted(each) for each in found)
+
+
+def test_another_thread_may_close_it(calc: Client, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    results: Any = calc.map("wait_for", [path])
+    ended: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            next(results)
+        except errors.SPError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    eventually(lambda: calc._line._guests, WAIT)
+    results.close()
+    thread.join(WAIT)
+    open(path, "w").close()
+    assert [type(error) for error in ended] == [errors.CanceledError]
+
+
+def test_the_client_may_be_closed_meanwhile(address: str, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    client = Client(address, timeout=WAIT)
+    results = client.map("wait_for", [path] * 3)
+    client.close()
+    open(path, "w").close()
+    with pytest.raises(errors.ClosedError):
+        next(results)
+    with pytest.raises(errors.ClosedError):
+        client.map("add", [1])
+
+
+def test_ctrl_c_ends_it(calc: Client, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+
+    def interrupt() -> None:
+        eventually(lambda: calc._line._guests, WAIT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    results = calc.map("wait_for", [path] * 3)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    interrupter.join(WAIT)
+    assert list(results) == []
+    open(path, "w").close()
+    assert calc.add(3, 4) == 7
+
+
+def test_deaths_on_our_side_are_not_noticed() -> None:
+    with app.serve("tcp://127.0.0.1:0", workers=2, block=False) as server, Client(server.address, timeout=WAIT) as calc:
+        results = calc.map("add", range(300), in_flight=8)
+        taken = [next(results) for _ in range(50)]
+        os.kill(int(calc._req.stats()["pid"]), signal.SIGKILL)
+        taken += [next(results) for _ in range(50)]
+        os.kill(server.workers[0].pid, signal.SIGKILL)
+        assert taken + list(results) == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "message"),
+    [
+        ("", ([1],), {}, "handler's name"),
+        ("add", (), {}, "at least one iterable"),
+        ("add", ([1],), {"in_flight": 0}, "whole number from 1"),
+        ("add", ([1],), {"timeout": "soon"}, "timeout wants seconds"),
+    ],
+)
+def test_mistakes_are_told(calc: Client, name: str, arguments: Any, options: Any, message: str) -> None:
+    with pytest.raises(errors.BadValueError, match=message):
+        calc.map(name, *arguments, **options)
+    with pytest.raises(TypeError):
+        calc.map("add", 5)  # type: ignore[arg-type]
