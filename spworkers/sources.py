@@ -43,7 +43,7 @@ def csv(
         paths: a path, or several that are read one after another.
         fields: the names; None: they are the first row of each file.
         delimiter: what stands between two fields.
-        encoding: of the text; "utf-8-sig" for files of Excel's.
+        encoding: of the text.
 
     Raises:
         BadValueError: an argument is wrong; while it is read: a row has more or fewer fields than there are names.

@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from spworkers.workers.server import Server
 from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
 
 __all__ = ["serve"]
+
+SILENCE = 0.5
+"""Seconds that an end may take before it says what it waits for."""
 
 
 @click.command()
@@ -131,7 +136,8 @@ def serve(
                     around.callback(_reloader(server, drain).close)
                 _announce(server, as_json, metrics)
                 server.wait()
-            server.close(drain)
+            with _patience(drain):
+                server.close(drain)
     except KeyboardInterrupt:
         if server is not None:
             server.close(0)
@@ -139,6 +145,19 @@ def serve(
         if server is not None:
             server.close(0)
         raise
+
+
+@contextlib.contextmanager
+def _patience(drain: float) -> Iterator[None]:
+    """Say what the end is waiting for, if it is not there at once."""
+    text = f"waiting up to {drain:g} s for the requests at hand; Ctrl-C drops them"
+    timer = threading.Timer(SILENCE, click.echo, [text], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _reloader(server: Server, drain: float) -> Reloader:

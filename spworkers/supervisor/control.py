@@ -136,6 +136,13 @@ class Control:
         elif not self._over:
             self.run(lambda: self._loop.unwatch(fd))
 
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call `call()` on the control thread when that time is over."""
+        self.run(lambda: self._set_timer(seconds, call))
+
+    def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop.after(seconds, call)
+
     def run(self, job: Callable[[], None]) -> None:
         """Call `job()` on the control thread, soon, and after the jobs that were left before.
 

@@ -39,7 +39,10 @@ __all__ = ["ChildEvent", "OnEvent", "Supervisor"]
 QUICK: Final = 1.0
 """Seconds; a supervisor that dies younger, or before it was ready, died of its start."""
 QUICK_LIMIT: Final = 3
-"""So many of them in a row, and no other is started, until somebody needs one."""
+"""So many of them in a row, and no other is started until somebody needs one, or a pause is over."""
+PAUSE: Final = 1.0
+"""Seconds of the first such pause; each is twice as long as the one before, up to `PAUSE_LIMIT`."""
+PAUSE_LIMIT: Final = 30.0
 PATIENCE: Final = 0.05
 """Seconds after its start in which a supervisor has better things to do than to import what may be needed later."""
 _FORETOLD: Final = {"spworkers.workers.pool.executor": "pool"}
@@ -92,6 +95,7 @@ class Supervisor:
         self._closed = False
         self._begun = False  # one was started
         self._quick = 0
+        self._later = False  # another attempt is to be made
         self._events: dict[str, OnEvent] = {}
         self._homes: dict[str, Channel] = {}  # by the key of a child: to the supervisor that has started it
         self._recovery = Recovery(control, self._lock, lambda: self._life)
@@ -400,6 +404,7 @@ class Supervisor:
                 self._recover()
             else:
                 self._give_up(problem)
+                self._try_later()
         if problem is None:
             _log(
                 f"the supervisor, process {life.pid}, died: {reason}; another one sets up sockets and workers again",
@@ -420,6 +425,28 @@ class Supervisor:
         except SPError as error:
             return error
         return None
+
+    def _try_later(self) -> None:
+        """Those who are to be set up again ask for nothing, they wait: have them wait for the next attempt."""
+        if not self._later and self._recovery.wanted:
+            self._later = True
+            pause = min(PAUSE * 2.0 ** max(self._quick - QUICK_LIMIT - 1, 0), PAUSE_LIMIT)
+            with contextlib.suppress(ClosedError):  # the interpreter exits
+                self._control.after(pause, self._begin_late)
+
+    def _begin_late(self) -> None:
+        with self._lock:
+            self._later = False
+            if self._closed or self._life is not None or whereabouts() != self._where:
+                return
+            try:
+                self._life = self._begin()
+            except SPError as error:
+                self._quick += 1
+                self._give_up(error)
+                self._try_later()
+            else:
+                self._recover()
 
     def _recover(self) -> None:
         problem = self._recovery.begin()

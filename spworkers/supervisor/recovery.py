@@ -65,6 +65,11 @@ class Recovery:
         """Do not call it any more; nothing happens if it is unknown."""
         self._survivors = [each for each in self._survivors if each.callback != callback]
 
+    @property
+    def wanted(self) -> bool:
+        """There is somebody to be set up again."""
+        return bool(self._survivors)
+
     def lose(self, life: Life) -> None:
         """A supervisor has died."""
         self._lost.append(life)
@@ -84,6 +89,8 @@ class Recovery:
             self._thread.start()
         except RuntimeError as error:  # the system has no room; or the interpreter exits
             self._thread = None
+            if not threading.main_thread().is_alive():
+                return None
             return SupervisorError(f"cannot set up again what the supervisor's death ended: {error}")
         return None
 

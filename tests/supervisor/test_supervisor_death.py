@@ -15,7 +15,7 @@ from supervising import Remote, dead, gone, open_fds, run_script, start_script, 
 
 from spworkers.errors import ChannelClosedError, SPError, SupervisorError
 from spworkers.supervisor.control import Control
-from spworkers.supervisor.handle import Supervisor
+from spworkers.supervisor.handle import QUICK_LIMIT, Supervisor
 
 PARENT = """
     import os, signal, sys
@@ -282,6 +282,21 @@ def test_a_supervisor_that_cannot_live_is_given_up(monkeypatch: pytest.MonkeyPat
         monkeypatch.undo()
         assert broken.spawn("child", "test", {"entry": "roles:idle"})
         eventually(lambda: again)  # who was there before is set up again, late as it is
+
+
+def test_who_was_given_up_is_set_up_again_after_a_pause(sup: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that waits for messages asks for nothing."""
+    monkeypatch.setattr("spworkers.supervisor.handle.PAUSE", 0.1)
+    sup.start()
+    set_up: list[int] = []
+    sup.on_restart(lambda: set_up.append(sup._recovery.here.pid))  # type: ignore[union-attr]
+    killed: set[int] = set()
+    for _ in range(QUICK_LIMIT + 3):
+        life = eventually(lambda: sup._life if sup._life is not None and sup._life.pid not in killed else None)
+        killed.add(life.pid)
+        os.kill(life.pid, signal.SIGKILL)
+    last = eventually(lambda: sup._life if sup._life is not None and sup._life.pid not in killed else None)
+    eventually(lambda: last.pid in set_up)
 
 
 def test_a_user_who_has_left_its_surroundings(sup: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -207,6 +207,32 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
         yield 1
 
     assert sp.Pipeline().read(source()).map(abs).collect().run(executor=Immediate(), checkpoint=path).result == [1]
+
+
+@pytest.mark.parametrize("make", [lambda: iter(range(9)), lambda: (x for x in range(9)), lambda: map(abs, range(9))])
+def test_an_iterator_that_was_read_cannot_be_read_again(tmp_path: Path, make: Callable[[], Iterator[int]]) -> None:
+    """What a run that ended early had not read would be skipped, and nobody told."""
+
+    stored: list[int] = []
+    room = 3
+
+    def store(item: int) -> None:
+        if item >= room:
+            raise OSError("no room")
+        stored.append(item)
+
+    def job() -> sp.Pipeline:
+        return sp.Pipeline(window=2).read(make()).map(abs).sink(store)
+
+    path = tmp_path / "c"
+    first = job()
+    with pytest.raises(OSError, match="no room"):
+        first.run(executor=Immediate(), checkpoint=path)
+    room = 100
+    with pytest.raises(sp.UnsupportedOptionError, match="gives its items once"):
+        first.run(executor=Immediate(), checkpoint=path)
+    job().run(executor=Immediate(), checkpoint=path)
+    assert sorted(set(stored)) == list(range(9))
 
 
 def test_what_cannot_be_saved_or_read_again(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_lines_of_files_packed_or_not(tmp_path: Path) -> None:
         list(sp.sources.lines(tmp_path / "a", encoding="ascii"))
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfname,age\r\nAda,36\r\n")
+    (tmp_path / "b").write_bytes(b"\xef\xbb\xbf[1]\n")
+    assert list(sp.sources.csv(tmp_path / "a")) == [{"name": "Ada", "age": "36"}]
+    assert list(sp.sources.lines(tmp_path / "a", encoding="UTF8")) == ["name,age", "Ada,36"]
+    assert list(sp.sources.jsonl(tmp_path / "b")) == [[1]]
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.lists(LINE))
 def test_lines_there_and_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:

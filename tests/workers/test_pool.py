@@ -591,6 +591,15 @@ def test_max_tasks() -> None:
         assert [len(set(pids[n : n + 3])) for n in (0, 3, 6)] == [1, 1, 1]
         assert len(set(pids)) == 3
         assert list(own.map(tasks.double, range(20))) == list(range(0, 40, 2))
+        eventually(lambda: own.stats()["replaced"] >= 3, WAIT)
+
+
+def test_a_worker_without_a_process_is_not_shown() -> None:
+    """Whoever kills what is shown must not hit process 0, which is his own group."""
+    with sp.Pool(1) as own, own._engine.lock:
+        own.submit(tasks.pid)
+        assert own._engine.dispatcher.workers
+        assert own.workers == []
 
 
 def test_idle_workers_leave_and_come_back() -> None:

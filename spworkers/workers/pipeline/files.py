@@ -9,6 +9,7 @@ is saved: a run that goes on cuts off what was written after that, so that the f
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import json
@@ -77,9 +78,11 @@ class FileSource(Iterable[Any]):
         self.encoding = encoding_of(encoding, f"sources.{self.what}")
 
     def __iter__(self) -> Iterator[Any]:
+        # A byte order mark, as some programs of Windows write it, is no part of the first item.
+        encoding = "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
         for path in self.paths:
             opener = OPENERS.get(path.suffix, open)
-            with opener(path, "rt", encoding=self.encoding, newline=self.newline) as file:
+            with opener(path, "rt", encoding=encoding, newline=self.newline) as file:
                 try:
                     yield from self.items(file, path)
                 except UnicodeDecodeError as error:

@@ -22,7 +22,7 @@ from spworkers.workers.pipeline.files import FileSource, Written
 from spworkers.workers.pipeline.graph import Graph, Node
 from spworkers.workers.pipeline.report import Report
 from spworkers.workers.pipeline.running import BatchStage, WorkStage
-from spworkers.workers.pipeline.sources import check_source, source_of
+from spworkers.workers.pipeline.sources import check_source, gives_once, source_of
 from spworkers.workers.pipeline.stages import Batch, Function, Stage, Work
 from spworkers.workers.pipeline.tasks import workers_of
 from spworkers.workers.pipeline.watching import Watch
@@ -94,6 +94,7 @@ class Pipeline:
         self._window = None if window is None else count_of(window, "window")
         self._source: Readable | None = None
         self._key: Callable[[Any], Any] | None = None
+        self._once: set[str] = set()  # shared by all that are made of this one: "read", when an iterator was
         self._stages: tuple[Stage, ...] = ()
         self._end: Ending | None = None
 
@@ -119,7 +120,7 @@ class Pipeline:
         check_source(source)
         if key is not None and not callable(key):
             raise BadValueError(f"key is {key!r:.80}; it has to be a function, or None")
-        return self._with(_source=source, _key=key)
+        return self._with(_source=source, _key=key, _once=set())
 
     def map(self, function: Function, **options: Unpack[StageOptions]) -> Pipeline:
         """Call `function(item)` in the workers; its result goes on.
@@ -295,6 +296,13 @@ class Pipeline:
         if checkpoint is not None and (items is not None or isinstance(source, Socket)):
             what = "items given to run()" if items is not None else f"{source!r}"
             raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
+        if items is None and gives_once(source):
+            if checkpoint is not None and self._once:
+                raise UnsupportedOptionError(
+                    f"checkpoint={checkpoint!r}: {source!r:.80} gives its items once, and a run has read it: give"
+                    " read() a list or another object that can be read again, or make the pipeline anew"
+                )
+            self._once.add("read")
         target = self._end.target
         if isinstance(target, Written) and isinstance(source, FileSource):
             for path in source.paths:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from spworkers.errors import BadValueError, ClosedError, RecvTimeoutError
 from spworkers.socket import Socket
 
-__all__ = ["END", "NOT_YET", "Source", "check_source", "source_of"]
+__all__ = ["END", "NOT_YET", "Source", "check_source", "gives_once", "source_of"]
 
 END: Final = object()
 """There is nothing more."""
@@ -98,6 +98,11 @@ def check_source(source: Any) -> None:
     if not isinstance(source, (Iterable, AsyncIterable)):
         hint = "; give what it returns when it is called" if callable(source) else ""
         raise BadValueError(f"read: {source!r} is not an iterable, an async iterable or a socket{hint}")
+
+
+def gives_once(source: Any) -> bool:
+    """It is an iterator, such as a generator or a file: what was read of it is not there for the next run."""
+    return isinstance(source, (Iterator, AsyncIterator)) and not isinstance(source, Socket)
 
 
 def source_of(source: Any) -> Source:

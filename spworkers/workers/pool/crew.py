@@ -55,6 +55,8 @@ class Worker:
         self.launched = False
         self.retiring = False
         """It gets no more work, and ends when it has done what it has."""
+        self.worn = False
+        """It has had as many tasks as a worker may: another one follows."""
         self.stopped = False
         """It was told to end."""
         self.gone = False

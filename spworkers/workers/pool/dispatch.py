@@ -145,6 +145,7 @@ class Dispatcher:
         if job.terms.timeout:
             self._watch(job)
         if self.max_tasks and worker.given >= self.max_tasks:
+            worker.worn = True
             self.retire(worker)
         return True
 

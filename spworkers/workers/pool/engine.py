@@ -499,7 +499,7 @@ class Engine(Reader):
                     self._lost(worker, job, reason, status, told)
             if not worker.ready and not expected:
                 self._died_at_start(worker, reason, status)
-            elif not expected:
+            elif not expected or worker.worn:
                 self.counts["replaced"] += 1
             del self._by_segment[worker.segment]
             worker.close()

@@ -50,7 +50,7 @@ class PoolWorkerInfo:
 
     Attributes:
         name: `pool-1`; a successor has the same.
-        pid: of its process; 0: it has none yet.
+        pid: of its process.
         state: starting, idle, busy, ending.
         done: tasks that this process has done.
         rss: bytes of memory that it uses.
@@ -244,9 +244,9 @@ class PoolView(Executor):
 
     @property
     def workers(self) -> list[PoolWorkerInfo]:
-        """Each worker as it is now; those that are not started yet, as nobody needed them, are not among them."""
+        """Each worker as it is now; those that have no process yet are not among them."""
         with self._engine.lock:
-            found = list(self._engine.dispatcher.workers)
+            found = [worker for worker in self._engine.dispatcher.workers if worker.pid]
         return [_info(worker) for worker in found]
 
     def stats(self) -> dict[str, Any]:
@@ -483,14 +483,13 @@ def _info(worker: Any) -> PoolWorkerInfo:
     busy = worker.row[STAGE] == BUSY
     # It may have begun with a task before its word that it is ready has come.
     state = "ending" if worker.retiring else "busy" if busy else "idle" if worker.ready else "starting"
-    cpu = 0.0
-    if worker.pid:
-        import psutil
+    import psutil
 
-        with contextlib.suppress(psutil.Error):
-            times = psutil.Process(worker.pid).cpu_times()
-            cpu = times.user + times.system
-    return PoolWorkerInfo(worker.name, worker.pid, state, worker.done, resident(worker.pid) if worker.pid else 0, cpu)
+    cpu = 0.0
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(worker.pid).cpu_times()
+        cpu = times.user + times.system
+    return PoolWorkerInfo(worker.name, worker.pid, state, worker.done, resident(worker.pid), cpu)
 
 
 def _arguments(value: Any, what: str) -> tuple[Any, ...]:
