@@ -67,6 +67,7 @@ MYPYC_MODULES: list[str] = [
             "kinds",
             "ledger",
             "functions",
+            "globals",
             "jobs",
             "crew",
             "dispatch",

@@ -1,8 +1,9 @@
 """Functions on their way to workers: each goes once to each worker, and has a number from then on.
 
 A function that can be imported goes by name; what lives in `__main__`, a lambda or a closure goes by value. It is
-pickled when it is first used. What a closure holds may change between two uses, so its content is compared; a function
-whose cells hold something else now is another one.
+pickled when it is first used. What a closure holds and what its globals are may change between two uses, in a notebook
+above all; so they are compared, and a function that refers to something else now is another one. What an object holds
+within is not looked at: `globals.py` says what is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from spworkers.errors import SerializationError
 from spworkers.workers.byvalue import dumps
+from spworkers.workers.pool.globals import Globals, globals_of
 
 __all__ = ["Function", "Functions", "name_of"]
 
@@ -50,7 +52,7 @@ class Functions:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._by_key: OrderedDict[Any, tuple[Any, Function]] = OrderedDict()
+        self._by_key: OrderedDict[Any, tuple[Any, Function, Globals | None]] = OrderedDict()
         self.forgotten: list[int] = []
         """Numbers that workers are to forget."""
 
@@ -62,29 +64,36 @@ class Functions:
         """
         known = self._by_key.get(id(function))
         if known is not None:  # such a key is there only together with its function, so it is this one's
-            return known[1]
+            if known[2] is None or known[2].same():
+                return known[1]
+            self._forget(id(function))
         held = _held(function)
         if held is None:  # what it holds can change: only its pickle says whether it has
             blob = _pickle(function)
-            return self._remember(blob, None, function, blob)
+            return self._remember(blob, None, function, blob, None)
         key = (id(function), *map(id, held)) if held else id(function)
         known = self._by_key.get(key)
         if known is not None:
-            self._by_key.move_to_end(key)
-            return known[1]
-        return self._remember(key, (function, held), function, _pickle(function))
+            if known[2] is None or known[2].same():
+                self._by_key.move_to_end(key)
+                return known[1]
+            self._forget(key)
+        seen = globals_of(function)  # before they are pickled: a change meanwhile is seen the next time
+        return self._remember(key, (function, held), function, _pickle(function), seen)
 
-    def _remember(self, key: Any, alive: Any, function: Any, blob: bytes) -> Function:
+    def _remember(self, key: Any, alive: Any, function: Any, blob: bytes, seen: Globals | None) -> Function:
         known = self._by_key.get(key)
         if known is not None:
             self._by_key.move_to_end(key)
             return known[1]
         made = Function(next(self._numbers), name_of(function), blob)
-        self._by_key[key] = (alive, made)
+        self._by_key[key] = (alive, made, seen)
         if len(self._by_key) > REMEMBERED:
-            _, (_, old) = self._by_key.popitem(last=False)
-            self.forgotten.append(old.number)
+            self._forget(next(iter(self._by_key)))
         return made
+
+    def _forget(self, key: Any) -> None:
+        self.forgotten.append(self._by_key.pop(key)[1].number)
 
 
 def _held(function: Any) -> list[Any] | None:
