@@ -28,6 +28,7 @@ class Answer(NamedTuple):
         file: or this, `size` bytes of it; to be closed.
         size: what the head says of the file.
         refuses: the status is 400 or more.
+        nothing: there is nothing at that path, as far as pages go.
     """
 
     head: bytes
@@ -35,6 +36,7 @@ class Answer(NamedTuple):
     file: BinaryIO | None = None
     refuses: bool = False
     size: int = 0
+    nothing: bool = False
 
 
 class Pages:
@@ -65,7 +67,7 @@ class Pages:
             return Answer(_head(200, kind, len(body)), body if method == "GET" else b"")
         file = self._open(path)
         if file is None:
-            return refusal(404, "there is nothing here\n", with_body=method == "GET")
+            return refusal(404, "there is nothing here\n", with_body=method == "GET")._replace(nothing=True)
         kind = mimetypes.guess_type(file.name)[0] or DEFAULT_TYPE
         size = os.fstat(file.fileno()).st_size
         head = _head(200, kind, size)

@@ -39,7 +39,7 @@ from spworkers.transport.handshake import cause_of, recv_some, send_all
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import Contexts, TLSLink
 from spworkers.transport.waiting import Limit, writable
-from spworkers.transport.wshead import Head, forget, last_words, log, read_head
+from spworkers.transport.wshead import Head, forget, last_words, log, path_of, read_head
 from spworkers.transport.wsmux import MuxLine, name_of
 from spworkers.webcounts import WebCounts
 
@@ -222,9 +222,20 @@ class WebProcess:
         """None: it is a socket's connection now, or was."""
         request = head.event
         assert isinstance(request, Request)
+        path = path_of(request)
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
-            return await self._upgrade(link, stream, request.path.partition("?")[0], head.raw + head.rest)
-        return self.pages.answer(getattr(request, "method", "GET"), request.path)
+            return await self._upgrade(link, stream, path, head.raw + head.rest)
+        answer = self.pages.answer(getattr(request, "method", "GET"), request.path or "/")
+        if answer.nothing and await self._is_socket(path):
+            return refusal(426, "a WebSocket is here\n", Upgrade="websocket", Connection="Upgrade, close")
+        return answer
+
+    async def _is_socket(self, path: str) -> bool:
+        try:
+            await self._line_to(path)
+        except ConnRefusedError:
+            return False
+        return True
 
     async def _upgrade(self, link: Link, stream: Stream, path: str, early: bytes) -> Answer | None:
         """Give a connection, or with TLS what comes out of it, to the socket of that path. An answer: there is none."""

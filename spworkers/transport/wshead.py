@@ -126,6 +126,11 @@ def shown(said: object) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(said).strip())
 
 
+def path_of(request: Request) -> str:
+    """What a request is for, without its query. nng leaves it empty where its address has none."""
+    return request.path.partition("?")[0] or "/"
+
+
 def last_words(websocket: ServerProtocol) -> bytes:
     """What to answer to a head that is none: a status, and its name."""
     said = b"".join(websocket.data_to_send())  # versions of websockets before 17 say nothing, later ones our limits

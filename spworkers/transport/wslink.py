@@ -34,7 +34,17 @@ from spworkers.transport.handshake import Handshake, doing_with, recv_some, send
 from spworkers.transport.stream import Stream
 from spworkers.transport.tls import TLSLink
 from spworkers.transport.waiting import writable
-from spworkers.transport.wshead import ClientSide, ServerSide, forget, in_few_words, last_words, log, read_head, shown
+from spworkers.transport.wshead import (
+    ClientSide,
+    ServerSide,
+    forget,
+    in_few_words,
+    last_words,
+    log,
+    path_of,
+    read_head,
+    shown,
+)
 from spworkers.transport.wsmessages import READ_SIZE, WsReader, WsWriter, limits_of
 
 PATIENCE = 1.0
@@ -280,8 +290,9 @@ class ServerLink(WsLink):
             pass
 
     def _answer(self, websocket: ServerProtocol, request: Request) -> Response:
-        if request.path.partition("?")[0] != self._path:
-            return websocket.reject(404, f"no socket at {request.path.partition('?')[0]!a}\n")
+        path = path_of(request)
+        if path != self._path:
+            return websocket.reject(404, f"no socket at {path!a}\n")
         if self._check_origin() and not self._may_come(request.headers):
             return websocket.reject(403, "a page of another origin may not connect\n")
         try:

@@ -152,7 +152,7 @@ def place(transport: str, directory: Path, peer: Peer | None = None) -> Iterator
     if transport == "tcp":
         yield Place(ours="tcp://127.0.0.1:0", theirs=f"tcp://127.0.0.1:{free_port()}")
     elif transport == "ws":
-        # nngcat cannot dial without a path, and nanocat cannot bind with one.
+        # nanocat cannot bind with a path; with nngcat there is one, as it asks for an empty one without.
         path = "" if peer is not None and peer.name == "nanocat" else "/sp"
         yield Place(ours="ws://127.0.0.1:0/sp", theirs=f"ws://127.0.0.1:{free_port()}{path}")
     else:

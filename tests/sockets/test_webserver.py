@@ -272,6 +272,14 @@ def test_what_is_not(shared: sp.WebServer, path: str) -> None:
     assert b"secret" not in body
 
 
+def test_a_sockets_path_is_no_page(web: sp.WebServer) -> None:
+    with sp.Rep(listen=web.url("/x")):
+        assert get(web, "/x")[0] == 426
+        assert get(web, "/x?y=1", "HEAD")[0] == 426
+        assert get(web, "/x/y")[0] == 404
+    eventually(lambda: get(web, "/x")[0] == 404)
+
+
 def test_other_methods_are_refused(shared: sp.WebServer) -> None:
     assert get(shared, "/", "POST")[0] == (405 if KNOWS_METHODS else 400)
     assert get(shared, "/")[0] == 200

@@ -101,6 +101,12 @@ def test_ours_is_found_in_a_list_of_subprotocols(rep: sp.Rep) -> None:
         assert (status, headers["sec-websocket-protocol"]) == (101, "rep.sp.nanomsg.org")
 
 
+def test_an_empty_path_is_the_root() -> None:
+    """nng sends one where its address has none."""
+    with sp.Rep(listen="ws://127.0.0.1:0") as rep, WsPeer(where(rep)) as peer:
+        assert peer.ask("rep", path="")[0] == 101
+
+
 REFUSED: dict[str, tuple[int, dict[str, object]]] = {
     "another path": (404, {"path": "/other"}),
     "a longer path": (404, {"path": "/rep/more"}),
