@@ -45,6 +45,14 @@ def _check_room(verb: str, buffer: Buffer) -> None:
         raise BadValueError(f"{verb} needs a writable buffer, not {type(buffer).__name__}") from None
 
 
+def _check_sending(body: Any, timeout: Seconds) -> None:
+    """Raise what is wrong with it, also where there is room and nobody has to wait."""
+    if type(body) not in _PLAIN:
+        Message(body)
+    if timeout is not None:
+        timeout_seconds(timeout, 0.0)
+
+
 class Messaging(AsyncClosing):
     """The messaging half of a socket or a context.
 
@@ -79,27 +87,31 @@ class Messaging(AsyncClosing):
             CanceledError: another thread sent a newer request meanwhile (REQ).
             NoPeersError: nobody is connected and FAIL-NO-PEERS is set.
         """
-        if type(body) not in _PLAIN:
-            Message(body)  # raises what is wrong with it
+        if timeout is not None or type(body) not in _PLAIN:
+            _check_sending(body, timeout)
         if not self._half.send(body, b""):
             self._run(self._sending(body, b"", timeout))
 
     def send_msg(self, message: Message, timeout: Seconds = None) -> None:
         """Send a Message; raw sockets send its header too. Raises as `send` does."""
         header = self._header(message)
+        if timeout is not None:
+            timeout_seconds(timeout, 0.0)
         if not self._half.send(message.body, header):
             self._run(self._sending(message.body, header, timeout))
 
     async def asend(self, body: Buffer, timeout: Seconds = None) -> None:
         """`send` for asyncio and trio; a cancelled one has sent its message whole or not at all."""
-        if type(body) not in _PLAIN:
-            Message(body)  # raises what is wrong with it
+        if timeout is not None or type(body) not in _PLAIN:
+            _check_sending(body, timeout)
         if not self._half.send(body, b""):
             await self._arun(self._sending(body, b"", timeout))
 
     async def asend_msg(self, message: Message, timeout: Seconds = None) -> None:
         """`send_msg` for asyncio and trio."""
         header = self._header(message)
+        if timeout is not None:
+            timeout_seconds(timeout, 0.0)
         if not self._half.send(message.body, header):
             await self._arun(self._sending(message.body, header, timeout))
 

@@ -149,7 +149,7 @@ def _pool(console: Console, workers: int, count: int) -> None:
     with Pool(workers) as pool:
         numbers = range(100_000, 100_000 + 300 * count, 300)
         begin = time.perf_counter()
-        found = sum(pool.map(primes, numbers, progress=console.is_terminal, timeout=PATIENCE))
+        found = sum(pool.map(primes, numbers, progress="primes" if console.is_terminal else False, timeout=PATIENCE))
         seconds = time.perf_counter() - begin
         console.print(f"  {found:,} primes from {numbers.start:,} to {numbers.stop:,}: {seconds:.2f} s")
         crash, fine = pool.submit(die), pool.submit(primes, 2, 98)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import AsyncClosing
 from spworkers.errors import BadOptionError, BadValueError, GarbledError
+from spworkers.message import Message
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.answer import Reply
@@ -234,13 +235,14 @@ class Caller(AsyncClosing):
         return answer
 
     def raw(self, body: bytes, timeout: Seconds = None) -> bytes:
-        """Send bytes to the raw handler, and wait for its bytes.
+        """Send bytes, or another buffer, to the raw handler, and wait for its bytes.
 
         Raises:
+            BadValueError: it is no buffer.
             RecvTimeoutError: no answer came in time.
             ClosedError: the client is closed.
         """
-        return self._exchange(bytes(body), deadline_of(timeout, self._patience), "raw request").body
+        return self._exchange(bytes(Message(body).body), deadline_of(timeout, self._patience), "raw request").body
 
     # --- what it takes
 

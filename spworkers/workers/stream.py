@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spworkers.closing import AsyncClosing
-from spworkers.errors import CanceledError, ClosedError, StreamLostError
+from spworkers.errors import CanceledError, ClosedError, ProtoOpError, StreamLostError
 from spworkers.workers import callformat
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Stream(AsyncClosing, Generic[T]):
         part = callformat.decode_answer(reply.body, self._name, self._call_id)
         if not isinstance(part, callformat.Part):
             self._over = True
-            raise TypeError(f"{self._name}() is no generator handler: it returned one value; use call()")
+            raise ProtoOpError(f"{self._name}() is no generator handler: it returned one value; use call()")
         self._add(part, reply.pipe)
 
     def _add(self, part: callformat.Part, pipe: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import itertools
 import math
 import os
@@ -450,6 +451,17 @@ def test_infinity_waits_whatever_the_option_says() -> None:
 def test_what_is_no_time_is_refused(timeout: Any) -> None:
     with sp.Rep() as rep, pytest.raises(sp.BadValueError, match="timeout"):
         rep.recv(timeout=timeout)
+    with sp.Pair() as pair:  # which has room, and would not have to wait
+        for send in (pair.send, pair.asend):
+            with pytest.raises(sp.BadValueError, match="timeout"):
+                asyncio.run(_of(send(b"x", timeout=timeout)))
+        for send_msg in (pair.send_msg, pair.asend_msg):
+            with pytest.raises(sp.BadValueError, match="timeout"):
+                asyncio.run(_of(send_msg(sp.Message(b"x"), timeout=timeout)))
+
+
+async def _of(awaitable: Any) -> None:
+    await awaitable
 
 
 def test_the_deadline_options_hold_where_no_timeout_is_given() -> None:

@@ -177,7 +177,10 @@ def test_the_ways_to_call(calc: Client) -> None:
     assert calc.submit("add", 2, 3).result(WAIT) == 5
     assert calc.timeout_of(timeout=1.5) == 1.5
     assert [each["name"] for each in calc.handlers()] == ["add", "timeout_of", "fail", "count_to"]
-    assert calc.raw(b"abc") == b"cba"
+    assert calc.raw(b"abc") == calc.raw(bytearray(b"abc")) == calc.raw(memoryview(b"abc")) == b"cba"
+    for wrong in ("abc", 5, None, [1]):
+        with pytest.raises(errors.BadValueError, match="a message's body is bytes"):
+            calc.raw(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

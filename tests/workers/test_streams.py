@@ -245,7 +245,7 @@ def test_the_stream_of_a_server_that_ends_is_lost() -> None:
 
 
 def test_a_call_of_a_plain_handler_is_no_stream(client: Client) -> None:
-    with pytest.raises(TypeError, match="no generator"):
+    with pytest.raises(errors.ProtoOpError, match="no generator"):
         next(client.stream("pid"))
 
 
