@@ -22,7 +22,7 @@ from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES,
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.ioproc.sparing import Sparing
 from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
-from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out
+from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out, free_bells, hold_bells
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
@@ -348,7 +348,14 @@ class Hub(Actions):
             return False
         if payloads:
             self.machine.now = self.clock()
-            self.feed(pipe, payloads)
+            if len(payloads) == 1:
+                self.feed(pipe, payloads)
+            else:
+                hold_bells()
+                try:
+                    self.feed(pipe, payloads)
+                finally:
+                    free_bells()
         more = reader.more
         if more >= OVER:
             if more == OVER:

@@ -899,10 +899,63 @@ cdef class Landing:
             self.end()
 
 
+cdef enum:
+    OWED = 32  # lanes that a ring is owed to at a time
+    OWING = 16  # messages after which nobody is kept waiting any more
+
+cdef struct spw_bells:
+    int held  # by how many
+    int count, messages
+    PyObject *owed[OWED]
+
+cdef spw_bells _bells
+
+
+def hold_bells():
+    """Ring nobody until `free_bells`, or for a number of messages: a batch of them is about to be delivered.
+
+    Who is woken by the first of them takes the processor from who delivers the others, and sleeps again after each.
+    """
+    _bells.held += 1
+
+
+def free_bells():
+    """Ring for those who got something meanwhile and sleep. As often as `hold_bells` was called."""
+    _bells.held -= 1
+    if not _bells.held:
+        _ring_owed()
+
+
+cdef bint _owe(Inlet inlet) noexcept:
+    """Ring for it later. False: not this time."""
+    _bells.messages += 1
+    if _bells.messages > OWING or _bells.count == OWED:
+        _ring_owed()
+        return False
+    if not inlet.owed:
+        inlet.owed = True
+        Py_INCREF(inlet)
+        _bells.owed[_bells.count] = <PyObject *>inlet
+        _bells.count += 1
+    return True
+
+
+cdef void _ring_owed() noexcept:
+    cdef int i
+    cdef Inlet inlet
+    for i in range(_bells.count):
+        inlet = <Inlet>_bells.owed[i]
+        inlet.owed = False
+        inlet.ring_sleeper()
+        Py_DECREF(inlet)
+    _bells.count = _bells.messages = 0
+
+
 cdef class Inlet(Producer):
     """The I/O process's end of lane 1 (I/O process → user). `bell`: the context's receive bell."""
 
     cdef readonly int bell
+    cdef bint owed  # a ring, when the bells are free again
     cdef uint64_t landing  # bytes of the arena in blocks that bodies are read into; not in `bytes`
 
     def __cinit__(self, Segment segment not None, int bell):
@@ -913,6 +966,10 @@ cdef class Inlet(Producer):
             _ring_bell(bell)
 
     cdef void tell_consumer(self) noexcept:
+        if not _bells.held or not _owe(self):
+            self.ring_sleeper()
+
+    cdef void ring_sleeper(self) noexcept:
         spw_fence()
         if spw_load32(&self.side.lane.control.consumer_waits) and spw_swap32(&self.side.lane.control.consumer_waits, 0):
             _ring_bell(self.bell)

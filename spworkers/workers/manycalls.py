@@ -144,7 +144,7 @@ class ManyCalls:
         if sleeper is not self._sleeper:
             self._move(sleeper)
         calls = self._calls
-        if not calls or not calls[0].over or self._away <= self._window >> 1:
+        if not calls or not calls[0].over or self._away * 4 <= self._window * 3:
             self.fill()
             if not calls and not self._wait_for_slot():
                 return END

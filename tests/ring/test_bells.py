@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -11,9 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import eventually
 
-from ring.support import BUDGET, CONSUMER_WAITS, PRODUCER_WAITS, SLOTS, Lane, Memory, readable
+from ring.support import BUDGET, CONSUMER_WAITS, PRODUCER_WAITS, RECV, SLOTS, Lane, Memory, readable
 from spworkers import waiting
-from spworkers.ring import Record, Region, hush_bell, make_bell, ring_bell, wait_readable
+from spworkers.ring import Record, Region, free_bells, hold_bells, hush_bell, make_bell, ring_bell, wait_readable
 from spworkers.waiting import Sleepers, Steps, Wait, run
 
 PATIENCE = 30.0
@@ -75,6 +77,62 @@ def test_a_receiver_is_rung_only_while_it_sleeps(recv_lane: Lane) -> None:
     lane.put(b"4")
     assert not readable(lane.bell), "one ring wakes, more cost a system call each"
     assert lane.drain() == [b"2", b"3", b"4"]
+
+
+def test_bells_that_are_held_ring_when_they_are_free(recv_lane: Lane) -> None:
+    other = Lane(RECV, region=recv_lane.region, index=1)
+    with other:
+        for lane in (recv_lane, other):
+            assert not lane.consumer.arm()
+        hold_bells()
+        hold_bells()
+        assert recv_lane.put(b"1")
+        assert recv_lane.put(b"2")
+        assert not readable(recv_lane.bell)
+        free_bells()
+        assert not readable(recv_lane.bell), "somebody holds them still"
+        free_bells()
+        assert readable(recv_lane.bell)
+        assert not readable(other.bell), "it has got nothing"
+        assert recv_lane.drain() == [b"1", b"2"]
+        assert not recv_lane.consumer.arm()
+        recv_lane.put(b"3")
+        assert readable(recv_lane.bell)
+
+
+def test_nobody_waits_for_many_messages(recv_lane: Lane) -> None:
+    hold_bells()
+    assert not recv_lane.consumer.arm()
+    sent = 0
+    while not readable(recv_lane.bell):
+        assert recv_lane.put(b"x")
+        sent += 1
+        assert sent < 100
+    assert sent > 1
+    free_bells()
+    assert len(recv_lane.drain()) == sent
+
+
+def test_a_lane_that_is_gone_is_not_rung() -> None:
+    hold_bells()
+    with Lane(RECV) as lane:
+        assert not lane.consumer.arm()
+        assert lane.put(b"x")
+        lane.producer = None  # the bell is open still
+    gc.collect()
+    free_bells()
+
+
+def test_many_lanes_are_rung(recv_lane: Lane) -> None:
+    with contextlib.ExitStack() as stack:
+        lanes = [stack.enter_context(Lane(RECV, region=recv_lane.region, index=index)) for index in range(1, 50)]
+        for lane in lanes:
+            assert not lane.consumer.arm()
+        hold_bells()
+        for lane in lanes:
+            assert lane.put(b"x")
+        free_bells()
+        assert all(readable(lane.bell) for lane in lanes)
 
 
 def test_arming_leaves_no_ring_behind(recv_lane: Lane) -> None:
