@@ -13,7 +13,8 @@ An option `RECV-DEADLINE` is the attribute and keyword `recv_deadline`, and `set
 too. Times are seconds (int or float) or a timedelta; where it is a wait, 0 and None mean for ever and a negative time
 not at all.
 A dialer and a listener begin with their socket's values, a pipe shows those of what made it, a context has its socket's
-until it is given its own. `xreq` is a raw req socket.
+until it is given its own. A limit that is changed holds for the pipes that come. What `ipc` has, `unix`, `abstract` and
+`shm` have. `xreq` is a raw req socket.
 
 This page is printed by `python -m spworkers._optiondocs`.
 """

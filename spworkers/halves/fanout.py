@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spworkers.halves.raw import RawHalf
+from spworkers.waiting import Deadline, Steps
 
 if TYPE_CHECKING:
     from spworkers.port import Port
@@ -13,6 +14,9 @@ __all__ = ["FanoutHalf"]
 
 LANE = 4096
 """Messages on their way to the I/O process. WRITEQ-LEN is counted there, pipe by pipe; this is for a burst."""
+PATIENCE = 1.0
+"""Seconds that a send waits for the I/O process at least, whatever its timeout. That is about peers, and there is none
+to wait for; that the system has just not let a process run is no reason to lose a message."""
 
 
 class FanoutHalf(RawHalf):
@@ -27,6 +31,11 @@ class FanoutHalf(RawHalf):
     def configure(self, name: str, value: Any) -> None:
         if name != "WRITEQ-LEN":
             super().configure(name, value)
+
+    def send_steps(self, body: Any, header: bytes, deadline: Deadline) -> Steps[None]:
+        if self.tx.queued >= LANE:  # else it is the byte budget that is used up
+            deadline = Deadline(max(deadline.left(), PATIENCE))
+        yield from self._queue(body, header, deadline)
 
     def reservable(self) -> bool:
         return True

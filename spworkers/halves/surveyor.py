@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from spworkers.errors import CanceledError, ProtoStateError, RecvTimeoutError, from_name
+from spworkers.halves.fanout import PATIENCE
 from spworkers.halves.raw import RawHalf
 from spworkers.ring import ERROR, Record
 from spworkers.waiting import Deadline, Steps
@@ -65,6 +66,8 @@ class SurveyorHalf(RawHalf):
         size = memoryview(body).nbytes
         port.check_open()
         serial = self._begin()
+        if port.tx.queued >= LANE:
+            deadline = Deadline(max(deadline.left(), PATIENCE))
         while True:
             port.check_open()
             if port.tx.publish(body, b"", 0, serial, 0):

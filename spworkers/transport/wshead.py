@@ -91,7 +91,8 @@ async def read_head(
     while True:
         data, early = early or await recv_some(loop, stream, READ_SIZE), b""
         if not data:
-            raise ConnResetError(f"{doing}: the peer closed the connection after {size} bytes")
+            hint = "" if size else "; it does so when it speaks another protocol (ws, wss), too"
+            raise ConnResetError(f"{doing}: the peer closed the connection after {size} bytes{hint}")
         end = (tail + data).find(_END_OF_HEAD)
         if end >= 0:
             cut = end + len(_END_OF_HEAD) - len(tail)

@@ -161,3 +161,12 @@ def test_a_hundred_sends_never_block(make: Any, raw: bool, peers: str, mock_far:
             sock.send_msg(sp.Message(bytes(10_000), header_of(make, raw)), timeout=BOUND)
         cause = "no_peers" if peers == "no peer" else "congested"
         eventually(lambda: drops(sock).get(cause, 0) > 50, BOUND)
+
+
+@pytest.mark.parametrize(("make", "raw"), FANNING_OUT, ids=[name_of(make, raw) for make, raw in FANNING_OUT])
+def test_a_flood_with_no_time_never_fails(make: Any, raw: bool) -> None:
+    """There is no peer to wait for, which is what a timeout is about."""
+    with make(raw=raw, linger=-1) as sock:
+        message = sp.Message(b"x", header_of(make, raw))
+        for _ in range(20_000):
+            sock.send_msg(message, timeout=0)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import pickle
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -177,6 +178,9 @@ def test_failures_are_data_and_run_again() -> None:
     assert report.failures.items() == [1, 3, 5]
     assert [failure.keys for failure in report.failures] == [("n1",), ("n3",), ("n5",)]
     assert "odd_is_bad" in report.failures[0].traceback
+    again = pickle.loads(pickle.dumps(report.failures[0]))  # as a checkpoint keeps it
+    assert again.traceback == report.failures[0].traceback
+    assert again.sources == report.failures[0].sources
     assert "<Failure in odd_is_bad: ValueError: 1 is odd, attempt 1>" in repr(report.failures[0])
     assert "odd_is_bad  6 in, 3 out, 3 failed, 0 retried" in str(report)
     assert json.loads(report.json())["failures"][2]["error"] == "ValueError: 5 is odd"

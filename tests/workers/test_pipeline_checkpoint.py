@@ -235,6 +235,18 @@ def test_an_iterator_that_was_read_cannot_be_read_again(tmp_path: Path, make: Ca
     assert sorted(set(stored)) == list(range(9))
 
 
+def test_what_lies_in_a_sockets_queue_is_not_through_yet(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with sp.Push(listen="tcp://127.0.0.1:0") as push, ThreadPoolExecutor(1) as thread:
+        job = sp.Pipeline(window=4).read([b"one", b"two", b"three"]).map(bytes.upper).sink(push)
+        report = thread.submit(job.run, executor=Immediate(), checkpoint=path)
+        eventually(lambda: push._port.tx.queued == 3)
+        assert not report.done()
+        with sp.Pull(dial=push.listeners[0].address, recv_deadline=20) as pull:
+            assert [pull.recv() for _ in range(3)] == [b"ONE", b"TWO", b"THREE"]
+        assert report.result(20).read == 3
+
+
 def test_what_cannot_be_saved_or_read_again(tmp_path: Path) -> None:
     with pytest.raises(sp.CheckpointError, match="cannot be pickled"):
         sp.Pipeline().read([1]).map(lambda x: lambda: x).collect().run(executor=Immediate(), checkpoint=tmp_path / "c")

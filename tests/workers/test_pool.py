@@ -594,6 +594,18 @@ def test_max_tasks() -> None:
         eventually(lambda: own.stats()["replaced"] >= 3, WAIT)
 
 
+async def acquainted() -> int:
+    return 5
+
+
+def test_what_is_told_of_coroutines_and_of_pools() -> None:
+    with sp.Pool(1) as own:
+        with pytest.raises(sp.SerializationError, match="the task is an `async def`"):
+            own.submit(acquainted).result(WAIT)
+        with pytest.raises(sp.SerializationError, match="a task may make a pool of its own"):
+            own.submit(tasks.double, own).result(WAIT)
+
+
 def test_a_worker_without_a_process_is_not_shown() -> None:
     """Whoever kills what is shown must not hit process 0, which is his own group."""
     with sp.Pool(1) as own, own._engine.lock:

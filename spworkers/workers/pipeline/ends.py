@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Batches", "Collect", "End", "Fold", "Sink"]
+from spworkers.socket import Socket
+
+__all__ = ["Batches", "Collect", "End", "Fold", "Sent", "Sink"]
 
 
 class End:
@@ -31,6 +33,10 @@ class End:
     def state(self) -> Any:
         """What a checkpoint has to keep of it, beside `fresh`."""
         return None
+
+    def settled(self) -> bool:
+        """Nothing that it took would be lost if all processes were killed now; a checkpoint is saved only then."""
+        return True
 
     def fresh(self) -> list[Any]:
         """The results that came since it was asked last; a checkpoint keeps them one by one."""
@@ -91,6 +97,17 @@ class Sink(End):
 
     def take(self, value: Any) -> None:
         self._function(value)
+
+
+class Sent(Sink):
+    """Each value as a message. What lies in the socket's queue is lost with its processes."""
+
+    def __init__(self, socket: Socket) -> None:
+        super().__init__(socket.send)
+        self._lane = socket._port.tx
+
+    def settled(self) -> bool:
+        return self._lane.queued == 0
 
 
 class Batches(End):

@@ -14,6 +14,7 @@ again is a window at most.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -34,6 +35,10 @@ __all__ = ["Engine"]
 
 SAVE_AFTER: Final = 1.0
 """Seconds after which a cut is saved though the window has room."""
+SETTLE_LOOK: Final = 0.002
+"""Seconds between two looks whether a socket's queue is empty."""
+SETTLING: Final = 5.0
+"""Seconds that a run that breaks off waits for that; then what was saved before stands, and more is done again."""
 
 READ_FOR: Final = 0.002
 """Seconds for which items are read before those that were read are handed out: a source may be slow."""
@@ -103,9 +108,11 @@ class Engine:
                     self.look(self.watch)
             self.end.finish()
             if self.checkpoint is not None:
+                self.await_settled(math.inf)
                 self.save(self.checkpoint)
         except Broken as broken:
-            if self.checkpoint is not None:  # with what was under way as that, so that it is done by the next run
+            # With what was under way as that, so that it is done by the next run.
+            if self.checkpoint is not None and self.await_settled(SETTLING):
                 self.save(self.checkpoint)
             raise self.break_off(broken.args[0]) from broken.args[0]
         except BaseException:
@@ -147,7 +154,18 @@ class Engine:
             return False
         window = self.window
         full = self.open + self.unsaved >= window
-        return (4 if full else 2) * self.unsaved >= window or time.monotonic() - self.saved_at > SAVE_AFTER
+        if (4 if full else 2) * self.unsaved < window and time.monotonic() - self.saved_at <= SAVE_AFTER:
+            return False
+        return self.await_settled(math.inf if full else 0)
+
+    def await_settled(self, seconds: float) -> bool:
+        """Wait until the end has nothing that could be lost; for so long at most."""
+        until = time.monotonic() + seconds
+        while not self.end.settled():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(SETTLE_LOOK)
+        return True
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save a cut of everything."""

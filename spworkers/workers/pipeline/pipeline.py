@@ -16,7 +16,7 @@ from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, UnsupportedOptionError
 from spworkers.socket import Socket
 from spworkers.workers.pipeline.checkpoint import Checkpoint
-from spworkers.workers.pipeline.ends import Batches, Collect, End, Fold, Sink
+from spworkers.workers.pipeline.ends import Batches, Collect, End, Fold, Sent, Sink
 from spworkers.workers.pipeline.engine import Engine
 from spworkers.workers.pipeline.files import FileSource, Written
 from spworkers.workers.pipeline.graph import Graph, Node
@@ -181,13 +181,11 @@ class Pipeline:
                 raise BadValueError(f"sink: a {type(function).__name__} sends nothing")
             if size is not None:
                 raise BadValueError(f"sink: batch={size}: a {type(function).__name__} sends messages, and not lists")
-            called: Callable[[Any], object] = function.send
-        else:
-            _check_function("sink", function)
-            called = function
+            return self._with(_end=Ending("sink", lambda: Sent(function), function))
+        _check_function("sink", function)
         if size is None:
-            return self._with(_end=Ending("sink", lambda: Sink(called), function))
-        return self._with(_end=Ending("sink", lambda: Batches(called, size), function))
+            return self._with(_end=Ending("sink", lambda: Sink(function), function))
+        return self._with(_end=Ending("sink", lambda: Batches(function, size), function))
 
     def _with(self, **changes: Any) -> Pipeline:
         if self._end is not None:

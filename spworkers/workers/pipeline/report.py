@@ -35,8 +35,20 @@ class Failure:
             return str(cause).lstrip("\n")  # it ends in the error
         return "".join(traceback.format_exception(self.error))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.stage, self.item, self.keys, self.positions_and_sources, self.error, self.attempts)
+        return _read_again, (*facts, self.traceback)  # an exception's own pickle has no cause
+
     def __repr__(self) -> str:
         return f"<Failure in {self.stage}: {type(self.error).__name__}: {self.error}, attempt {self.attempts}>"
+
+
+def _read_again(
+    stage: str, item: Any, keys: Any, positions_and_sources: Any, error: BaseException, attempts: int, text: str
+) -> Failure:
+    if error.__cause__ is None:
+        error.__cause__ = CauseText(f"\n{text}")
+    return Failure(stage, item, keys, positions_and_sources, error, attempts)
 
 
 class Failures(Sequence[Failure]):

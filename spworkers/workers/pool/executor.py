@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spworkers._atexit import at_exit
 from spworkers._coerce import Seconds, is_text
@@ -239,6 +239,9 @@ class PoolView(Executor):
                 old.retry_on if retry_on is ... else retry_on,
             ),
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(f"{self!r} cannot be sent to another process; a task may make a pool of its own")
 
     # --- What is going on
 

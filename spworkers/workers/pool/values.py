@@ -15,6 +15,7 @@ from __future__ import annotations
 import pickle
 import struct
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -254,6 +255,12 @@ def unsendable_arguments(function: str, error: BaseException) -> SerializationEr
 def unsendable_result(value: Any, error: BaseException) -> SerializationError:
     """The error for a result that cannot be packed."""
     name = type(value).__name__
+    if isinstance(value, types.CoroutineType):
+        value.close()  # nobody will await it, and nobody need be warned of that
+        return SerializationError(
+            "the task is an `async def`, and made a coroutine that nothing awaits: let it be a plain function, in which"
+            " asyncio.run(...) runs the coroutine"
+        )
     return _because(f"the task's result, a {name}, cannot be sent back: {type(error).__name__}: {error}", error)
 
 
