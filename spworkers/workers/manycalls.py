@@ -131,7 +131,7 @@ class ManyCalls:
             waiting.call_id, waiting.deadline, payload = self._quick.begin(self._name, args, {}, self._patience)
             waiting.size = len(payload)
             self._line.send(waiting, payload, 0, waiting.deadline)
-        except SPError as error:
+        except Exception as error:
             waiting.end(None, error)
 
     def next(self) -> Any:
@@ -156,8 +156,10 @@ class ManyCalls:
         reply = waiting.reply
         if reply is None:
             error = waiting.error
-            assert isinstance(error, SPError)
-            raise Unanswered(error, waiting.size) from error
+            assert error is not None
+            if isinstance(error, SPError):
+                raise Unanswered(error, waiting.size) from error
+            raise error
         value = decode_answer(reply.body, self._name, waiting.call_id)
         return Opened(waiting.call_id, value, reply.pipe) if isinstance(value, Part) else value
 

@@ -62,6 +62,15 @@ def test_another_definition_is_seen(notebook: dict[str, Any], name: str) -> None
     assert functions.find(notebook[name]).number != first.number
 
 
+def test_a_lambda_of_a_module_goes_by_value_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = Functions()
+    function = lambda x: x + WAIT  # noqa: E731
+    first = functions.find(function)
+    assert functions.find(function) is first
+    monkeypatch.setattr(f"{__name__}.WAIT", 40.0)
+    assert functions.find(function) is not first
+
+
 def test_what_it_does_not_refer_to_is_no_matter(notebook: dict[str, Any]) -> None:
     functions = Functions()
     found = [functions.find(notebook[name]) for name in ("alone", "shifted")]

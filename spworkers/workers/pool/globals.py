@@ -78,11 +78,11 @@ def globals_of(function: Any) -> Globals | None:
 
 
 def _travels(thing: Any) -> bool:
-    """It goes by value."""
+    """It goes by value: its module does, or nobody can import it by its name."""
     module = getattr(thing, "__module__", None)
     if not isinstance(module, str) or module == "builtins":
         return False
-    return is_by_value(module) or not has_file(module)
+    return "<" in getattr(thing, "__qualname__", "") or is_by_value(module) or not has_file(module)
 
 
 def _functions_of(thing: Any) -> Iterator[types.FunctionType]:
