@@ -46,9 +46,14 @@ def _check_room(verb: str, buffer: Buffer) -> None:
 
 
 def _check_sending(body: Any, timeout: Seconds) -> None:
-    """Raise what is wrong with it, also where there is room and nobody has to wait."""
+    """Raise what is wrong with a send."""
     if type(body) not in _PLAIN:
         Message(body)
+    _check_timeout(timeout)
+
+
+def _check_timeout(timeout: Seconds) -> None:
+    """Raise what is wrong with it, also where there is room and nobody has to wait."""
     if timeout is not None:
         timeout_seconds(timeout, 0.0)
 
@@ -95,8 +100,7 @@ class Messaging(AsyncClosing):
     def send_msg(self, message: Message, timeout: Seconds = None) -> None:
         """Send a Message; raw sockets send its header too. Raises as `send` does."""
         header = self._header(message)
-        if timeout is not None:
-            timeout_seconds(timeout, 0.0)
+        _check_timeout(timeout)
         if not self._half.send(message.body, header):
             self._run(self._sending(message.body, header, timeout))
 
@@ -110,8 +114,7 @@ class Messaging(AsyncClosing):
     async def asend_msg(self, message: Message, timeout: Seconds = None) -> None:
         """`send_msg` for asyncio and trio."""
         header = self._header(message)
-        if timeout is not None:
-            timeout_seconds(timeout, 0.0)
+        _check_timeout(timeout)
         if not self._half.send(message.body, header):
             await self._arun(self._sending(message.body, header, timeout))
 

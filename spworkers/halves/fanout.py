@@ -19,6 +19,12 @@ PATIENCE = 1.0
 to wait for; that the system has just not let a process run is no reason to lose a message."""
 
 
+def patient(port: Port, lane: int, deadline: Deadline) -> Deadline:
+    """When to give up a send to everybody: not before `PATIENCE` if so many messages wait for the I/O process; when its
+    time is over if it is the byte budget that is used up."""
+    return Deadline(max(deadline.left(), PATIENCE)) if port.tx.queued >= lane else deadline
+
+
 class FanoutHalf(RawHalf):
     """A send waits for no peer; at most, in a long burst, for the I/O process."""
 
@@ -33,9 +39,7 @@ class FanoutHalf(RawHalf):
             super().configure(name, value)
 
     def send_steps(self, body: Any, header: bytes, deadline: Deadline) -> Steps[None]:
-        if self.tx.queued >= LANE:  # else it is the byte budget that is used up
-            deadline = Deadline(max(deadline.left(), PATIENCE))
-        yield from self._queue(body, header, deadline)
+        yield from self._queue(body, header, patient(self.port, LANE, deadline))
 
     def reservable(self) -> bool:
         return True

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from spworkers.errors import CanceledError, ProtoStateError, RecvTimeoutError, from_name
-from spworkers.halves.fanout import PATIENCE
+from spworkers.halves.fanout import patient
 from spworkers.halves.raw import RawHalf
 from spworkers.ring import ERROR, Record
 from spworkers.waiting import Deadline, Steps
@@ -66,8 +66,7 @@ class SurveyorHalf(RawHalf):
         size = memoryview(body).nbytes
         port.check_open()
         serial = self._begin()
-        if port.tx.queued >= LANE:
-            deadline = Deadline(max(deadline.left(), PATIENCE))
+        deadline = patient(port, LANE, deadline)
         while True:
             port.check_open()
             if port.tx.publish(body, b"", 0, serial, 0):

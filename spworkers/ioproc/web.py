@@ -225,9 +225,11 @@ class WebProcess:
         path = path_of(request)
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
             return await self._upgrade(link, stream, path, head.raw + head.rest)
-        answer = self.pages.answer(getattr(request, "method", "GET"), request.path or "/")
+        method = getattr(request, "method", "GET")
+        answer = self.pages.answer(method, request.path or "/")
         if answer.nothing and await self._is_socket(path):
-            return refusal(426, "a WebSocket is here\n", Upgrade="websocket", Connection="Upgrade, close")
+            more = {"Upgrade": "websocket", "Connection": "Upgrade, close"}
+            return refusal(426, "a WebSocket is here\n", with_body=method == "GET", **more)
         return answer
 
     async def _is_socket(self, path: str) -> bool:

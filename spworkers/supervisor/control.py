@@ -64,7 +64,7 @@ class Control:
         self._links: dict[Channel, Link] = {}
         self._polled: dict[int, Link] = {}  # by descriptor; the thread's own
         self._ids = itertools.count(1)
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._packets: weakref.WeakSet[Packet] = weakref.WeakSet()  # for a forked child, to close
         self._over = False
         self._busy = threading.RLock()  # held by the thread unless it waits for events: for who wants to fork
@@ -138,12 +138,9 @@ class Control:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call `call()` on the control thread when that time is over."""
-        self.run(lambda: self._set_timer(seconds, call))
+        self.run(lambda: self._loop.after(seconds, call))
 
-    def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
-        self._loop.after(seconds, call)
-
-    def run(self, job: Callable[[], None]) -> None:
+    def run(self, job: Callable[[], object]) -> None:
         """Call `job()` on the control thread, soon, and after the jobs that were left before.
 
         Raises:

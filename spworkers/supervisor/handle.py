@@ -400,11 +400,7 @@ class Supervisor:
             remove_address(life.claims)
             self._recovery.lose(life)
             problem = self._try_again(reason)
-            if problem is None:
-                self._recover()
-            else:
-                self._give_up(problem)
-                self._try_later()
+            self._go_on(problem)
         if problem is None:
             _log(
                 f"the supervisor, process {life.pid}, died: {reason}; another one sets up sockets and workers again",
@@ -418,6 +414,9 @@ class Supervisor:
                 f"the supervisor died {self._quick} times in a row at its start, the last time with {reason};"
                 " its words are on stderr"
             )
+        return self._begin_another(reason)
+
+    def _begin_another(self, reason: str) -> SPError | None:
         if whereabouts() != self._where:  # setuid(), say: this thread would start one for others
             return SupervisorError(f"the supervisor has ended ({reason}), and its user has left its surroundings")
         try:
@@ -426,9 +425,13 @@ class Supervisor:
             return error
         return None
 
-    def _try_later(self) -> None:
-        """Those who are to be set up again ask for nothing, they wait: have them wait for the next attempt."""
-        if not self._later and self._recovery.wanted:
+    def _go_on(self, problem: SPError | None) -> None:
+        """Set up again who was there before; or say why that cannot be now, and try later: they ask for nothing."""
+        if problem is None:
+            self._recover()
+            return
+        self._give_up(problem)
+        if not self._later and self._recovery.wanted and whereabouts() == self._where:
             self._later = True
             pause = min(PAUSE * 2.0 ** max(self._quick - QUICK_LIMIT - 1, 0), PAUSE_LIMIT)
             with contextlib.suppress(ClosedError):  # the interpreter exits
@@ -437,16 +440,12 @@ class Supervisor:
     def _begin_late(self) -> None:
         with self._lock:
             self._later = False
-            if self._closed or self._life is not None or whereabouts() != self._where:
+            if self._closed or self._life is not None:
                 return
-            try:
-                self._life = self._begin()
-            except SPError as error:
+            problem = self._begin_another("too often")
+            if problem is not None:
                 self._quick += 1
-                self._give_up(error)
-                self._try_later()
-            else:
-                self._recover()
+            self._go_on(problem)
 
     def _recover(self) -> None:
         problem = self._recovery.begin()

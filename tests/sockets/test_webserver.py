@@ -276,6 +276,11 @@ def test_a_sockets_path_is_no_page(web: sp.WebServer) -> None:
     with sp.Rep(listen=web.url("/x")):
         assert get(web, "/x")[0] == 426
         assert get(web, "/x?y=1", "HEAD")[0] == 426
+        with socket.create_connection(web.address.partition("://")[2].rsplit(":", 1), BOUND) as caller:
+            caller.sendall(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n")
+            said = b"".join(iter(lambda: caller.recv(4096), b""))
+        assert said.startswith(b"HTTP/1.1 426")
+        assert said.endswith(b"\r\n\r\n"), "a HEAD gets no body"
         assert get(web, "/x/y")[0] == 404
     eventually(lambda: get(web, "/x")[0] == 404)
 

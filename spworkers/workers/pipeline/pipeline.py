@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import reprlib
+import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
@@ -94,7 +95,7 @@ class Pipeline:
         self._window = None if window is None else count_of(window, "window")
         self._source: Readable | None = None
         self._key: Callable[[Any], Any] | None = None
-        self._once: set[str] = set()  # shared by all that are made of this one: "read", when an iterator was
+        self._begun = threading.Event()  # a run has read of the source; shared by all that are made of this pipeline
         self._stages: tuple[Stage, ...] = ()
         self._end: Ending | None = None
 
@@ -120,7 +121,7 @@ class Pipeline:
         check_source(source)
         if key is not None and not callable(key):
             raise BadValueError(f"key is {key!r:.80}; it has to be a function, or None")
-        return self._with(_source=source, _key=key, _once=set())
+        return self._with(_source=source, _key=key, _begun=threading.Event())
 
     def map(self, function: Function, **options: Unpack[StageOptions]) -> Pipeline:
         """Call `function(item)` in the workers; its result goes on.
@@ -294,13 +295,11 @@ class Pipeline:
         if checkpoint is not None and (items is not None or isinstance(source, Socket)):
             what = "items given to run()" if items is not None else f"{source!r}"
             raise UnsupportedOptionError(f"checkpoint={checkpoint!r}: {what} cannot be read again after a kill")
-        if items is None and gives_once(source):
-            if checkpoint is not None and self._once:
-                raise UnsupportedOptionError(
-                    f"checkpoint={checkpoint!r}: {source!r:.80} gives its items once, and a run has read it: give"
-                    " read() a list or another object that can be read again, or make the pipeline anew"
-                )
-            self._once.add("read")
+        if checkpoint is not None and gives_once(source) and self._begun.is_set():
+            raise UnsupportedOptionError(
+                f"checkpoint={checkpoint!r}: {source!r:.80} gives its items once, and a run has read it: give read() a"
+                " list or another object that can be read again, or make the pipeline anew"
+            )
         target = self._end.target
         if isinstance(target, Written) and isinstance(source, FileSource):
             for path in source.paths:
@@ -335,6 +334,8 @@ class Pipeline:
         if bars is not None:
             title = title_of(progress, self.name)
             engine.watch = Watch(bars, title, stages, total_of(source), report.read - engine.open)
+        if source is self._source:
+            self._begun.set()
         engine.run(source_of(source))
         report.result = end.result()
         report.seconds = time.monotonic() - begun

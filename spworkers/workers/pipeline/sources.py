@@ -102,7 +102,7 @@ def check_source(source: Any) -> None:
 
 def gives_once(source: Any) -> bool:
     """It is an iterator, such as a generator or a file: what was read of it is not there for the next run."""
-    return isinstance(source, (Iterator, AsyncIterator)) and not isinstance(source, Socket)
+    return isinstance(source, (Iterator, AsyncIterator))
 
 
 def source_of(source: Any) -> Source:

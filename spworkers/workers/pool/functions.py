@@ -62,24 +62,31 @@ class Functions:
         Raises:
             SerializationError: it cannot be pickled.
         """
-        known = self._by_key.get(id(function))
+        known = self._current(id(function))
         if known is not None:  # such a key is there only together with its function, so it is this one's
-            if known[2] is None or known[2].same():
-                return known[1]
-            self._forget(id(function))
+            return known
         held = _held(function)
         if held is None:  # what it holds can change: only its pickle says whether it has
             blob = _pickle(function)
             return self._remember(blob, None, function, blob, None)
         key = (id(function), *map(id, held)) if held else id(function)
-        known = self._by_key.get(key)
+        known = self._current(key)
         if known is not None:
-            if known[2] is None or known[2].same():
-                self._by_key.move_to_end(key)
-                return known[1]
-            self._forget(key)
+            self._by_key.move_to_end(key)
+            return known
         seen = globals_of(function)  # before they are pickled: a change meanwhile is seen the next time
         return self._remember(key, (function, held), function, _pickle(function), seen)
+
+    def _current(self, key: Any) -> Function | None:
+        """What is known by this key, if its globals are what they were; else that is forgotten."""
+        known = self._by_key.get(key)
+        if known is None:
+            return None
+        seen = known[2]
+        if seen is None or seen.same():
+            return known[1]
+        self._forget(key)
+        return None
 
     def _remember(self, key: Any, alive: Any, function: Any, blob: bytes, seen: Globals | None) -> Function:
         known = self._by_key.get(key)
