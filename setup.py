@@ -37,6 +37,7 @@ MYPYC_MODULES: list[str] = [
     "spworkers/callhead.py",
     "spworkers/demand.py",
     "spworkers/inplace.py",
+    "spworkers/lookaround.py",
     "spworkers/port.py",
     "spworkers/waiting.py",
     *(

@@ -20,6 +20,7 @@ from collections.abc import Generator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from spworkers.lookaround import FOUND, LOOK, LookAround
 from spworkers.ring import hush_bell, make_bell, ring_bell, wait_readable
 
 if TYPE_CHECKING:
@@ -123,14 +124,16 @@ class Sleepers:
                     sleeper.ring()
 
 
-def doze(port: Port, seconds: float, me: ThreadSleeper) -> None:
+def doze(port: Port, seconds: float, me: ThreadSleeper, around: LookAround | None = None) -> None:
     """Sleep until a message may be there, `seconds` have passed, or somebody wants us to look, in one compiled call.
 
     For threads that take whatever comes; what it has found out the caller sees when it looks.
 
     Args:
         me: this thread's sleeper, as `port.sleepers.mine()` has it.
+        around: look around before that, if it pays.
     """
+    looking = LOOK if around is not None and seconds > LOOK and around.pays() else 0.0
     sleepers = port.sleepers
     inside = sleepers.inside
     inside.append(me)
@@ -138,7 +141,9 @@ def doze(port: Port, seconds: float, me: ThreadSleeper) -> None:
     try:
         # The bell stays open for who is inside; who came after the close must not touch it any more.
         if not (port.closed or port.lent):
-            woken = port.rx.wait(seconds, me.own, len(inside) == 1)
+            woken = port.rx.wait(seconds, me.own, len(inside) == 1, looking)
+            if looking and around is not None:
+                around.tell(woken & FOUND != 0)
             if woken & OTHER:
                 hush_bell(me.own)
             if woken & HUSHED:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import spworkers
-from spworkers.workers.settings import processors
+from spworkers.lookaround import processors
 
 __all__ = ["info"]
 

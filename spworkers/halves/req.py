@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.errors import CanceledError, ProtoStateError, RecvTimeoutError, SendTimeoutError, from_name
 from spworkers.halves.raw import PUBLISHED, RawHalf
+from spworkers.lookaround import LookAround
 from spworkers.ring import CANCEL, ERROR, Exchange, Record
 from spworkers.waiting import Deadline, Steps, Wait, doze
 
@@ -33,6 +34,7 @@ class ReqHalf(RawHalf):
     def __init__(self, port: Port) -> None:
         super().__init__(port)
         self.exchange = Exchange(port.tx, port.rx, port.dropped)
+        self._around = LookAround()
         self.farewell = b""
         """What the peer that has a request is sent, under the request's id, when that is given up; empty: nothing."""
 
@@ -107,7 +109,7 @@ class ReqHalf(RawHalf):
         record = exchange.answer(serial, True)
         if record is None:
             try:
-                doze(port, deadline.left(), port.sleepers.mine())
+                doze(port, deadline.left(), port.sleepers.mine(), self._around)
                 record = exchange.answer(serial)
             except BaseException:
                 exchange.leave(serial)
@@ -158,7 +160,7 @@ class ReqHalf(RawHalf):
                     return self._good(record)
                 port.check_open()
                 self.check_peers()
-                if port.rx.arm() or port.closed:
+                if port.rx.arm() or port.closed or exchange.current != serial:  # its ring was before our arming
                     continue
                 if not (yield Wait(port.rx, deadline.left())):
                     record = exchange.answer(serial)

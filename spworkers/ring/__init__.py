@@ -56,7 +56,6 @@ from spworkers.ring._ring import (
     own_bytes,
     ring_bell,
     spin_board,
-    spin_lane,
     wait_readable,
 )
 
@@ -106,6 +105,5 @@ __all__ = [
     "hold_bells",
     "free_bells",
     "spin_board",
-    "spin_lane",
     "wait_readable",
 ]

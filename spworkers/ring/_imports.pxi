@@ -21,6 +21,9 @@ import stat
 from spworkers._descriptors import made, plenty
 from spworkers.errors import BadValueError, GarbledError, InternalError, TooLongError, from_os_error
 
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
 cdef extern from "lane.h" nogil:
     enum: SPW_MAGIC
     enum: SPW_CONTEXTS

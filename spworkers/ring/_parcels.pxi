@@ -176,24 +176,7 @@ def spin_board(Region region not None, double seconds):
                     break
             if _now() >= deadline:
                 break
-    return found
-
-
-def spin_lane(Receiver receiver not None, double seconds):
-    """Look at a lane again and again, without the GIL, for a short time. True: there may be a message."""
-    cdef double deadline = _now() + seconds
-    cdef spw_control *control = receiver.lane.control
-    cdef int turn
-    cdef bint found = False
-    with nogil:
-        while not found:
-            for turn in range(64):
-                if spw_peek(&control.head) != spw_peek(&control.tail):
-                    found = True
-                    break
-                _relax()
-            if _now() >= deadline:
-                break
+            sched_yield()
     return found
 
 

@@ -152,6 +152,7 @@ cdef class Receiver(Consumer):
     cdef readonly int bell, io_bell
     cdef public bint hushed  # arming silenced a ring that other sleepers may have waited for; who acts on it resets it
     cdef bint level  # the bell is watched from outside: keep it readable exactly while there is a message
+    cdef bint called  # somebody rang to have us look for something else than a message
     cdef bint lit  # we have rung it, and nobody has silenced it since: it need not be rung again
 
     def __cinit__(self, Segment segment not None, int bell, int io_bell):
@@ -260,19 +261,39 @@ cdef class Receiver(Consumer):
             return True
         return False
 
-    def wait(self, double timeout, int other, bint alone):
+    def wait(self, double timeout, int other, bint alone, double looking=0.0):
         """Arm and sleep until there may be a message, in one call; for receivers who take whatever comes.
 
-        `other`: a second bell that ends the wait; `alone`: nobody else sleeps on our bell. Returns 0: the time is over;
-        1: look; 2: look, the other bell rang; 4 more: arming silenced a ring (`hushed`). Signals are handled at once.
+        `other`: a second bell that ends the wait; `alone`: nobody else sleeps on our bell; `looking`: seconds for which
+        the lane is looked at again and again before that. Returns 0: the time is over; 1: look; 2: look, the other bell
+        rang; 4 more: arming silenced a ring (`hushed`); 8 more: of who looked around, a message was there before he slept. Signals
+        are handled at once, or when the looking around is over.
         """
         cdef int woken = 1
-        if alone and not self.level and self.ready():  # somebody else would need the bell to see it
-            return woken | 4 if self.hushed else woken
-        # A ring without a message is somebody's wake(): it is the caller who knows what to look for.
-        if not (self.armed() or (self.hushed and not alone)):
-            woken = _poll_two(self.bell, other, 0.0 if isinf(timeout) else _now() + timeout, isinf(timeout))
+        cdef bint found = self.ready() or (looking > 0.0 and self.look_around(looking))
+        if not (found and alone and not self.level):  # somebody else would need the bell to see it
+            # A ring without a message is somebody's wake(): it is the caller who knows what to look for.
+            if not (self.armed() or self.called or (self.hushed and not alone)):
+                woken = _poll_two(self.bell, other, 0.0 if isinf(timeout) else _now() + timeout, isinf(timeout))
+            self.called = False
+        if found and looking > 0.0:
+            woken |= 8
         return woken | 4 if self.hushed else woken
+
+    cdef bint look_around(self, double seconds) noexcept:
+        """Look at the lane for so long, without the GIL, and let others run before us. True: there may be a message."""
+        cdef double deadline = _now() + seconds
+        cdef spw_control *control = self.lane.control
+        cdef int turn
+        with nogil:
+            while True:
+                for turn in range(64):
+                    if spw_peek(&control.head) != spw_peek(&control.tail):
+                        return True
+                    _relax()
+                if spw_load32(&control.closed) or _now() >= deadline:
+                    return False
+                sched_yield()
 
     def watch(self, bint on=True):
         """Keep the bell readable exactly while a message waits, for `fileno()`."""
@@ -309,6 +330,7 @@ cdef class Receiver(Consumer):
 
     def wake(self):
         """Wake everybody who waits on the bell."""
+        self.called = True
         spw_swap32(&self.lane.control.consumer_waits, 0)
         _ring_bell(self.bell)
 

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
+from spworkers.lookaround import LookAround
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
@@ -66,6 +67,7 @@ class CallLine:
         self._loops: dict[asyncio.AbstractEventLoop, LoopReader] = {}
         self._last_reader: LoopReader | None = None  # of the loop that called last
         self._reading: set[LoopReader] = set()  # loops that have the bell in their selectors
+        self._around = LookAround()
         self._closed = False
 
     def __len__(self) -> int:
@@ -279,7 +281,7 @@ class CallLine:
                     while not waiting.over and left > 0:
                         left = left_until(deadline)
                         if left > 0:
-                            doze(self.port, left, waiting.sleeper)
+                            doze(self.port, left, waiting.sleeper, self._around)
                         self.drain()
                 finally:
                     self._role.release()

@@ -20,6 +20,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError, ClosedError, SPError
+from spworkers.lookaround import processors
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of
@@ -30,7 +31,7 @@ from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
 from spworkers.workers.quantities import check_count
-from spworkers.workers.settings import BACKLOG, Settings, processors, workers_of
+from spworkers.workers.settings import BACKLOG, Settings, workers_of
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 

@@ -21,7 +21,6 @@ __all__ = [
     "Settings",
     "drain_of",
     "misspelt",
-    "processors",
     "workers_of",
 ]
 
@@ -191,10 +190,3 @@ _CHECKS: Final[dict[str, Any]] = {
     "access_log": _flag,
     "metrics": _flag,
 }
-
-
-def processors() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

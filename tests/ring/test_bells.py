@@ -523,6 +523,38 @@ def test_what_ends_the_one_call(recv_lane: Lane, bell: int, act: str) -> None:
     assert answers == [1]
 
 
+def test_who_looks_around_finds_what_comes_meanwhile_and_needs_no_bell(recv_lane: Lane, bell: int) -> None:
+    rx = recv_lane.consumer
+    answers: list[int] = []
+    thread = start(1, lambda _: answers.append(rx.wait(PATIENCE, bell, True, PATIENCE)))[0]
+    recv_lane.put(b"x")
+    thread.join(PATIENCE)
+    assert answers == [1 | 8]
+    assert not readable(recv_lane.bell)
+    assert rx.wait(PATIENCE, bell, True, PATIENCE) == 1 | 8, "it is still there"
+    assert rx.wait(PATIENCE, bell, False, PATIENCE) == 1 | 8
+    assert readable(recv_lane.bell), "others sleep on it"
+    assert recv_lane.receive() == b"x"
+
+
+def test_who_looks_around_in_vain_waits(recv_lane: Lane, bell: int) -> None:
+    rx = recv_lane.consumer
+    assert rx.wait(0.001, bell, True, 1e-6) == 0
+    ring_bell(bell)
+    assert rx.wait(PATIENCE, bell, True, 1e-6) == 2
+    recv_lane.producer.close()
+    assert rx.wait(PATIENCE, bell, True, PATIENCE) == 1, "and looks around no longer"
+
+
+def test_a_call_before_the_wait_ends_it(recv_lane: Lane, bell: int) -> None:
+    """The arming silences its ring; alone on the bell one would sleep on."""
+    rx = recv_lane.consumer
+    rx.wake()
+    assert rx.wait(PATIENCE, bell, True) & ~4 == 1
+    rx.hushed = False
+    assert rx.wait(0.001, bell, True) == 0, "once"
+
+
 def test_a_side_says_that_it_silenced_a_ring(recv_lane: Lane, send_lane: Lane) -> None:
     """Others who sleep on the bell may not have looked yet: whoever armed rings them (`spworkers.waiting`)."""
     ticket = send_lane.put(b"x", force=True)

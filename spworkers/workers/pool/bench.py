@@ -15,7 +15,8 @@ import time
 from typing import Any, Final
 
 from spworkers._memory import give_back
-from spworkers.ring import Receiver, Record, Sender, Walk, gather, spin_lane, wait_readable
+from spworkers.lookaround import FOUND, LookAround
+from spworkers.ring import Receiver, Record, Sender, Walk, gather, wait_readable
 from spworkers.workers.pool.kinds import (
     BATCH,
     CALL,
@@ -34,7 +35,6 @@ from spworkers.workers.pool.kinds import (
     TIMED,
 )
 from spworkers.workers.pool.ledger import BUSY, DONE, FAILED, IDLE, ITEM, SERIAL, SINCE, STAGE
-from spworkers.workers.pool.room import roomy
 from spworkers.workers.pool.values import PLAIN, Large, Values, pack_error, unreadable, unsendable_result
 
 __all__ = ["Bench"]
@@ -101,11 +101,10 @@ class Bench:
         self.sender = sender
         self.values = values
         self.row = row
-        self.spins = (os.cpu_count() or 1) > 1
         self.forked = False
         """This is a child that a task has forked."""
         self._functions: dict[int, Any] = {}
-        self._luck = 1
+        self._around = LookAround()
         self._untidy = False  # it has worked since its memory was tidied
 
     def work(self) -> None:
@@ -137,19 +136,11 @@ class Bench:
     def _rest(self) -> None:
         """Nothing to do: look around for a moment, then sleep until the bell rings."""
         self.row[STAGE] = IDLE
-        if self.spins and roomy():
-            if self._luck > 0:
-                found = spin_lane(self.receiver, SPIN)
-                self._luck = min(self._luck + 1, 4) if found else self._luck - 1
-                if found:
-                    return
-            else:
-                self._luck -= 1
-                if self._luck < -8:
-                    self._luck = 1
-        if not self._untidy:
-            self.receiver.wait(FOREVER, -1, True)
-        elif not self.receiver.wait(TIDY, -1, True) & _LOOK:
+        looking = SPIN if self._around.pays() else 0.0
+        woken = self.receiver.wait(TIDY if self._untidy else FOREVER, -1, True, looking)
+        if looking:
+            self._around.tell(woken & FOUND != 0)
+        if self._untidy and not woken & _LOOK:
             self._untidy = False
             give_back()
 

@@ -84,7 +84,7 @@ class Engine(Reader):
         setup: list[Any],
         keeper: Any,
     ) -> None:
-        super().__init__(name, keeper.processors > 1)
+        super().__init__(name)
         self.values = values
         self.idle_timeout = idle_timeout
         self.ledger_fd = Ledger.memory()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from spworkers._atexit import at_exit
 from spworkers._coerce import Seconds, is_text
 from spworkers.errors import BadValueError, SerializationError
+from spworkers.lookaround import processors
 from spworkers.workers.byvalue import dumps
 from spworkers.workers.pool.backoff import Backoff
 from spworkers.workers.pool.engine import Engine, engines
@@ -398,7 +399,7 @@ class Pool(PoolView):
         serializer: str = "pickle",
         name: str | None = None,
     ) -> None:
-        count = _processors() if workers is None else workers_of(workers)
+        count = processors() if workers is None else workers_of(workers)
         terms = terms_of(timeout, retries, backoff, retry_on)
         if serializer not in {"pickle", "msgpack"}:
             raise BadValueError(f"serializer is {serializer!r}; it has to be 'pickle' or 'msgpack'")
@@ -443,7 +444,7 @@ class Pool(PoolView):
         if shared is not None:
             fd, spec["shared"] = store(shared)
             fds.append(fd)
-        keeper = Keeper(lambda engine: _launcher(engine, method), spec, fds, limit, _processors())
+        keeper = Keeper(lambda engine: _launcher(engine, method), spec, fds, limit, processors())
         engine = Engine(name, count, tasks, idle, values_of(serializer), [setup], keeper)
         super().__init__(engine, terms)
         # Nobody holds it any more: what was submitted is done, then it ends.
@@ -524,9 +525,3 @@ def _cpus(affinity: Any) -> list[list[int]]:
             + (f", not on {wrong}" if wrong else "")
         )
     return sets
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -24,8 +24,8 @@ from typing import Any, Final, Protocol
 
 from spworkers._locks import LOOK, in_pieces
 from spworkers.errors import ForkedError
+from spworkers.lookaround import LookAround
 from spworkers.ring import Region, hush_bell, make_bell, ring_bell, spin_board, wait_readable
-from spworkers.workers.pool.room import roomy
 
 __all__ = ["FOREVER", "Reader", "Target"]
 
@@ -53,12 +53,11 @@ class Reader:
 
     Args:
         name: of the pool.
-        spins: whether it is worth a guest's while to look around before it sleeps.
     """
 
     __deletable__ = ("region",)  # for the compiler
 
-    def __init__(self, name: str, spins: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.pid = os.getpid()
         self.forked = False
@@ -83,8 +82,7 @@ class Reader:
         self._napping = False
         self._watching = False
         self._rung = False
-        self._spins = spins
-        self._luck = 1
+        self._around = LookAround()
         self._collector: threading.Thread | None = None
 
     # --- What the pool adds
@@ -143,22 +141,17 @@ class Reader:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            if self._spins and self._look_around():
+            if self._look_around():
                 continue
             if not self.region.rearm() and not self._news and wait_readable(self.bell, left):
                 self._rung = True
 
     def _look_around(self) -> bool:
         """Whether a result comes within the time that a wake-up would cost; tried as long as that pays."""
-        if self._luck <= 0:
-            self._luck -= 1
-            if self._luck > -8:  # now and then, times may have changed
-                return False
-            self._luck = 1
-        if not roomy():
+        if not self._around.pays():
             return False
         found = spin_board(self.region, SPIN)
-        self._luck = min(self._luck + 1, 4) if found else self._luck - 1
+        self._around.tell(found)
         return found
 
     def _read_once(self) -> bool:

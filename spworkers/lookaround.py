@@ -1,0 +1,90 @@
+"""Looking around before one sleeps: who awaits something that comes soon is there when it comes, and a processor that
+does not fall asleep passes the work on without an interrupt.
+
+It has to pay: where nothing is found in that time it is tried rarely; and there has to be a processor to spare, for who
+looks around where others wait to run takes from them, and from the very process whose answer it awaits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy"]
+
+LOOK: Final = 300e-6
+"""Seconds for which who awaits the answer to a request looks around."""
+FOUND: Final = 8
+"""In what `Receiver.wait` says: it was there before we slept."""
+
+_TRIES: Final = 4
+"""So many in vain, one after the other, and it is left for a while: one alone may well find nothing, because everybody
+on the way still has to be woken."""
+_PAUSE: Final = 32
+"""So many times it is left."""
+_FRESH: Final = 0.05
+"""Seconds for which what the system said is good."""
+
+_until = 0.0
+_room = False
+
+
+class LookAround:
+    """Whether somebody looks around before he sleeps. Threads may share one: then they share their luck.
+
+    Args:
+        room: says whether a processor is to spare; None: `roomy`.
+    """
+
+    __slots__ = ("_luck", "_room")
+
+    def __init__(self, room: Callable[[], bool] | None = None) -> None:
+        self._luck = _TRIES
+        self._room = room
+
+    def pays(self) -> bool:
+        """Do so this time, and `tell` of it."""
+        if self._luck <= 0:
+            self._luck -= 1
+            if self._luck > -_PAUSE:
+                return False
+            self._luck = _TRIES
+        return roomy() if self._room is None else self._room()
+
+    def tell(self, found: bool) -> None:
+        """Whether it was there in time."""
+        if found:
+            self._luck = _TRIES
+        else:
+            self._luck -= 1
+
+
+def roomy() -> bool:
+    """No more threads want to run at this moment than there are processors for us. False where no system tells."""
+    global _until, _room
+    now = time.monotonic()
+    if now >= _until:
+        _room = _look()
+        _until = now + _FRESH
+    return _room
+
+
+def _look() -> bool:
+    count = processors()
+    if count < 2:  # who answers would wait for us to sleep
+        return False
+    try:
+        with open("/proc/loadavg", "rb") as file:  # "0.20 0.18 0.12 1/80 11206": one of 80 is running
+            running = int(file.read().split()[3].partition(b"/")[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return running <= count
+
+
+def processors() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
