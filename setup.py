@@ -39,6 +39,7 @@ MYPYC_MODULES: list[str] = [
     "spworkers/inplace.py",
     "spworkers/lookaround.py",
     "spworkers/port.py",
+    "spworkers/starting.py",
     "spworkers/waiting.py",
     *(
         f"spworkers/workers/{name}.py"
@@ -70,6 +71,7 @@ MYPYC_MODULES: list[str] = [
             "functions",
             "globals",
             "jobs",
+            "keeper",
             "crew",
             "dispatch",
             "bench",

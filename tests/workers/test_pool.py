@@ -421,6 +421,35 @@ def test_a_pool_without_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None
                 pool.submit(abs, 1)
 
 
+@pytest.mark.parametrize("runs", [False, True], ids=["not started", "started"])
+@pytest.mark.parametrize("which", ["-keeper", "-collector"])
+def test_ctrl_c_while_the_first_submit_starts_a_thread(monkeypatch: pytest.MonkeyPatch, which: str, runs: bool) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if not thread.name.endswith(which):
+            start(thread)
+            return
+        monkeypatch.undo()
+        if runs:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with sp.Pool(2) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(abs, -1)
+        assert pool.submit(abs, -2).result(WAIT) == 2
+        stats = pool.stats()
+        assert (stats["submitted"], stats["done"], stats["cancelled"]) == (2, 1, 1)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), sp.Pool(2) as pool:
+        pool.submit(abs, -1)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), sp.Pool(2) as pool:
+        list(pool.map(abs, range(10)))
+
+
 # --- async
 
 

@@ -118,14 +118,17 @@ class Engine(Reader):
         with self.lock:
             if self.closing or self.failure is not None:
                 self.refuse()
-            first = self._collector is None
+            first = not self._begun
             if first:
                 self._keeper.prepare(self)
             self.counts["submitted"] += job.count
             dispatcher = self.dispatcher
             dispatcher.add(job)
             if first:
-                self._start_threads()
+                interrupt = self._start_threads()
+                if interrupt is not None:  # nobody will ask for its result
+                    self.cancel(job)
+                    raise interrupt
             if dispatcher.broken or self.functions.forgotten:
                 self._tidy()
             waiting = len(dispatcher.queue)
@@ -134,11 +137,15 @@ class Engine(Reader):
         if first and FINAL_EXIT and not _in_a_coroutine():
             self._keeper.await_first()
 
-    def _start_threads(self) -> None:
-        """With the first job, whose worker the keeper is to start: that takes longest, so it begins with that."""
+    def _start_threads(self) -> BaseException | None:
+        """With the first job, whose worker the keeper is to start: that takes longest, so it begins with that.
+
+        Returns:
+            What Ctrl-C has raised meanwhile.
+        """
         try:
-            self._keeper.begin()
-            self._begin()
+            interrupt: BaseException | None = self._keeper.begin()
+            interrupt = self._begin() or interrupt
         except RuntimeError as error:  # then it ends, in what threads there are
             self.failure = ResourceError(f"cannot start the threads of pool {self.name}: {error}")
             self.shutdown(kill=True)
@@ -149,6 +156,7 @@ class Engine(Reader):
             raise
         if self.idle_timeout != FOREVER:
             self.at(time.monotonic() + self.idle_timeout, self._dismiss_idle)
+        return interrupt
 
     def refuse(self) -> None:
         """Raise why no more jobs are taken."""
@@ -631,7 +639,7 @@ class Engine(Reader):
                     worker.verdict = worker.verdict or ("cancelled", None)
                     self._keeper.kill(worker)
             self._look_for_end()
-            unused = self.over and not ended and self._collector is None
+            unused = self.over and not ended and not self._begun
         if unused:  # nobody else would do it
             self._keeper.end(self)
         for job in cancelled:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import ShutdownError, SPError
+from spworkers.starting import start_thread
 from spworkers.workers.logs import LogDesk, lowest_level
 from spworkers.workers.pool.crew import Worker
 from spworkers.workers.pool.launch import Launcher, lives
@@ -62,7 +63,7 @@ class Keeper:
         self._launcher: Launcher | None = None
         self._tried = threading.Event()
         self._logs: LogDesk | None = None
-        self._thread: threading.Thread | None = None
+        self._begun = False
 
     def prepare(self, engine: Engine) -> None:
         """Work for that engine.
@@ -73,16 +74,16 @@ class Keeper:
         self._engine = engine
         self._logs = LogDesk()
 
-    def begin(self) -> None:
-        """Start the thread.
+    def begin(self) -> BaseException | None:
+        """Start the thread; returns what `start_thread` does.
 
         Raises:
             RuntimeError: the system has no room for another, or the interpreter exits.
         """
         assert self._engine is not None
-        thread = threading.Thread(target=self._main, name=f"{self._engine.name}-keeper", daemon=True)
-        thread.start()
-        self._thread = thread
+        interrupt = start_thread(self._main, f"{self._engine.name}-keeper")
+        self._begun = True
+        return interrupt
 
     def await_first(self) -> None:
         """Wait until the first worker has its process, or has none for a reason."""
@@ -94,9 +95,9 @@ class Keeper:
 
     def do(self, job: Callable[[], None]) -> bool:
         """Have the thread do something after what it has to do. False: it was not started."""
-        if self._thread is not None:
+        if self._begun:
             self._jobs.put(job)
-        return self._thread is not None
+        return self._begun
 
     def kill(self, worker: Worker) -> None:
         """Kill it now. Any thread may; nothing happens while it has no process: `Engine.launched` comes back to it."""
@@ -116,7 +117,7 @@ class Keeper:
         """The pool has ended: what its workers have logged comes out, then the thread ends."""
         if self._logs is not None:
             self._logs.close()
-        if self._thread is not None:
+        if self._begun:
             self._jobs.put(None)
         else:
             self._leave(engine)

@@ -20,12 +20,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Final, Protocol
 
 from spworkers._locks import LOOK, in_pieces
 from spworkers.errors import ForkedError
 from spworkers.lookaround import LookAround
 from spworkers.ring import Region, hush_bell, make_bell, ring_bell, spin_board, wait_readable
+from spworkers.starting import start_thread
 
 __all__ = ["FOREVER", "Reader", "Target"]
 
@@ -83,7 +85,8 @@ class Reader:
         self._watching = False
         self._rung = False
         self._around = LookAround()
-        self._collector: threading.Thread | None = None
+        self._begun = False
+        self._collector = 0  # the thread's number
 
     # --- What the pool adds
 
@@ -225,11 +228,13 @@ class Reader:
 
     # --- The collector
 
-    def _begin(self) -> None:
-        self._collector = threading.Thread(target=self._collect, name=f"{self.name}-collector", daemon=True)
-        self._collector.start()
+    def _begin(self) -> BaseException | None:
+        """Start the thread; returns what `start_thread` does."""
+        self._begun = True
+        return start_thread(self._collect, f"{self.name}-collector")
 
     def _collect(self) -> None:
+        self._collector = get_ident()
         seen_visits = seen_hooks = patience = 0
         nap = TICK
         while not self.over:
@@ -282,6 +287,6 @@ class Reader:
 
     def await_end(self, timeout: float | None = None) -> bool:
         """Wait until the last worker is gone. Not from the collector, which has to see it."""
-        if self.forked or threading.current_thread() is self._collector:
+        if self.forked or get_ident() == self._collector:
             return False
         return in_pieces(self.ended.wait, FOREVER if timeout is None else timeout)
