@@ -421,6 +421,17 @@ def test_a_pool_without_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None
                 pool.submit(abs, 1)
 
 
+@pytest.mark.parametrize("wrong", ["x", float("nan"), True, []])
+def test_a_wrong_timeout_of_a_future_is_told(pool: sp.Pool, wrong: Any) -> None:
+    future = pool.submit(abs, -1)
+    for ask in (future.result, future.exception):
+        with pytest.raises(sp.BadValueError, match="timeout wants seconds"):
+            ask(wrong)
+    assert future.result(WAIT) == 1
+    with pytest.raises(sp.BadValueError, match="timeout wants seconds"):
+        future.result(wrong)
+
+
 @pytest.mark.parametrize("runs", [False, True], ids=["not started", "started"])
 @pytest.mark.parametrize("which", ["-keeper", "-collector"])
 def test_ctrl_c_while_the_first_submit_starts_a_thread(monkeypatch: pytest.MonkeyPatch, which: str, runs: bool) -> None:

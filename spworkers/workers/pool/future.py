@@ -17,6 +17,8 @@ from typing import Any, Final
 from spworkers.workers.pool.describing import describe_call
 from spworkers.workers.pool.engine import Engine
 from spworkers.workers.pool.jobs import Job
+from spworkers.workers.pool.reader import FOREVER
+from spworkers.workers.pool.terms import seconds_of
 
 __all__ = ["PoolFuture"]
 
@@ -70,11 +72,13 @@ class PoolFuture(Future[Any]):
         Raises:
             TimeoutError: it is not there in time.
             CancelledError: the task was cancelled.
+            BadValueError: the timeout is no number of seconds.
             WorkerDiedError, TaskTimeoutError, QuarantinedError, SerializationError: see there.
             Exception: what the task has raised; the worker's traceback is its cause.
         """
+        left = _seconds(timeout)
         if self._state != FINISHED:
-            self._await(timeout)
+            self._await(left)
         if self._exception is not None:
             try:
                 raise self._exception
@@ -84,12 +88,13 @@ class PoolFuture(Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task has raised, or None; waits for it. See `result`."""
+        left = _seconds(timeout)
         if self._state != FINISHED:
-            self._await(timeout)
+            self._await(left)
         return self._exception
 
-    def _await(self, timeout: float | None) -> None:
-        self._engine.wait(self, float("inf") if timeout is None else timeout)
+    def _await(self, seconds: float) -> None:
+        self._engine.wait(self, seconds)
         if self._state in _CANCELLED:
             raise CancelledError
         if self._state != FINISHED:
@@ -189,6 +194,10 @@ class PoolFuture(Future[Any]):
     def __repr__(self) -> str:
         what = self.job.function.name if self.job is not None else "?"
         return f"<PoolFuture {what}: {self._state.lower().replace('_and_notified', '')}>"
+
+
+def _seconds(timeout: float | None) -> float:
+    return FOREVER if timeout is None else seconds_of(timeout, "timeout")
 
 
 _CANCELLED: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED})
