@@ -266,8 +266,8 @@ cdef class Receiver(Consumer):
 
         `other`: a second bell that ends the wait; `alone`: nobody else sleeps on our bell; `looking`: seconds for which
         the lane is looked at again and again before that. Returns 0: the time is over; 1: look; 2: look, the other bell
-        rang; 4 more: arming silenced a ring (`hushed`); 8 more: of who looked around, a message was there before he slept. Signals
-        are handled at once, or when the looking around is over.
+        rang; 4 more: arming silenced a ring (`hushed`); 8 more: who looked around found a message. Signals are handled at
+        once, or when the looking around is over.
         """
         cdef int woken = 1
         cdef bint found = self.ready() or (looking > 0.0 and self.look_around(looking))

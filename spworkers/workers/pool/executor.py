@@ -444,7 +444,7 @@ class Pool(PoolView):
         if shared is not None:
             fd, spec["shared"] = store(shared)
             fds.append(fd)
-        keeper = Keeper(lambda engine: _launcher(engine, method), spec, fds, limit, processors())
+        keeper = Keeper(lambda engine: _launcher(engine, method), spec, fds, limit)
         engine = Engine(name, count, tasks, idle, values_of(serializer), [setup], keeper)
         super().__init__(engine, terms)
         # Nobody holds it any more: what was submitted is done, then it ends.

@@ -42,7 +42,6 @@ class Keeper:
         spec: what every worker is told at its start.
         fds: descriptors for every worker, beside those of its own; they belong to the keeper.
         memory_limit: bytes of resident memory that a worker may use; 0: as many as it likes.
-        processors: how many there are for us.
     """
 
     def __init__(
@@ -51,9 +50,7 @@ class Keeper:
         spec: dict[str, Any],
         fds: list[int],
         memory_limit: int,
-        processors: int,
     ) -> None:
-        self.processors = processors
         self._make = make
         self._spec = spec
         self._fds = fds
