@@ -48,6 +48,7 @@ MYPYC_MODULES: list[str] = [
             "callformat",
             "callline",
             "callwaiting",
+            "collector",
             "hooks",
             "interrupt",
             "loopreader",

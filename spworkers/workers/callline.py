@@ -124,6 +124,7 @@ class CallLine:
 
     def submit(
         self,
+        name: str,
         payload: bytes,
         deadline: float,
         call_id: int,
@@ -132,12 +133,15 @@ class CallLine:
     ) -> Future[Any]:
         """The same with a future, whose result `read` makes of the answer, and whose errors `explain` puts into words.
 
+        Args:
+            name: of the handler.
+
         Raises:
             SendTimeoutError: there was no room for so many bytes in time.
             ClosedError, NoPeersError: as of REQ.
         """
         collector = self.collector
-        waiting = FutureWaiting(call_id, collector.completed, read, explain, deadline)
+        waiting = FutureWaiting(name, call_id, collector.completed, self._done, read, explain, deadline)
         collector.begin(future=True)
         try:
             self.send(waiting, payload, 0, deadline)
@@ -145,9 +149,8 @@ class CallLine:
             self.give_up(waiting)
             collector.end(future=True)
             raise
-        waiting.future.add_done_callback(lambda future: self._done(waiting))
         collector.watch(waiting)
-        return waiting.future
+        return waiting.future  # type: ignore[no-any-return]
 
     def _done(self, waiting: FutureWaiting) -> None:
         if waiting.future.cancelled():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from spworkers.workers.manycalls import END, ManyCalls
+from spworkers.workers.manycalls import END, Asker, ManyCalls
 from spworkers.workers.quickcalls import NoPlace, Opened, Unanswered
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class CallMap:
     def __init__(self, client: Client, many: ManyCalls, name: str, timeout: Any, return_exceptions: bool) -> None:
         self._client = client
         self._many = many
+        self._asker = Asker(many)
         self._name = name
         self._timeout = timeout
         self._return_exceptions = return_exceptions
@@ -79,11 +80,6 @@ class CallMap:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        many = getattr(self, "_many", None)
-        if many is not None:
-            many.give_up()
 
     def __repr__(self) -> str:
         state = "over" if self._over else f"{self._many.away} calls on their way"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from contextvars import Context, copy_context
 from threading import get_ident
 from time import monotonic
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from spworkers.waiting import FOREVER
 from spworkers.workers.answer import Reply
+from spworkers.workers.futures import CallFuture
 
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
@@ -215,7 +215,9 @@ class FutureWaiting(Waiting):
     """A submitted call.
 
     Args:
+        name: of the handler.
         completed: called when the answer is here, in whatever thread; `complete` is then due.
+        over: called when the future is done, whatever its end.
         read: makes the result of the answer, or raises.
         explain: gives an error the words of the call.
         deadline: when to give it up, of `time.monotonic`.
@@ -225,8 +227,10 @@ class FutureWaiting(Waiting):
 
     def __init__(
         self,
+        name: str,
         call_id: int,
         completed: Callable[[FutureWaiting], None],
+        over: Callable[[FutureWaiting], None],
         read: Callable[[Reply], Any],
         explain: Callable[[BaseException], BaseException],
         deadline: float,
@@ -237,7 +241,7 @@ class FutureWaiting(Waiting):
         self.explain = explain
         self.deadline = deadline
         self.resolved = False
-        self.future: Future[Any] = Future()
+        self.future: Any = CallFuture(name, lambda future: over(self))
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)
@@ -248,14 +252,14 @@ class FutureWaiting(Waiting):
         if self.resolved:  # it was told twice
             return
         self.resolved = True
-        if not self.future.set_running_or_notify_cancel():
+        if self.future.done():
             return
         if self.error is not None:
-            self.future.set_exception(self.explain(self.error))
+            self.future._finish(None, self.explain(self.error))
             return
         try:
             result = self.read(self.answer())
         except Exception as error:  # what the server answered, RemoteError for instance
-            self.future.set_exception(error)
+            self.future._finish(None, error)
         else:
-            self.future.set_result(result)
+            self.future._finish(result, None)

@@ -200,14 +200,15 @@ class Client(Caller):
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
     ) -> Future[Any]:
-        self._check_open(what)
-        self._wait_for_slot(deadline, what)
+        def explain(error: BaseException) -> BaseException:
+            return self._explained(error, what, len(payload))
+
         try:
-            return self._line.submit(
-                payload, deadline, call_id, read, lambda error: self._explained(error, what, len(payload))
-            )
-        except BaseException as error:
-            self._slots.give()
+            return self._quick.submit(what, payload, deadline, call_id, read, explain)
+        except NoPlace:
+            self._check_open(what)
+            raise self._no_slot(what) from None
+        except SPError as error:
             self._raise(error, what, len(payload))
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:

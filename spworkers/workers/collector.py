@@ -5,15 +5,19 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
+from spworkers._locks import Latch
 from spworkers.errors import ClosedError
 from spworkers.ring import hush_bell, wait_readable
+from spworkers.starting import start_thread
 from spworkers.waiting import doze
 from spworkers.workers.callwaiting import GLIMPSE
 
@@ -29,6 +33,8 @@ _LONGEST: Final = 3600.0  # seconds of one sleep
 
 class Collector:
     """Reads for futures, and for tasks of trio; the thread starts with the first of them.
+
+    Compiled, so that no signal's handler comes between two of its lines.
 
     It says that it sleeps before it looks a last time; who has something for it looks at that after it has put it down.
     """
@@ -46,7 +52,9 @@ class Collector:
         self._reads = False  # it sleeps on the lane's bell
         self._closed = False
         self.started = False
-        self._thread: threading.Thread | None = None
+        self._ident = 0  # its number
+        self._process = os.getpid()
+        self._ended: Final = Latch()
         self._sleeper: ThreadSleeper | None = None
 
     def __len__(self) -> int:
@@ -54,16 +62,24 @@ class Collector:
         return self._futures
 
     def begin(self, *, future: bool = False) -> None:
-        """Somebody needs it from now on."""
+        """Somebody needs it from now on.
+
+        Raises:
+            ClosedError: it has ended.
+            RuntimeError: the system has no room for another thread, or the interpreter exits.
+        """
+        interrupt: BaseException | None = None
         with self._lock:
             if self._closed:
                 raise ClosedError("the client was closed")
-            self._served += 1
-            self._futures += future
-            if self._thread is None:
+            if not self.started:
+                interrupt = start_thread(self._run, "spworkers-client")
                 self.started = True
-                self._thread = threading.Thread(target=self._run, name="spworkers-client", daemon=True)
-                self._thread.start()
+            if interrupt is None:
+                self._served += 1
+                self._futures += future
+        if interrupt is not None:
+            raise interrupt
         if not self._reads:
             self.wake()
 
@@ -106,15 +122,16 @@ class Collector:
         """End the thread, after it has completed what can be completed."""
         with self._lock:
             self._closed = True
-        if self._thread is None:
+        if not self.started or os.getpid() != self._process:  # a forked child has no such thread
             return
         self.wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        if get_ident() != self._ident:
+            self._ended.wait(math.inf)
 
     # --- the thread
 
     def _run(self) -> None:
+        self._ident = get_ident()
         self._sleeper = self._line.port.sleepers.mine()
         try:
             while not self._closed:
@@ -124,6 +141,7 @@ class Collector:
             self._closed = True
             self._line.abandon()  # whatever ended it: nobody is to wait for ever
             self._complete()
+            self._ended.set()
 
     def _complete(self) -> None:
         while self._ready:

@@ -23,7 +23,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from functools import partial
 from typing import Any, Final
 
-from spworkers._locks import in_pieces
+from spworkers._locks import Gates
 from spworkers.channel import Channel
 from spworkers.errors import (
     QuarantinedError,
@@ -178,7 +178,8 @@ class ExecutorGroup:
         self._wake, self._waker = os.pipe()
         self._tasks: dict[int, _Task] = {}  # by serial
         self._again: deque[_Task] = deque()  # to be submitted once more, by our thread
-        self._changed = threading.Condition()  # guards what follows, and the tasks
+        self._lock = threading.RLock()  # guards what follows, and the tasks
+        self._settled = Gates()  # for who waits until there are fewer tasks, or answers on their way
         self._answering = 0
         self._answered = 0
         self._failed = 0
@@ -285,7 +286,7 @@ class ExecutorGroup:
                 return
 
     def _begin(self, task: _Task) -> None:
-        with self._changed:
+        with self._lock:
             self._note_stage()
             self._tasks[task.request.serial] = task
         self._submit(task)
@@ -331,7 +332,7 @@ class ExecutorGroup:
 
     def _submit_again(self, task: _Task) -> None:
         """Not in this thread: an executor may hold a lock while it calls back, and want it for `submit`."""
-        with self._changed:
+        with self._lock:
             if not self._closed and self._is_wanted(task):
                 self._again.append(task)
                 os.write(self._waker, b"\0")
@@ -358,14 +359,14 @@ class ExecutorGroup:
             context = {"worker": self._name, "handler": ran.handler, "request": f"{number:016x}"}
             self._access.write(ran.handler, ran.seconds, ran.error, context)
         if self._measures is not None:
-            with self._changed:
+            with self._lock:
                 self._measures.add(0, ran.handler, ran.seconds, bool(ran.error))
 
     def _gave_up(self, task: _Task, error: BaseException) -> None:
         """The executor did not run it to its end."""
         kind, detail = _reason(error, self._executor, task.attempt)
         if _is_broken(error):
-            with self._changed:
+            with self._lock:
                 first, self._broken = not self._broken, True
             if first:
                 _log.error("%s: every request from now on fails: %s", self._name, detail["message"])
@@ -382,10 +383,10 @@ class ExecutorGroup:
         """Nobody waits for it. Running bodies of most executors go on; the I/O process need not know that."""
         if serial == 0:  # a new I/O process: what it does not know any more is answered in vain
             return
-        with self._changed:
+        with self._lock:
             task = self._tasks.pop(serial, None)
             self._note_stage()
-            self._changed.notify_all()
+            self._settled.open()
         if task is not None:
             if task.future is not None:
                 task.future.cancel()
@@ -397,9 +398,9 @@ class ExecutorGroup:
 
     def _may_answer(self, task: _Task, ok: bool) -> bool:
         """Whether somebody waits for it still; then `_was_answered` has to be called."""
-        with self._changed:
+        with self._lock:
             if self._tasks.pop(task.request.serial, None) is not task or task.port is not self._port:
-                self._changed.notify_all()
+                self._settled.open()
                 return False
             self._answering += 1
             self._answered += 1
@@ -407,10 +408,10 @@ class ExecutorGroup:
             return True
 
     def _was_answered(self) -> None:
-        with self._changed:
+        with self._lock:
             self._answering -= 1
             self._note_stage()
-            self._changed.notify_all()
+            self._settled.open()
 
     def _note_stage(self) -> None:
         if not self._tasks:
@@ -421,7 +422,7 @@ class ExecutorGroup:
     @property
     def workers(self) -> list[WorkerInfo]:
         """One entry: the executor."""
-        with self._changed:
+        with self._lock:
             state = "stopped" if self._closed else "busy" if self._tasks else "idle"
             seconds = time.monotonic() - self._since
             kind = type(self._executor).__name__
@@ -457,8 +458,8 @@ class ExecutorGroup:
         if self._closed:
             return
         deadline = time.monotonic() + grace
-        with self._changed:
-            in_pieces(partial(self._changed.wait_for, lambda: not self._tasks), deadline - time.monotonic())
+        self._settled.wait(self._end_if_idle, deadline - time.monotonic())
+        with self._lock:
             self._closed = True
             left = list(self._tasks.values())
             self._tasks.clear()
@@ -473,12 +474,18 @@ class ExecutorGroup:
         for fd in (self._wake, self._waker, self._measures_fd):
             os.close(fd)
 
+    def _end_if_idle(self) -> bool:
+        with self._lock:
+            if not self._tasks:
+                self._closed = True
+            return self._closed
+
     def _leave(self) -> None:
         """Give up the port, and what came by it."""
-        with self._changed:
+        with self._lock:
             port, self._port = self._port, None
             self._tasks.clear()
-            in_pieces(partial(self._changed.wait_for, lambda: not self._answering), math.inf)
+        self._settled.wait(lambda: not self._answering, math.inf)
         if port is not None:
             port.close()
 

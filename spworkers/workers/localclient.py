@@ -10,6 +10,7 @@ from spworkers.errors import ClosedError
 from spworkers.workers.answer import Reply
 from spworkers.workers.app import App
 from spworkers.workers.caller import Caller
+from spworkers.workers.futures import CallFuture
 from spworkers.workers.runner import Runner
 from spworkers.workers.state import State
 
@@ -45,8 +46,7 @@ class LocalClient(Caller):
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
     ) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
+        future = CallFuture(what)
         try:
             future.set_result(read(self._exchange(payload, deadline, what, call_id)))
         except Exception as error:

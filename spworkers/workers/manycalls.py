@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from spworkers.workers.quickcalls import QuickCalls
     from spworkers.workers.slots import Slots
 
-__all__ = ["END", "ManyCalls"]
+__all__ = ["END", "Asker", "ManyCalls"]
 
 END: Final = object()
 """There are no more results."""
@@ -53,6 +54,22 @@ class ManyWaiting(ThreadWaiting):
             self.many.came()
         if get_ident() != self.thread:
             self.sleeper.ring()
+
+
+class Asker:
+    """Whoever wants the results of many calls holds this; with its end they are given up.
+
+    Compiled, so that no signal's handler runs inside `__del__`, where what it raises would be lost.
+    """
+
+    def __init__(self, many: ManyCalls) -> None:
+        self._many: ManyCalls | None = many
+
+    def __del__(self) -> None:
+        many = self._many
+        if many is not None:
+            with suppress(Exception):  # compiled memory would be freed twice
+                many.give_up()
 
 
 class ManyCalls:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncio.events import AbstractEventLoop, _get_running_loop
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from spworkers.workers.callformat import Part, decode_answer, encode_call
 from spworkers.workers.callwaiting import left_until
 
 if TYPE_CHECKING:
+    from spworkers.workers.answer import Reply
     from spworkers.workers.callline import CallLine
     from spworkers.workers.callwaiting import TaskWaiting
     from spworkers.workers.slots import Places, Slots
@@ -105,6 +107,29 @@ class QuickCalls:
             slots.give()
         value = decode_answer(reply.body, name, call_id)
         return Opened(call_id, value, reply.pipe) if isinstance(value, Part) else value
+
+    def submit(
+        self,
+        name: str,
+        payload: bytes,
+        deadline: float,
+        call_id: int,
+        read: Callable[[Reply], Any],
+        explain: Callable[[BaseException], BaseException],
+    ) -> Future[Any]:
+        """As `CallLine.submit`, with a place for it; who made the line gives that back.
+
+        Raises:
+            NoPlace: see there.
+        """
+        slots = self._slots
+        if self.closed or not (slots.take() or slots.wait(left_until(deadline))):
+            raise NoPlace
+        try:
+            return self._line.submit(name, payload, deadline, call_id, read, explain)
+        except BaseException:
+            slots.give()
+            raise
 
     # --- tasks of asyncio
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
-from spworkers._locks import in_pieces
+from spworkers._locks import Gates
+from spworkers.waiting import FOREVER
 
 __all__ = ["Places", "Slots"]
 
@@ -21,8 +21,7 @@ class Slots:
 
     def __init__(self, places: int) -> None:
         self._free = [None] * places
-        self._waiting = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._gates: Final = Gates()
 
     def take(self) -> bool:
         """A place, if there is one."""
@@ -34,21 +33,21 @@ class Slots:
 
     def wait(self, seconds: float) -> bool:
         """A place, or False after that time; math.inf: for ever."""
-        if self.take():
-            return True
-        with self._changed:
-            self._waiting += 1
-            try:
-                return in_pieces(partial(self._changed.wait_for, self.take), seconds)
-            finally:
-                self._waiting -= 1
+        deadline = FOREVER if seconds == FOREVER else monotonic() + seconds
+        while not self.take():
+            left = FOREVER if deadline == FOREVER else deadline - monotonic()
+            if left <= 0 or not self._gates.wait(self._there, left):
+                return self.take()
+        return True
+
+    def _there(self) -> bool:
+        return len(self._free) > 0
 
     def give(self) -> None:
         """A place is free again."""
         self._free.append(None)
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()
+        if len(self._gates):
+            self._gates.open(1)
 
 
 class Places:

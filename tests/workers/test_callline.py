@@ -61,7 +61,9 @@ def drain_interrupted_at(step: int) -> int:
     lane, ready = Lane(), deque[Any]()
     parts: Any = line
     parts._rx, parts.port = lane, Port()
-    future = FutureWaiting(0, ready.append, lambda reply: reply.body, lambda error: error, 0.0)
+    future = FutureWaiting(
+        "name", 0, ready.append, lambda waiting: None, lambda reply: reply.body, lambda error: error, 0.0
+    )
     waiting = [Waiting(0), Waiting(0), future]
     parts._waiting = dict(enumerate(waiting))
     seen = 0

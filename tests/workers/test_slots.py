@@ -30,7 +30,7 @@ def test_who_waits_gets_what_is_given_back() -> None:
     threads = [threading.Thread(target=lambda: got.append(slots.wait(math.inf))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    eventually(lambda: slots._waiting == 3, WAIT)
+    eventually(lambda: len(slots._gates) == 3, WAIT)
     for _ in threads:
         slots.give()
     for thread in threads:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from spworkers._locks import Latch
 from spworkers.errors import ShutdownError, SPError
 from spworkers.starting import start_thread
 from spworkers.workers.logs import LogDesk, lowest_level
@@ -58,7 +58,7 @@ class Keeper:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._engine: Engine | None = None
         self._launcher: Launcher | None = None
-        self._tried = threading.Event()
+        self._tried = Latch()
         self._logs: LogDesk | None = None
         self._begun = False
 

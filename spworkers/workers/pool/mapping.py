@@ -19,6 +19,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
+from spworkers._locks import Gates
 from spworkers.errors import SerializationError, SPError
 from spworkers.workers.pool.bench import LATER, SOON
 from spworkers.workers.pool.describing import describe_item
@@ -178,7 +179,7 @@ class Stream:
         self._exhausted = False
         self._closed = False
         self._late = False  # the pool was shut down before the input was read
-        self._event: threading.Event | None = None
+        self._gates: Final = Gates()
         self._jobs: deque[Job] = deque()
         self._kind = BATCH
         if star:
@@ -344,8 +345,7 @@ class Stream:
 
     def news(self) -> None:
         """Something has arrived; the lock is held."""
-        if self._event is not None:
-            self._event.set()
+        self._gates.open()
 
     def ready(self) -> bool:
         """There is something to give back."""
@@ -356,14 +356,8 @@ class Stream:
 
     def block(self, timeout: float) -> None:
         """Wait without reading."""
-        with self.lock:
-            if self._event is None:
-                self._event = threading.Event()
-            self._event.clear()
-            if self.ready():
-                return
         self.engine.call_up()
-        self._event.wait(None if timeout == float("inf") else timeout)
+        self._gates.wait(self.ready, timeout)
 
     def batches(self, deadline: float, *, return_exceptions: bool) -> Iterator[Iterable[Any]]:
         """The results, some at a time; what is on its way is taken back when the iteration ends early."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final, Protocol
 
-from spworkers._locks import LOOK, in_pieces
+from spworkers._locks import LOOK, Latch
 from spworkers.errors import ForkedError
 from spworkers.lookaround import LookAround
 from spworkers.ring import Region, hush_bell, make_bell, ring_bell, spin_board, wait_readable
@@ -69,7 +69,7 @@ class Reader:
         self.bell = make_bell()
         self.call = make_bell()
         self.over = False
-        self.ended = threading.Event()
+        self.ended = Latch()
         self.callbacks: deque[Any] = deque()
         """Futures whose callbacks are to be called by whoever has the time."""
         self._news: deque[Callable[[], None]] = deque()
@@ -289,4 +289,4 @@ class Reader:
         """Wait until the last worker is gone. Not from the collector, which has to see it."""
         if self.forked or get_ident() == self._collector:
             return False
-        return in_pieces(self.ended.wait, FOREVER if timeout is None else timeout)
+        return self.ended.wait(FOREVER if timeout is None else timeout)
