@@ -12,13 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy"]
+__all__ = ["CROWDED", "FOUND", "LOOK", "LookAround", "processors", "roomy", "several"]
 
 LOOK: Final = 300e-6
 """Seconds for which who awaits the answer to a request looks around."""
 FOUND: Final = 8
 """In what `Receiver.wait` says: it was there before we slept."""
+CROWDED: Final = 1e-3
+"""Seconds by which who gives way is late only if others want all of the processor."""
 
+_CROWDED_FOR: Final = 20e-3  # seconds for which it is left then, at first and at most
+_CROWDED_MOST: Final = 1.0
+_AT_ONCE: Final = 5e-6
 _TRIES: Final = 4
 """So many in vain, one after the other, and it is left for a while: one alone may well find nothing, because everybody
 on the way still has to be woken."""
@@ -38,11 +43,13 @@ class LookAround:
         room: says whether a processor is to spare; None: `roomy`.
     """
 
-    __slots__ = ("_luck", "_room")
+    __slots__ = ("_crowded_for", "_crowded_until", "_luck", "_room")
 
     def __init__(self, room: Callable[[], bool] | None = None) -> None:
         self._luck = _TRIES
         self._room = room
+        self._crowded_until = 0.0
+        self._crowded_for = _CROWDED_FOR
 
     def pays(self) -> bool:
         """Do so this time, and `tell` of it."""
@@ -59,6 +66,29 @@ class LookAround:
             self._luck = _TRIES
         else:
             self._luck -= 1
+
+    def search(self, look: Callable[[float], bool], seconds: float) -> bool:
+        """Look around, if it pays, and give way to others meanwhile. Whether something is there.
+
+        Whoever gives way, and has the processor back much later than he wanted it, has met somebody who makes use of
+        all of it: then it is left for a while, twice as long the next time.
+
+        Args:
+            look: looks for so many seconds.
+            seconds: for which it pays at most.
+        """
+        began = time.monotonic()
+        if began < self._crowded_until or not self.pays():
+            return False
+        found = look(seconds)
+        self.tell(found)
+        now = time.monotonic()
+        if now - began > seconds + CROWDED:
+            self._crowded_until = now + self._crowded_for
+            self._crowded_for = min(2 * self._crowded_for, _CROWDED_MOST)
+        elif found and now - began > _AT_ONCE:  # others ran meanwhile
+            self._crowded_for = _CROWDED_FOR
+        return found
 
 
 def roomy() -> bool:
@@ -81,6 +111,11 @@ def _look() -> bool:
     except (OSError, ValueError, IndexError):
         return False
     return running <= count
+
+
+def several() -> bool:
+    """This process may run on more than one processor."""
+    return processors() > 1
 
 
 def processors() -> int:

@@ -12,7 +12,8 @@ class ProtocolInfo:
     """One side of a scalability protocol.
 
     `name` is what appears in `socket.info` and in a WebSocket's subprotocol, `number` what the handshake carries.
-    `contexts` holds for cooked sockets only: a raw one never has contexts.
+    `contexts` holds for cooked sockets only: a raw one never has contexts. `exchange`: its messages are requests and
+    answers.
     """
 
     name: str
@@ -22,6 +23,7 @@ class ProtocolInfo:
     contexts: bool
     sends: bool
     receives: bool
+    exchange: bool
 
 
 def _pattern(
@@ -33,10 +35,11 @@ def _pattern(
     contexts: str = "",
     sends: bool = True,
     receives: bool = True,
+    exchange: bool = False,
 ) -> list[ProtocolInfo]:
     """Both sides of a pattern; `sends` and `receives` are the first side's, the second one's are the reverse."""
-    one = ProtocolInfo(name, number, peer_name, peer_number, name in contexts.split(), sends, receives)
-    other = ProtocolInfo(peer_name, peer_number, name, number, peer_name in contexts.split(), receives, sends)
+    one = ProtocolInfo(name, number, peer_name, peer_number, name in contexts.split(), sends, receives, exchange)
+    other = ProtocolInfo(peer_name, peer_number, name, number, peer_name in contexts.split(), receives, sends, exchange)
     return [one] if name == peer_name else [one, other]
 
 
@@ -47,9 +50,9 @@ PROTOCOLS: dict[str, ProtocolInfo] = {
         *_pattern("pair", 0x10, "pair", 0x10),
         *_pattern("pair1", 0x11, "pair1", 0x11),
         *_pattern("pub", 0x20, "sub", 0x21, contexts="sub", receives=False),
-        *_pattern("req", 0x30, "rep", 0x31, contexts="req rep"),
+        *_pattern("req", 0x30, "rep", 0x31, contexts="req rep", exchange=True),
         *_pattern("push", 0x50, "pull", 0x51, receives=False),
-        *_pattern("surveyor", 0x62, "respondent", 0x63, contexts="surveyor respondent"),
+        *_pattern("surveyor", 0x62, "respondent", 0x63, contexts="surveyor respondent", exchange=True),
         *_pattern("bus", 0x70, "bus", 0x70),
         *_pattern("star", 0x640, "star", 0x640),
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -47,6 +49,50 @@ def test_without_room_it_is_not_done_and_nothing_is_learned() -> None:
     assert not any(turns(look, 100, lambda _: False))
     room[0] = True
     assert look.pays()
+
+
+def test_a_search_says_what_it_found_and_learns_of_it() -> None:
+    around, asked = LookAround(lambda: True), []
+
+    def look(seconds: float) -> bool:
+        asked.append(seconds)
+        return len(asked) <= 50
+
+    assert all(around.search(look, 0.0001) for _ in range(50))
+    assert not any(around.search(look, 0.0001) for _ in range(20))
+    assert asked == [0.0001] * 54, "after four in vain it is left"
+
+
+def test_who_is_late_has_met_somebody_who_needs_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    took = [0.004]
+    asked: list[float] = []
+
+    def look(_: float) -> bool:
+        asked.append(clock[0])
+        clock[0] += took[0]
+        return True
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    around = LookAround(lambda: True)
+    for _ in range(4000):
+        around.search(look, 0.0001)
+        clock[0] += 0.001
+    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert gaps[0] < 0.05, "a little hiccup is soon forgotten"
+    assert gaps == sorted(gaps)
+    assert 1.0 <= gaps[-1] < 1.1
+    took[0] = 0.00005  # they are gone: it is back in time
+    clock[0] += 2
+    asked.clear()
+    for _ in range(100):
+        around.search(look, 0.0001)
+    assert len(asked) == 100
+    took[0] = 0.004
+    around.search(look, 0.0001)
+    took[0] = 0.00005
+    clock[0] += 0.05
+    assert around.search(look, 0.0001), "they are forgotten"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are bound to processors on Linux only")

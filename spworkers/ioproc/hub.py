@@ -113,9 +113,13 @@ class Hub(Actions):
         self.on_report: Callable[[str, str, bytes, float, str], None] = _ignore_report
         self.on_settled: Callable[[], None] | None = None
 
-    def start(self) -> None:
-        """Begin to answer the bell."""
-        self.watch.attend(self.region, self.io_bell, self.doorbell)
+    def start(self, patient: bool = False) -> None:
+        """Begin to answer the bell.
+
+        Args:
+            patient: messages are requests and answers: look around for one before sleeping.
+        """
+        self.watch.attend(self.region, self.io_bell, self.doorbell, patient)
 
     def replace(self, make_machine: Callable[[Actions], Machine]) -> None:
         """Go on with another machine for the same pipes; requests that nobody had taken yet go to the new one."""

@@ -32,8 +32,15 @@ __all__ = ["Watch", "new_loop", "watch_of"]
 class Watch(Protocol):
     """Calls for hot descriptors."""
 
-    def attend(self, board: Region, bell: int, look: Callable[[], None]) -> None:
-        """Call `look()` now, and whenever a context has rung at this board, whose bell is `bell`."""
+    def attend(self, board: Region, bell: int, look: Callable[[], None], patient: bool = False) -> None:
+        """Call `look()` now, and whenever a context has rung at this board, whose bell is `bell`.
+
+        Args:
+            board: of the socket's shared memory.
+            bell: the I/O process's.
+            look: takes what there is.
+            patient: messages are requests and answers; it may look around for one before it sleeps.
+        """
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
@@ -57,7 +64,7 @@ class LoopWatch:
         self.asked: dict[int, tuple[Callable[[Any, int], None], Any]] = {}  # for HANGUP
         self.looking = False
 
-    def attend(self, board: Region, bell: int, look: Callable[[], None]) -> None:
+    def attend(self, board: Region, bell: int, look: Callable[[], None], patient: bool = False) -> None:
         """See `Watch`. The bell is silenced, then the board armed: that is what looks once more."""
 
         def heard() -> None:

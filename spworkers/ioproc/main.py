@@ -114,7 +114,7 @@ class IOProcess:
                 control.open_context(0, {}, bells, MAIN)
             for name, (facts, fds) in sorted(self.kept.items()):
                 self._inherit(name, facts, fds)
-            self.hub.start()
+            self.hub.start(PROTOCOLS[self.boot.spec["protocol"]].exchange)
             for port in self.hub.contexts.values():
                 port.ring()
             control.join(MAIN, channel)

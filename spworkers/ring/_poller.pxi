@@ -71,6 +71,10 @@ cdef enum:
 
 cdef double WATCHED = 25e-6  # seconds: what a wake-up costs, and what a reply takes that is worth watching for
 cdef double HELD_UP = 15e-6  # two looks are that far apart only if somebody else needed the processor
+cdef double AWAITED = 300e-6  # seconds for which it watches where an answer is awaited, and gives way to others meanwhile
+cdef double CROWDED = 1e-3  # who gave way gets the processor back that late only if somebody makes use of all of it
+cdef double CROWDED_FOR = 20e-3  # seconds for which it does not watch then; twice as many the next time
+cdef double CROWDED_MOST = 1.0
 
 
 cdef struct hot:
@@ -94,6 +98,9 @@ cdef class Poller:
     nobody has to ring for one that is awake. What a wait is likely to bring depends on what was done last (answers from
     the user's process come sooner than those from the network), so it remembers how watching went after each of the two;
     it spares ever more waits while nothing comes of it, and nearly all of them where others need the processors.
+
+    Where a message is a request or an answer it is *patient*: it watches for as long as the way there and back takes, and
+    lets others run before each look, since what it awaits may be the work of one that wants this very processor.
     """
 
     cdef int epfd
@@ -105,6 +112,8 @@ cdef class Poller:
     cdef int bell
     cdef object look
     cdef bint watching  # whether it is to watch at all
+    cdef bint patient
+    cdef double crowded_until, crowded_for
     cdef bint served  # something was, since the last sleep
     cdef experience *last  # with what was served last
     cdef experience of_board
@@ -118,6 +127,7 @@ cdef class Poller:
             raise OSError(ENOSYS, "this system has no epoll")
         self.epfd, self.failed, self.bell = epfd, failed, -1
         self.last = &self.of_board
+        self.crowded_for = CROWDED_FOR
 
     def __dealloc__(self):
         cdef int fd
@@ -126,10 +136,11 @@ cdef class Poller:
             Py_XDECREF(self.table[fd].about)
         free(self.table)
 
-    def attend(self, Region board, int bell, look, bint watching=True):
+    def attend(self, Region board, int bell, look, bint patient=False, bint watching=True):
         """Call `look()` when a context has rung at this board, whose bell is `bell`.
 
-        `watching`: before sleeping, watch for a moment. The board's flag is set only while this sleeps.
+        `watching`: before sleeping, watch for a moment; `patient`: for longer. The board's flag is set only while this
+        sleeps.
         """
         cdef epoll_event event
         cdef int why
@@ -139,6 +150,7 @@ cdef class Poller:
             why = errno
             raise OSError(why, os.strerror(why))
         self.board, self.bell, self.look = board, bell, look
+        self.patient = patient
         self.watching = watching and len(os.sched_getaffinity(0)) > 1
 
     def watch(self, int fd, uint32_t events, call, about):
@@ -248,6 +260,10 @@ cdef class Poller:
     cdef bint worth_watching(self) noexcept:
         if not (self.watching and self.served):
             return False
+        if self.crowded_until > 0.0:
+            if _now() < self.crowded_until:
+                return False
+            self.crowded_until = 0.0
         if self.last.spared > 0:
             self.last.spared -= 1
             return False
@@ -257,6 +273,7 @@ cdef class Poller:
         """Watch for a moment. 0: in vain."""
         cdef double begin = _now()
         cdef double before, now = begin
+        cdef double most = AWAITED if self.patient else WATCHED
         cdef int got, i
         cdef experience *had = self.last
         self.watches += 1
@@ -271,10 +288,15 @@ cdef class Poller:
                 spw_pause()
             if got != 0:
                 break
+            if self.patient:
+                sched_yield()
             before, now = now, _now()
-            if now - before > HELD_UP:
+            if self.patient and now - before > CROWDED:
+                self.crowded_until = now + self.crowded_for
+                self.crowded_for = min(2 * self.crowded_for, CROWDED_MOST)
+            elif not self.patient and now - before > HELD_UP:
                 had.in_vain = SPARED_MOST
-            elif now - begin > WATCHED:
+            elif now - begin > most:
                 had.in_vain = min(had.in_vain + 1, SPARED_MOST)
             else:
                 continue
@@ -282,6 +304,8 @@ cdef class Poller:
             return 0
         self.seen += 1
         had.in_vain = 0
+        if now != begin:  # it gave way, and was back in time
+            self.crowded_for = CROWDED_FOR
         return got
 
     cdef int hear(self) except -1:

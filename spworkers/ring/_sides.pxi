@@ -280,6 +280,10 @@ cdef class Receiver(Consumer):
             woken |= 8
         return woken | 4 if self.hushed else woken
 
+    def look(self, double seconds):
+        """Look around for so long, without the GIL. Whether there may be a message."""
+        return self.ready() or self.look_around(seconds)
+
     cdef bint look_around(self, double seconds) noexcept:
         """Look at the lane for so long, without the GIL, and let others run before us. True: there may be a message."""
         cdef double deadline = _now() + seconds

@@ -44,6 +44,9 @@ class WorkerPort(Protocol):
     def take(self) -> Request | None:
         """The next request, if there is one."""
 
+    def look(self, seconds: float) -> bool:
+        """Wait for the next one without sleeping, at most so many seconds. Whether there may be one."""
+
     def arm(self) -> bool:
         """Have `fileno()` wake us for the next one. True: look again first, something is there."""
 
@@ -94,6 +97,9 @@ class RingPort:
     def take(self) -> Request | None:
         record = self._port.rx.take()
         return None if record is None else Request(record.serial, record.take_body(), record.pipe)
+
+    def look(self, seconds: float) -> bool:
+        return self._port.rx.look(seconds)
 
     def arm(self) -> bool:
         return self._port.rx.arm()

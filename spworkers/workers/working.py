@@ -24,6 +24,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Final
 
+from spworkers.lookaround import LookAround, several
 from spworkers.workers.answer import Answer
 from spworkers.workers.interrupt import Interrupter, Stopped
 from spworkers.workers.runner import Job, Runner
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Working", "WorkingBeside", "work"]
 
+_AROUND: Final = 100e-6  # seconds for which a worker looks around for a request before it sleeps
 _LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
 
 _forked: Final[list[int]] = []
@@ -90,7 +92,8 @@ class Working:
 
     def _work(self) -> None:
         port, stop = self._port, self._stop
-        take, arm, answer, clock = port.take, port.arm, self._answer, time.monotonic
+        take, arm, look, answer, clock = port.take, port.arm, port.look, self._answer, time.monotonic
+        around = LookAround(several)
         told, signalled = stop.filenos()
         control = port.control()
         poll = select.poll()
@@ -98,7 +101,7 @@ class Working:
             poll.register(fd, select.POLLIN)
         row = self._row
         row.stage(Stage.IDLE)
-        busy = False
+        busy = searched = False
         looked = 0.0
         while True:
             # A look is a system call; in between it is enough to know that a signal came.
@@ -109,11 +112,16 @@ class Working:
             request = take()
             if request is not None:
                 busy = True
+                searched = False
                 answer(request)
                 continue
             if busy:  # from one request to the next it is not idle
                 busy = False
                 row.stage(Stage.IDLE)
+            if not searched:  # what was found may have been taken back
+                searched = True
+                if around.search(look, _AROUND):
+                    continue
             if not arm():
                 for fd, _ in poll.poll():
                     if fd == signalled:

@@ -288,13 +288,18 @@ import select
 epoll = select.epoll()
 poller = Poller(epoll.fileno(), print)
 region, bell = Region.create(1 << 16), make_bell()
-poller.attend(region, bell, region.collect)
+poller.attend(region, bell, region.collect, PATIENT)
 """
 
 
-def watching(program: str) -> list[int]:
+def watching(program: str, *, patient: bool = False) -> list[int]:
     """What a process that has one thread says: a process with several never watches."""
-    done = subprocess.run([sys.executable, "-c", WATCHING + program], capture_output=True, text=True, timeout=BOUND)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHING.replace("PATIENT", repr(patient)) + program],
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+    )
     assert done.stderr == ""
     return [int(word) for word in done.stdout.split()]
 
@@ -344,6 +349,52 @@ ended.set()
 thread.join()
 print(poller.watches)
 """) == [0, 0]
+
+
+@two_processors
+def test_a_patient_one_is_awake_when_an_answer_comes() -> None:
+    watches, seen = watching(
+        """
+asked, ask = os.pipe()
+reader, writer = os.pipe()
+if not os.fork():
+    os.close(ask)
+    while os.read(asked, 1):
+        os.write(writer, b"x")
+    os._exit(0)
+done = []
+
+def read(about, events):
+    done.append(os.read(reader, 100))
+    poller.stirred = True
+
+poller.watch(reader, READABLE, read, None)
+while poller.seen < 20:
+    region.ring(1, bell)
+    os.write(ask, b"?")
+    while not done:
+        poller.poll(1.0)
+    done.clear()
+print(poller.watches, poller.seen)
+""",
+        patient=True,
+    )
+    assert watches >= seen == 20
+
+
+@two_processors
+def test_a_patient_one_sleeps_in_the_end() -> None:
+    sleeps, watches, seen = watching(
+        """
+for _ in range(300):
+    region.ring(1, bell)
+    poller.poll(0.00001)
+print(poller.sleeps, poller.watches, poller.seen)
+""",
+        patient=True,
+    )
+    assert (sleeps, seen) == (300, 0)
+    assert 1 <= watches < 20
 
 
 def test_a_timer_is_not_held_up_by_traffic(stage: Stage, ends: Ends) -> None:

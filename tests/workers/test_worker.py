@@ -57,6 +57,9 @@ class FakePort:
     def take(self) -> Request | None:
         return self.requests.popleft() if self.requests else None
 
+    def look(self, seconds: float) -> bool:
+        return bool(self.requests)
+
     def arm(self) -> bool:
         self.waits += 1
         return bool(self.requests)
