@@ -144,12 +144,13 @@ class CallLine:
         waiting = FutureWaiting(name, call_id, collector.completed, self._done, read, explain, deadline)
         collector.begin(future=True)
         try:
+            collector.watch(waiting)
             self.send(waiting, payload, 0, deadline)
         except BaseException:
+            waiting.over = True
             self.give_up(waiting)
             collector.end(future=True)
             raise
-        collector.watch(waiting)
         return waiting.future  # type: ignore[no-any-return]
 
     def _done(self, waiting: FutureWaiting) -> None:

@@ -99,7 +99,7 @@ class Collector:
             self.end()
 
     def watch(self, waiting: FutureWaiting) -> None:
-        """A submitted call is on its way, and has a deadline perhaps."""
+        """A submitted call is about to be sent, and has a deadline perhaps."""
         if waiting.deadline == math.inf:
             return
         with self._lock:
