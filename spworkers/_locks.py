@@ -9,6 +9,7 @@ Not compiled: between two pieces of a wait the interpreter runs the handlers of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -62,34 +63,24 @@ class Gates:
             gate = threading.Lock()
             gate.acquire(False)
             self._closed.append(gate)
-            opened = False
             try:
                 if there():
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                opened = gate.acquire(True, min(left, LOOK))
+                gate.acquire(True, min(left, LOOK))
             finally:
-                if not opened and not self._leave(gate):
-                    self.open(1)  # that was meant for somebody who waits
+                with contextlib.suppress(ValueError):  # it was opened
+                    self._closed.remove(gate)
         return True
 
-    def _leave(self, gate: threading.Lock) -> bool:
-        """False: it was opened in this moment."""
-        try:
-            self._closed.remove(gate)
-        except ValueError:
-            return False
-        return True
-
-    def open(self, most: int | None = None) -> None:
-        """Something may be there now: have everybody look, or so many of those who have waited longest."""
-        closed = self._closed
-        for _ in range(len(closed) if most is None else most):
+    def open(self) -> None:
+        """Something may be there now: have everybody look."""
+        while self._closed:
             try:
-                gate = closed.pop(0)
-            except IndexError:
+                gate = self._closed.pop(0)
+            except IndexError:  # another thread was faster
                 return
             gate.release()
 

@@ -33,50 +33,21 @@ def test_a_latch_wakes_all_who_wait() -> None:
     assert len(latch._gates) == 0
 
 
-def test_one_gate_is_opened_for_one_thing() -> None:
-    gates, things, got = Gates(), list[int](), list[int]()
-
-    def take() -> bool:
-        try:
-            got.append(things.pop())
-        except IndexError:
-            return False
-        return True
-
-    threads = [threading.Thread(target=gates.wait, args=(take, WAIT)) for _ in range(4)]
+def test_all_look_when_the_gates_are_opened() -> None:
+    gates, things, got = Gates(), list[int](), list[bool]()
+    threads = [threading.Thread(target=lambda: got.append(gates.wait(lambda: bool(things), WAIT))) for _ in range(4)]
     for thread in threads:
         thread.start()
     eventually(lambda: len(gates) == 4, WAIT)
-    for number in range(4):
-        things.append(number)
-        gates.open(1)
+    gates.open()  # for nothing: they wait on
+    eventually(lambda: len(gates) == 4, WAIT)
+    things.append(1)
+    gates.open()
     for thread in threads:
         thread.join(WAIT)
-    assert sorted(got) == [0, 1, 2, 3]
-    gates.open(1)  # for nobody
-    gates.open()
-
-
-def test_whom_time_leaves_does_not_keep_what_was_meant_for_another() -> None:
-    """Of two who wait one leaves as the gates are opened, many times over."""
-    for _ in range(50):
-        gates, things = Gates(), list[int]()
-
-        def take(things: list[int] = things) -> bool:
-            return bool(things)
-
-        leaver = threading.Thread(target=gates.wait, args=(lambda: False, 0.02))
-        stayer = threading.Thread(target=gates.wait, args=(take, WAIT))
-        leaver.start()
-        eventually(lambda gates=gates: len(gates) == 1, WAIT)  # type: ignore[misc]
-        stayer.start()
-        leaver.join(0.0199)
-        things.append(1)
-        gates.open(1)
-        stayer.join(WAIT)
-        leaver.join(WAIT)
-        assert not stayer.is_alive()
-        assert len(gates) == 0
+    assert got == [True] * 4
+    gates.open()  # for nobody
+    assert len(gates) == 0
 
 
 def test_an_interrupted_wait_leaves_nothing_behind() -> None:

@@ -153,8 +153,8 @@ class CallLine:
             raise
         return waiting.future  # type: ignore[no-any-return]
 
-    def _done(self, waiting: FutureWaiting) -> None:
-        if waiting.future.cancelled():
+    def _done(self, waiting: FutureWaiting, canceled: bool) -> None:
+        if canceled:
             self.give_up(waiting)
         self.collector.end(future=True)
         self.ended()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from spworkers.waiting import FOREVER
 from spworkers.workers.answer import Reply
-from spworkers.workers.futures import CallFuture
+from spworkers.workers.futures import CANCELLED, CallFuture
 
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
@@ -217,20 +217,20 @@ class FutureWaiting(Waiting):
     Args:
         name: of the handler.
         completed: called when the answer is here, in whatever thread; `complete` is then due.
-        over: called when the future is done, whatever its end.
+        over: called when the future is done, whatever its end; and whether it was canceled.
         read: makes the result of the answer, or raises.
         explain: gives an error the words of the call.
         deadline: when to give it up, of `time.monotonic`.
     """
 
-    __slots__ = ("completed", "deadline", "explain", "future", "read", "resolved")
+    __slots__ = ("_over", "completed", "deadline", "explain", "future", "read", "resolved")
 
     def __init__(
         self,
         name: str,
         call_id: int,
         completed: Callable[[FutureWaiting], None],
-        over: Callable[[FutureWaiting], None],
+        over: Callable[[FutureWaiting, bool], None],
         read: Callable[[Reply], Any],
         explain: Callable[[BaseException], BaseException],
         deadline: float,
@@ -241,11 +241,19 @@ class FutureWaiting(Waiting):
         self.explain = explain
         self.deadline = deadline
         self.resolved = False
-        self.future: Any = CallFuture(name, lambda future: over(self))
+        self._over = over
+        self.future: Any = CallFuture(name, self._settle)
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)
         self.completed(self)
+
+    def _settle(self, future: Any, fate: Any) -> bool:  # as a Fate it would be unpacked, and no more the same
+        """Compiled, so that nothing comes between."""
+        if future.__dict__.setdefault("_fate", fate) is not fate:
+            return False
+        self._over(self, fate[0] == CANCELLED)
+        return True
 
     def complete(self) -> None:
         """Resolve the future; its callbacks run here."""

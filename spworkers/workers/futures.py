@@ -24,7 +24,7 @@ from spworkers._locks import Gates
 from spworkers.errors import BadValueError
 from spworkers.waiting import FOREVER
 
-__all__ = ["CallFuture", "SturdyFuture"]
+__all__ = ["GIVEN_UP", "CANCELLED", "CallFuture", "SturdyFuture"]
 
 PENDING: Final = "PENDING"
 RUNNING: Final = "RUNNING"
@@ -36,6 +36,9 @@ _INSTANT: Final = 1.0
 """Seconds. The standard lock is held for an instant: who does not get it within that time gets it never."""
 
 Fate = tuple[str, Any, BaseException | None]
+"""A state, a result, an error."""
+
+GIVEN_UP: Final[Fate] = (CANCELLED, None, None)
 
 _log: Final = logging.getLogger("concurrent.futures")
 
@@ -122,7 +125,7 @@ class SturdyFuture(Future[Any]):
         Returns:
             False: it is finished.
         """
-        self._be_cancelled()
+        self._decide(GIVEN_UP)
         return self.cancelled()
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
@@ -139,19 +142,24 @@ class SturdyFuture(Future[Any]):
         """It has this result, or this error. False: it was over before."""
         return self._decide((FINISHED, value, error))
 
-    def _be_cancelled(self) -> bool:
-        return self._decide((CANCELLED, None, None))
-
     def _decide(self, fate: Fate) -> bool:
-        if self.__dict__.setdefault("_fate", fate) is not fate:
+        if not self._settle(fate):
             return False
+        self._tell()
+        return True
+
+    def _settle(self, fate: Fate) -> bool:
+        """Say what becomes of it. False: it was said before."""
+        return self.__dict__.setdefault("_fate", fate) is fate
+
+    def _tell(self) -> None:
+        """Tell everybody; it is decided."""
         if self._gates is not None:
             self._gates.open()
         if self._made is not None:
             self._tell_waiters()
         if self._done_callbacks:
             self._call_back()
-        return True
 
     def _call_back(self) -> None:
         """Have the callbacks called; it is decided."""
@@ -247,14 +255,22 @@ class CallFuture(SturdyFuture):
 
     Args:
         name: of the handler.
-        over: the first callback.
+        settle: says what becomes of it, and does what is due at that, so that no Ctrl-C comes between; False: it was
+            said before.
     """
 
-    def __init__(self, name: str, over: Callable[[Any], object] | None = None) -> None:
+    def __init__(self, name: str, settle: Callable[[CallFuture, Fate], bool] | None = None) -> None:
         super().__init__()
         self._name = name
-        if over is not None:
-            self._done_callbacks.append(over)
+        self._settled = settle
+
+    def _settle(self, fate: Fate) -> bool:
+        settle = self._settled
+        if settle is None:
+            return super()._settle(fate)
+        done = settle(self, fate)
+        self._settled = None  # no cycle
+        return done
 
     def __repr__(self) -> str:
         return f"<CallFuture {self._name}: {self._said()}>"

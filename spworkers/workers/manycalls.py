@@ -121,11 +121,16 @@ class ManyCalls:
         self._away -= 1
         self._slots.give()
 
-    def fill(self) -> None:
-        """Send as many as may be on their way. What goes wrong with one of them is told when it is its turn."""
+    def fill(self, held: bool = False) -> None:
+        """Send as many as may be on their way. What goes wrong with one of them is told when it is its turn.
+
+        Args:
+            held: there is a place already for the first of them.
+        """
         while self._items is not None and self._away < self._window and len(self._calls) < self._most:
-            if self._quick.closed or not self._slots.take():
-                return
+            if self._quick.closed or not (held or self._slots.take()):
+                break
+            held = False
             args: tuple[Any, ...] | None = None
             try:
                 args = next(self._items, None)
@@ -137,6 +142,8 @@ class ManyCalls:
                     self._slots.give()
             if args is not None:
                 self._send(args)
+        if held:
+            self._slots.give()
 
     def _send(self, args: tuple[Any, ...]) -> None:
         """Send one call; its slot goes with it."""
@@ -188,8 +195,7 @@ class ManyCalls:
                 return False
             if self._quick.closed or not self._slots.wait(left_until(deadline)):
                 raise NoPlace
-            self._slots.give()
-            self.fill()
+            self.fill(held=True)
         return True
 
     def _move(self, sleeper: ThreadSleeper) -> None:

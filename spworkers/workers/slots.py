@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
-from spworkers._locks import Gates
-from spworkers.waiting import FOREVER
+from spworkers._locks import Latch
 
 __all__ = ["Places", "Slots"]
 
 
 class Slots:
-    """So many may be inside at once.
+    """So many may be inside at once; who waits gets its place from who gives one back, in the order of coming.
 
-    A place is an item of a list: taking and giving one back are single steps of the interpreter. Who finds none says
-    that he waits before he looks again; who gives one back looks afterwards whether somebody does.
+    A place is an item of a list: taking and giving one back are single steps of the interpreter. Who finds none gets in
+    line before it looks again; who puts one back looks afterwards whether somebody is in line.
     """
 
     def __init__(self, places: int) -> None:
         self._free = [None] * places
-        self._gates: Final = Gates()
+        self._line: deque[Latch] = deque()
 
     def take(self) -> bool:
         """A place, if there is one."""
@@ -33,21 +31,44 @@ class Slots:
 
     def wait(self, seconds: float) -> bool:
         """A place, or False after that time; math.inf: for ever."""
-        deadline = FOREVER if seconds == FOREVER else monotonic() + seconds
-        while not self.take():
-            left = FOREVER if deadline == FOREVER else deadline - monotonic()
-            if left <= 0 or not self._gates.wait(self._there, left):
-                return self.take()
+        if self.take():
+            return True
+        mine = Latch()
+        self._line.append(mine)
+        try:
+            taken = self.take()
+            if not taken and mine.wait(seconds):
+                return True
+        except BaseException:
+            if not self._leave(mine):
+                self.give()
+            raise
+        if self._leave(mine):
+            return taken
+        if taken:  # and was given another one
+            self.give()
         return True
 
-    def _there(self) -> bool:
-        return len(self._free) > 0
+    def _leave(self, mine: Latch) -> bool:
+        """Get out of the line. False: a place was given in this moment."""
+        try:
+            self._line.remove(mine)
+        except ValueError:
+            return False
+        return True
 
     def give(self) -> None:
         """A place is free again."""
-        self._free.append(None)
-        if len(self._gates):
-            self._gates.open(1)
+        while True:
+            try:
+                first = self._line.popleft()
+            except IndexError:
+                self._free.append(None)
+                if not self._line or not self.take():
+                    return
+            else:
+                first.set()
+                return
 
 
 class Places:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from types import FrameType
@@ -207,7 +208,6 @@ def ways_to_wait(future: SturdyFuture) -> Iterator[tuple[set[Any], Callable[[], 
             SturdyFuture.add_done_callback,
             SturdyFuture.done,
             Gates.wait,
-            Gates._leave,
             Gates.open,
         )
     }
@@ -287,14 +287,72 @@ def acquire_and_be_interrupted(monkeypatch: pytest.MonkeyPatch, future: Any) -> 
             wait([future], WAIT)
 
 
+def test_a_canceled_call_is_given_up_and_leaves_its_place_whatever_comes_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C just after it was decided, before anybody is told."""
+    app = sp.App("canceled")
+
+    @app.handler
+    async def nap(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "rested"
+
+    def interrupted(self: SturdyFuture) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server,
+        sp.Client(server.address, in_flight=1) as client,
+        sp.Pool(1) as pool,
+    ):
+        call, task = client.submit("nap", 600), pool.submit(time.sleep, 600)
+        with monkeypatch.context() as patch:
+            patch.setattr(SturdyFuture, "_tell", interrupted)
+            for future in (call, task):
+                with pytest.raises(KeyboardInterrupt):
+                    future.cancel()
+        assert call.cancelled()
+        assert task.cancelled()
+        assert client.submit("nap", 0).result(WAIT) == "rested"
+        assert client._slots.take()
+        assert not client._slots.take()
+        client._slots.give()
+        assert len(client._line.collector) == 0
+        assert pool.submit(pow, 2, 3).result(WAIT) == 8
+
+
+def test_a_greedy_thread_starves_nobody() -> None:
+    app, over = sp.App("greedy"), threading.Event()
+
+    @app.handler
+    async def nap(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    with (
+        app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server,
+        sp.Client(server.address, in_flight=1, timeout=WAIT) as client,
+    ):
+
+        def greedy() -> None:
+            while not over.is_set():
+                client.call("nap", 0.001)
+
+        thread = in_thread(greedy)
+        try:
+            for _ in range(20):
+                client.submit("nap", 0).result(WAIT)
+                client.call("nap", 0)
+                assert len(list(client.map("nap", [0, 0, 0]))) == 3
+        finally:
+            over.set()
+            thread.join(WAIT)
+
+
 def test_a_client_and_a_pool_go_on_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can be helped whose own thread has the lock; all others, and the end, must not wait for it."""
     app = sp.App("futures")
 
     @app.handler
     def held(seconds: float) -> str:
-        import time
-
         time.sleep(seconds)
         return "held"
 

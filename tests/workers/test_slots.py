@@ -6,8 +6,10 @@ import asyncio
 import math
 import threading
 
+import pytest
 from helpers import eventually
 
+from spworkers._locks import Latch
 from spworkers.workers.calltasks import place
 from spworkers.workers.slots import Places, Slots
 
@@ -30,12 +32,66 @@ def test_who_waits_gets_what_is_given_back() -> None:
     threads = [threading.Thread(target=lambda: got.append(slots.wait(math.inf))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(slots._gates) == 3, WAIT)
+    eventually(lambda: len(slots._line) == 3, WAIT)
     for _ in threads:
         slots.give()
     for thread in threads:
         thread.join(WAIT)
     assert got == [True] * 3
+    assert not slots.take()
+
+
+def test_places_go_in_the_order_of_coming() -> None:
+    """Who gives a place back and wants it again at once gets in line."""
+    slots, order = Slots(1), list[int]()
+    assert slots.take()
+
+    def work(number: int) -> None:
+        assert slots.wait(WAIT)
+        order.append(number)
+        slots.give()
+
+    threads = []
+    for number in range(4):
+        threads.append(threading.Thread(target=work, args=(number,)))
+        threads[-1].start()
+        eventually(lambda number=number: len(slots._line) == number + 1, WAIT)  # type: ignore[misc]
+    slots.give()
+    assert slots.wait(WAIT)
+    assert order == [0, 1, 2, 3]
+    for thread in threads:
+        thread.join(WAIT)
+
+
+def test_who_has_gone_keeps_no_place() -> None:
+    slots = Slots(1)
+    assert slots.take()
+    for _ in range(200):
+        got: list[bool] = []
+        leaver = threading.Thread(target=lambda got=got: got.append(slots.wait(0.0005)))  # type: ignore[misc]
+        leaver.start()
+        slots.give()
+        leaver.join(WAIT)
+        if not got[0]:
+            assert slots.take()
+    assert not slots.take()
+    slots.give()
+    assert slots.take()
+
+
+def test_an_interrupted_wait_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = Slots(1)
+    assert slots.take()
+
+    def interrupted(latch: Latch, seconds: float) -> bool:
+        slots.give()  # in this very moment
+        assert latch.is_set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Latch, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        slots.wait(WAIT)
+    assert slots.take()
     assert not slots.take()
 
 

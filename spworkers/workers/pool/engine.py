@@ -183,6 +183,13 @@ class Engine(Reader):
             self._look_for_end()
             return True
 
+    def cancel_for(self, job: Job, fates: dict[str, Any], fate: Any) -> bool:
+        """`cancel`, and put down what has become of its future, so that no Ctrl-C comes between the two."""
+        if not self.cancel(job):
+            return False
+        fates.setdefault("_fate", fate)
+        return True
+
     def withdraw(self, job: Job) -> bool:
         """Take a job out of the world if nobody has begun it."""
         with self.lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spworkers.workers.futures import SturdyFuture
+from spworkers.workers.futures import GIVEN_UP, SturdyFuture
 from spworkers.workers.pool.describing import describe_call
 from spworkers.workers.pool.engine import Engine
 from spworkers.workers.pool.jobs import Job
@@ -52,8 +52,8 @@ class PoolFuture(SturdyFuture):
         Returns:
             False: it is finished.
         """
-        if not self.ready() and self.job is not None and self._engine.cancel(self.job):
-            self._be_cancelled()
+        if not self.ready() and self.job is not None and self._engine.cancel_for(self.job, self.__dict__, GIVEN_UP):
+            self._tell()
             self._engine.run_callbacks()
         return self.cancelled()
 
@@ -69,7 +69,7 @@ class PoolFuture(SturdyFuture):
 
     def cancelled_by_pool(self, job: Job) -> None:
         """The pool was shut down, and what it had not begun was cancelled."""
-        self._be_cancelled()
+        self._decide(GIVEN_UP)
 
     def describe(self, job: Job) -> str:
         """What to call the task in a message."""

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from typing import Any, NamedTuple
 
 from spworkers.errors import SPError
+from spworkers.workers.futures import GIVEN_UP
 from spworkers.workers.pool.engine import Engine
 from spworkers.workers.pool.future import PoolFuture
 from spworkers.workers.pool.jobs import Job, Terms
@@ -49,7 +50,7 @@ class Several(PoolFuture):
             return self.cancelled()
         for job in list(self._part.jobs):
             self._engine.cancel(job)
-        self._be_cancelled()
+        self._decide(GIVEN_UP)
         self._engine.run_callbacks()
         return self.cancelled()
 
