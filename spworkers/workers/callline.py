@@ -141,7 +141,7 @@ class CallLine:
             ClosedError, NoPeersError: as of REQ.
         """
         collector = self.collector
-        waiting = FutureWaiting(name, call_id, collector.completed, self._done, read, explain, deadline)
+        waiting = FutureWaiting(name, call_id, collector.completed, self._done, collector.help, read, explain, deadline)
         collector.begin(future=True)
         try:
             collector.watch(waiting)

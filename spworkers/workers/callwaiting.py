@@ -218,6 +218,7 @@ class FutureWaiting(Waiting):
         name: of the handler.
         completed: called when the answer is here, in whatever thread; `complete` is then due.
         over: called when the future is done, whatever its end; and whether it was canceled.
+        help: as `CallFuture` has it.
         read: makes the result of the answer, or raises.
         explain: gives an error the words of the call.
         deadline: when to give it up, of `time.monotonic`.
@@ -231,6 +232,7 @@ class FutureWaiting(Waiting):
         call_id: int,
         completed: Callable[[FutureWaiting], None],
         over: Callable[[FutureWaiting, bool], None],
+        help: Callable[[Callable[[], bool], float], bool],
         read: Callable[[Reply], Any],
         explain: Callable[[BaseException], BaseException],
         deadline: float,
@@ -242,7 +244,7 @@ class FutureWaiting(Waiting):
         self.deadline = deadline
         self.resolved = False
         self._over = over
-        self.future: Any = CallFuture(name, self._settle)
+        self.future: Any = CallFuture(name, self._settle, help)
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         super().end(reply, error)

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
@@ -117,6 +117,25 @@ class Collector:
         if self._asleep and (self._served or self._ready or self._closed) and self._sleeper is not None:
             self._asleep = False
             self._sleeper.ring()
+
+    def help(self, there: Callable[[], bool], seconds: float) -> bool:
+        """A callback waits for another future, in the very thread that would complete it: do so meanwhile.
+
+        Returns:
+            False: this is another thread.
+        """
+        if get_ident() != self._ident:
+            return False
+        deadline = time.monotonic() + seconds
+        while not there():
+            self._complete()
+            if there() or self._closed:
+                break
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._look(min(self._expire(), left))
+        return True
 
     def close(self) -> None:
         """End the thread, after it has completed what can be completed."""

@@ -240,7 +240,10 @@ class SturdyFuture(Future[Any]):
                 return
             try:
                 callback(self)
-            except Exception:
+            except BaseException as error:
+                # Ctrl-C is the main thread's; in another one, by which others' results come, it is the callback's own.
+                if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                    raise
                 _log.exception("exception calling callback for %r", self)
 
     def _said(self) -> str:
@@ -257,20 +260,32 @@ class CallFuture(SturdyFuture):
         name: of the handler.
         settle: says what becomes of it, and does what is due at that, so that no Ctrl-C comes between; False: it was
             said before.
+        help: for the thread that completes futures, should a callback wait in it: does so until this one is over, or
+            so many seconds have passed. False: it is another thread.
     """
 
-    def __init__(self, name: str, settle: Callable[[CallFuture, Fate], bool] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settle: Callable[[CallFuture, Fate], bool] | None = None,
+        help: Callable[[Callable[[], bool], float], bool] | None = None,
+    ) -> None:
         super().__init__()
         self._name = name
         self._settled = settle
+        self._help = help
 
     def _settle(self, fate: Fate) -> bool:
         settle = self._settled
         if settle is None:
             return super()._settle(fate)
         done = settle(self, fate)
-        self._settled = None  # no cycle
+        self._settled = self._help = None  # no cycle
         return done
+
+    def _await(self, left: float) -> None:
+        if self._help is None or not self._help(self.ready, left):
+            self.block(left)
 
     def __repr__(self) -> str:
         return f"<CallFuture {self._name}: {self._said()}>"

@@ -62,7 +62,7 @@ def drain_interrupted_at(step: int) -> int:
     parts: Any = line
     parts._rx, parts.port = lane, Port()
     future = FutureWaiting(
-        "add", 0, ready.append, lambda waiting, canceled: None, lambda reply: reply.body, lambda error: error, 0.0
+        "add", 0, ready.append, max, lambda there, left: False, lambda reply: reply.body, lambda error: error, 0.0
     )
     waiting = [Waiting(0), Waiting(0), future]
     parts._waiting = dict(enumerate(waiting))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from types import FrameType
@@ -318,6 +320,55 @@ def test_a_canceled_call_is_given_up_and_leaves_its_place_whatever_comes_then(mo
         client._slots.give()
         assert len(client._line.collector) == 0
         assert pool.submit(pow, 2, 3).result(WAIT) == 8
+
+
+def test_a_callback_may_wait_for_another_call_and_raise_anything(caplog: pytest.LogCaptureFixture) -> None:
+    app, got, done = sp.App("callbacks"), list[Any](), threading.Event()
+
+    @app.handler
+    def double(number: int) -> int:
+        return 2 * number
+
+    def wait_for_another(future: Any) -> None:
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            client.submit("double", 0).result(0)
+        got.append(client.submit("double", future.result()).result(WAIT))
+        done.set()
+
+    def leave(future: Any) -> None:
+        raise SystemExit
+
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, sp.Client(server.address) as client:
+        client.submit("double", 1).add_done_callback(wait_for_another)
+        assert done.wait(WAIT)
+        assert got == [4]
+        client.submit("double", 1).add_done_callback(leave)
+        assert client.submit("double", 2).result(WAIT) == 4
+    with sp.Pool(1) as pool:
+        pool.submit(pow, 2, 2).add_done_callback(leave)
+        eventually(lambda: caplog.text.count("exception calling callback") == 2, WAIT)  # in its collector
+        assert pool.submit(pow, 2, 3).result(WAIT) == 8
+
+
+def test_a_future_that_is_done_is_freed_with_its_last_reference() -> None:
+    app = sp.App("freed")
+
+    @app.handler
+    def double(number: int) -> int:
+        return 2 * number
+
+    with (
+        app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server,
+        sp.Client(server.address) as client,
+        sp.Pool(1) as pool,
+    ):
+        for submit in (lambda: client.submit("double", 1), lambda: pool.submit(pow, 2, 1)):
+            future: Any = submit()
+            assert future.result(WAIT) == 2
+            assert repr(future).endswith((" double: finished>", " pow: finished>"))
+            known = weakref.ref(future)
+            del future
+            eventually(lambda known=known: known() is None, WAIT)  # type: ignore[misc]
 
 
 def test_a_greedy_thread_starves_nobody() -> None:

@@ -27,6 +27,8 @@ class PoolFuture(SturdyFuture):
         super().__init__()
         self._engine = engine
         self.job: Job | None = None
+        """While it is under way."""
+        self._called = "?"
 
     # --- What its users ask
 
@@ -75,8 +77,14 @@ class PoolFuture(SturdyFuture):
         """What to call the task in a message."""
         return describe_call(job.function.name, *job.about)
 
+    def _tell(self) -> None:
+        job, self.job = self.job, None  # which knows us: no cycle
+        if job is not None:
+            self._called = job.function.name
+        super()._tell()
+
     def _call_back(self) -> None:
         self._engine.callbacks.append(self)
 
     def __repr__(self) -> str:
-        return f"<PoolFuture {self.job.function.name if self.job is not None else '?'}: {self._said()}>"
+        return f"<PoolFuture {self._called if self.job is None else self.job.function.name}: {self._said()}>"
