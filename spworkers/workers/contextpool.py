@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -106,6 +107,7 @@ class ContextPool(Closing):
         self._limits = TimeLimit(self.settings.timeout, self.settings.retries).limits(own_limits(self.app))
         raw = [self.app.raw_handler.name] if self.app.raw_handler is not None else []
         measured = ([part] if part else [*self.app.handlers, *raw]) if self.settings.metrics else []
+        self._process = os.getpid()
         self._group: WorkerGroup | ExecutorGroup
         if executor is None:
             origin = origin_of(self.app)
@@ -229,7 +231,7 @@ class ContextPool(Closing):
         Args:
             drain: seconds that those requests get; 0: none.
         """
-        if self._closed:
+        if self._closed or os.getpid() != self._process:  # a forked child has no part in it
             return
         deadline = deadline_of(drain)
         try:

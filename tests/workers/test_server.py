@@ -113,6 +113,26 @@ def test_a_dropped_server_warns_and_goes_on() -> None:
     rep.close()
 
 
+def test_a_forked_child_may_close_and_the_server_goes_on(server: Server, calc: Client) -> None:
+    assert calc.call("add", 1, 2) == 3
+    child = os.fork()
+    if not child:
+        try:
+            calc.close()
+            server.close()
+        finally:
+            os._exit(7 if sys.exc_info()[0] is None else 1)
+    status: list[int] = []
+    waiter = threading.Thread(target=lambda: status.append(os.waitpid(child, 0)[1]))
+    waiter.start()
+    waiter.join(30)
+    if waiter.is_alive():
+        os.kill(child, signal.SIGKILL)
+    waiter.join()
+    assert os.waitstatus_to_exitcode(status[0]) == 7
+    assert calc.call("add", 1, 2) == 3
+
+
 def began(folder: Path) -> list[int]:
     """The workers that hold a request."""
     return [int(path.name.partition("-")[2]) for path in folder.glob("began-*")]
