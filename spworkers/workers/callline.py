@@ -154,10 +154,12 @@ class CallLine:
         return waiting.future  # type: ignore[no-any-return]
 
     def _done(self, waiting: FutureWaiting, canceled: bool) -> None:
-        if canceled:
-            self.give_up(waiting)
-        self.collector.end(future=True)
-        self.ended()
+        try:
+            if canceled:
+                self.give_up(waiting)
+        finally:  # even an error is made by Python's own code, where Ctrl-C may come
+            self.collector.end(future=True)
+            self.ended()
 
     # --- sending, giving up
 

@@ -42,8 +42,10 @@ class Collector:
     def __init__(self, line: CallLine) -> None:
         self._line = line
         self._lock = threading.Lock()
-        self._served = 0  # those who need it
-        self._futures = 0  # those of them that are futures
+        # Those who need it, and those of them that are futures: an item each, to come and go without a lock, whose
+        # wait Ctrl-C may end.
+        self._served: list[None] = []
+        self._futures: list[None] = []
         self._ready: deque[FutureWaiting] = deque()
         self._deadlines: list[tuple[float, int, FutureWaiting]] = []
         self._order = itertools.count()
@@ -59,7 +61,7 @@ class Collector:
 
     def __len__(self) -> int:
         """Futures that are not done."""
-        return self._futures
+        return len(self._futures)
 
     def begin(self, *, future: bool = False) -> None:
         """Somebody needs it from now on.
@@ -76,8 +78,9 @@ class Collector:
                 interrupt = start_thread(self._run, "spworkers-client")
                 self.started = True
             if interrupt is None:
-                self._served += 1
-                self._futures += future
+                self._served.append(None)
+                if future:
+                    self._futures.append(None)
         if interrupt is not None:
             raise interrupt
         if not self._reads:
@@ -85,9 +88,9 @@ class Collector:
 
     def end(self, *, future: bool = False) -> None:
         """That is over."""
-        with self._lock:
-            self._served -= 1
-            self._futures -= future
+        self._served.pop()
+        if future:
+            self._futures.pop()
 
     @contextmanager
     def serving(self) -> Iterator[None]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
-from spworkers._locks import Latch
+from spworkers._locks import Gates
 
 __all__ = ["Places", "Slots"]
+
+
+class InLine:
+    """Somebody who waits for a place."""
+
+    def __init__(self) -> None:
+        self.given = False
+        self.gates: Final = Gates()
+
+    def has(self) -> bool:
+        """It has one."""
+        return self.given
 
 
 class Slots:
@@ -19,7 +31,7 @@ class Slots:
 
     def __init__(self, places: int) -> None:
         self._free = [None] * places
-        self._line: deque[Latch] = deque()
+        self._line: deque[InLine] = deque()
 
     def take(self) -> bool:
         """A place, if there is one."""
@@ -33,11 +45,11 @@ class Slots:
         """A place, or False after that time; math.inf: for ever."""
         if self.take():
             return True
-        mine = Latch()
+        mine = InLine()
         self._line.append(mine)
         try:
             taken = self.take()
-            if not taken and mine.wait(seconds):
+            if not taken and mine.gates.wait(mine.has, seconds):
                 return True
         except BaseException:
             if not self._leave(mine):
@@ -49,7 +61,7 @@ class Slots:
             self.give()
         return True
 
-    def _leave(self, mine: Latch) -> bool:
+    def _leave(self, mine: InLine) -> bool:
         """Get out of the line. False: a place was given in this moment."""
         try:
             self._line.remove(mine)
@@ -67,7 +79,8 @@ class Slots:
                 if not self._line or not self.take():
                     return
             else:
-                first.set()
+                first.given = True
+                first.gates.open()  # Ctrl-C may come here: then it looks by itself before long
                 return
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Callable
 
 import pytest
 from helpers import eventually
 
-from spworkers._locks import Latch
+from spworkers._locks import Gates
 from spworkers.workers.calltasks import place
 from spworkers.workers.slots import Places, Slots
 
@@ -83,16 +84,35 @@ def test_an_interrupted_wait_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> 
     slots = Slots(1)
     assert slots.take()
 
-    def interrupted(latch: Latch, seconds: float) -> bool:
+    def interrupted(gates: Gates, there: Callable[[], bool], seconds: float) -> bool:
         slots.give()  # in this very moment
-        assert latch.is_set()
+        assert there()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Latch, "wait", interrupted)
+    monkeypatch.setattr(Gates, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         slots.wait(WAIT)
     assert slots.take()
     assert not slots.take()
+
+
+def test_a_place_that_is_given_is_given_though_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C as the next in line is woken: he looks by himself before long."""
+    slots, got = Slots(1), list[bool]()
+    assert slots.take()
+    thread = threading.Thread(target=lambda: got.append(slots.wait(WAIT)))
+    thread.start()
+    eventually(lambda: len(slots._line) == 1 and len(slots._line[0].gates) == 1, WAIT)
+
+    def interrupted(gates: Gates) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gates, "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            slots.give()
+    thread.join(WAIT)
+    assert got == [True]
 
 
 def test_many_in_and_out() -> None:
