@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["CROWDED", "FOUND", "LOOK", "LookAround", "processors", "roomy", "several"]
+__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy", "several"]
 
 LOOK: Final = 300e-6
 """Seconds for which who awaits the answer to a request looks around."""
 FOUND: Final = 8
 """In what `Receiver.wait` says: it was there before we slept."""
-CROWDED: Final = 1e-3
-"""Seconds by which who gives way is late only if others want all of the processor."""
+_CROWDED: Final = 1e-3  # seconds by which who gives way is late only if others want all of the processor
 
 _CROWDED_FOR: Final = 20e-3  # seconds for which it is left then, at first and at most
 _CROWDED_MOST: Final = 1.0
@@ -83,7 +82,7 @@ class LookAround:
         found = look(seconds)
         self.tell(found)
         now = time.monotonic()
-        if now - began > seconds + CROWDED:
+        if now - began > seconds + _CROWDED:
             self._crowded_until = now + self._crowded_for
             self._crowded_for = min(2 * self._crowded_for, _CROWDED_MOST)
         elif found and now - began > _AT_ONCE:  # others ran meanwhile
@@ -102,15 +101,14 @@ def roomy() -> bool:
 
 
 def _look() -> bool:
-    count = processors()
-    if count < 2:  # who answers would wait for us to sleep
+    if not several():  # who answers would wait for us to sleep
         return False
     try:
         with open("/proc/loadavg", "rb") as file:  # "0.20 0.18 0.12 1/80 11206": one of 80 is running
             running = int(file.read().split()[3].partition(b"/")[0])
     except (OSError, ValueError, IndexError):
         return False
-    return running <= count
+    return running <= processors()
 
 
 def several() -> bool:

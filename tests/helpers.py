@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import itertools
 import os
@@ -10,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
 
 import pytest
 
 import spworkers
 from spworkers.testing.waiting import PAUSE, aeventually, eventually
 
-__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "printed", "soak", "soaking"]
+__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "interrupted_at", "printed", "soak", "soaking"]
 
 HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
@@ -73,3 +76,43 @@ def soaking() -> Iterator[int]:
         yield seed
         if time.monotonic() > end:
             return
+
+
+def interrupted_at(
+    step: int, codes: set[CodeType], work: Callable[[], object], begun: Callable[[], bool] = lambda: True
+) -> int:
+    """Do something, and have it interrupted by KeyboardInterrupt, in this thread and caught here.
+
+    Args:
+        step: at which opcode of these functions.
+        codes: of the functions.
+        work: what to do; it may run into a TimeoutError.
+        begun: opcodes count from when this is true.
+
+    Returns:
+        How many opcodes there were, with the one at which it was interrupted: below `step`, it was not.
+    """
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal seen
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and begun():
+            seen += 1
+            if seen == step:
+                raise KeyboardInterrupt
+        return trace
+
+    sys._getframe().f_trace_opcodes = True  # 3.12 looks, when tracing is set, whether any frame has asked for them
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        assert seen >= step
+    except concurrent.futures.TimeoutError:
+        pass
+    finally:
+        sys.settrace(None)
+    return seen

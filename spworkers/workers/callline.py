@@ -31,11 +31,13 @@ from spworkers.workers.answer import Reply
 from spworkers.workers.callwaiting import GLIMPSE, FutureWaiting, TaskWaiting, ThreadWaiting, Waiting, left_until
 from spworkers.workers.collector import Collector
 from spworkers.workers.loopreader import LoopReader
+from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
     from spworkers.port import Port
     from spworkers.ring import Record
     from spworkers.workers.callsocket import CallSocket
+    from spworkers.workers.slots import Slots
 
 __all__ = ["CallLine"]
 
@@ -49,12 +51,12 @@ class CallLine:
     Args:
         socket: by which they go.
         servers: at how many addresses; what one of several is too busy for goes to another.
-        ended: called when a submitted call is over, whatever its end.
+        slots: for the calls in flight; of a submitted one the line takes a place itself, and gives it back.
     """
 
-    def __init__(self, socket: CallSocket, servers: int, ended: Callable[[], None]) -> None:
+    def __init__(self, socket: CallSocket, servers: int, slots: Slots) -> None:
         self.port: Port = socket._port
-        self.ended = ended
+        self._slots = slots
         self._servers = servers
         self._answering: dict[int, None] = {}  # pipes by which several servers have answered
         self.collector = Collector(self)
@@ -137,19 +139,25 @@ class CallLine:
             name: of the handler.
 
         Raises:
+            NoPlace: as many calls as may be were in flight until its time was over.
             SendTimeoutError: there was no room for so many bytes in time.
             ClosedError, NoPeersError: as of REQ.
         """
-        collector = self.collector
+        slots, collector = self._slots, self.collector
         waiting = FutureWaiting(name, call_id, collector.completed, self._done, collector.help, read, explain, deadline)
-        collector.begin(future=True)
+        if not (slots.take() or slots.wait(left_until(deadline))):
+            raise NoPlace
+        try:
+            collector.begin(future=True)
+        except BaseException:
+            slots.give()
+            raise
         try:
             collector.watch(waiting)
             self.send(waiting, payload, 0, deadline)
         except BaseException:
             waiting.over = True
-            self.give_up(waiting)
-            collector.end(future=True)
+            self._done(waiting, True)
             raise
         return waiting.future  # type: ignore[no-any-return]
 
@@ -159,7 +167,7 @@ class CallLine:
                 self.give_up(waiting)
         finally:  # even an error is made by Python's own code, where Ctrl-C may come
             self.collector.end(future=True)
-            self.ended()
+            self._slots.give()
 
     # --- sending, giving up
 

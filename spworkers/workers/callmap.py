@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from spworkers.workers.manycalls import END, Asker, ManyCalls
-from spworkers.workers.quickcalls import NoPlace, Opened, Unanswered
+from spworkers.workers.quickcalls import Opened, Unanswered
+from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -32,9 +32,9 @@ from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
 from spworkers.workers.manycalls import ManyCalls
 from spworkers.workers.quantities import check_count
-from spworkers.workers.quickcalls import NoPlace, Opened, QuickCalls, Unanswered
+from spworkers.workers.quickcalls import Opened, QuickCalls, Unanswered
 from spworkers.workers.settings import misspelt
-from spworkers.workers.slots import Places, Slots
+from spworkers.workers.slots import NoPlace, Places, Slots
 
 __all__ = ["Client"]
 
@@ -93,7 +93,7 @@ class Client(Caller):
             self._req = CallSocket(self._limit, dial=self._addresses, name=name, **options)
         except BadOptionError as error:
             raise misspelt(error, "a Client", ("timeout", "in_flight", "name")) from None
-        self._line = CallLine(self._req, len(self._addresses), self._slots.give)
+        self._line = CallLine(self._req, len(self._addresses), self._slots)
         self._quick = QuickCalls(self._ids, self._slots, self._line, self._patience, not self._results)
 
     # --- sending and receiving
@@ -200,13 +200,14 @@ class Client(Caller):
     def _submit(
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
     ) -> Future[Any]:
+        self._check_open(what)
+
         def explain(error: BaseException) -> BaseException:
             return self._explained(error, what, len(payload))
 
         try:
-            return self._quick.submit(what, payload, deadline, call_id, read, explain)
+            return self._line.submit(what, payload, deadline, call_id, read, explain)
         except NoPlace:
-            self._check_open(what)
             raise self._no_slot(what) from None
         except SPError as error:
             self._raise(error, what, len(payload))

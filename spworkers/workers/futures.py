@@ -19,10 +19,9 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
-from spworkers._coerce import seconds
 from spworkers._locks import Gates
-from spworkers.errors import BadValueError
 from spworkers.waiting import FOREVER
+from spworkers.workers.quantities import seconds_of
 
 __all__ = ["GIVEN_UP", "CANCELLED", "CallFuture", "SturdyFuture"]
 
@@ -81,10 +80,7 @@ class SturdyFuture(Future[Any]):
         return self._fate_within(timeout)[2]
 
     def _fate_within(self, timeout: float | None) -> Fate:
-        try:
-            left = FOREVER if timeout is None else seconds(timeout)
-        except ValueError as error:
-            raise BadValueError(f"timeout {error}") from None
+        left = FOREVER if timeout is None else seconds_of(timeout, "timeout")
         fate = self._fate
         if fate is None:
             self._await(left)

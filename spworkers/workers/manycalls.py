@@ -19,7 +19,8 @@ from spworkers.errors import CanceledError, SPError
 from spworkers.waiting import FOREVER
 from spworkers.workers.callformat import Part, decode_answer
 from spworkers.workers.callwaiting import ThreadWaiting, left_until
-from spworkers.workers.quickcalls import NoPlace, Opened, Unanswered
+from spworkers.workers.quickcalls import Opened, Unanswered
+from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper

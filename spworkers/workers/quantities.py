@@ -1,4 +1,4 @@
-"""Counts and sizes, as users write them and as messages say them.
+"""Counts, sizes and times, as users write them and as messages say them.
 
 It imports next to nothing: what every program with a pool imports imports it.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from spworkers._coerce import seconds
 from spworkers.errors import BadValueError
 
-__all__ = ["bytes_of", "check_count", "memory_of", "size_text"]
+__all__ = ["bytes_of", "check_count", "memory_of", "seconds_of", "size_text"]
 
 LEAST_MEMORY: Final = 8 << 20
 """Bytes that no worker does with, whatever it does: an interpreter that has imported nothing has as much."""
@@ -29,6 +30,18 @@ def check_count(value: Any, who: str, least: int = 0) -> int:
     if not whole or int(value) < least:
         raise BadValueError(f"{who} wants a whole number from {least}, not {value!r:.80} ({type(value).__name__})")
     return int(value)
+
+
+def seconds_of(value: Any, who: str) -> float:
+    """Seconds, of a number or a timedelta.
+
+    Raises:
+        BadValueError: it is neither.
+    """
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise BadValueError(f"{who} {error}") from None
 
 
 def bytes_of(value: Any, who: str, least: int = 1) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from asyncio.events import AbstractEventLoop, _get_running_loop
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +11,14 @@ from spworkers.errors import SPError
 from spworkers.waiting import FOREVER
 from spworkers.workers.callformat import Part, decode_answer, encode_call
 from spworkers.workers.callwaiting import left_until
+from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
-    from spworkers.workers.answer import Reply
     from spworkers.workers.callline import CallLine
     from spworkers.workers.callwaiting import TaskWaiting
     from spworkers.workers.slots import Places, Slots
 
-__all__ = ["NoPlace", "Opened", "QuickCalls", "Unanswered"]
+__all__ = ["Opened", "QuickCalls", "Unanswered"]
 
 _ID_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -31,10 +30,6 @@ class Unanswered(Exception):
         super().__init__(error)
         self.error: Final = error
         self.size: Final = size
-
-
-class NoPlace(Exception):
-    """The client is closed, or has as many calls in flight as it may."""
 
 
 class Opened:
@@ -107,29 +102,6 @@ class QuickCalls:
             slots.give()
         value = decode_answer(reply.body, name, call_id)
         return Opened(call_id, value, reply.pipe) if isinstance(value, Part) else value
-
-    def submit(
-        self,
-        name: str,
-        payload: bytes,
-        deadline: float,
-        call_id: int,
-        read: Callable[[Reply], Any],
-        explain: Callable[[BaseException], BaseException],
-    ) -> Future[Any]:
-        """As `CallLine.submit`, with a place for it; who made the line gives that back.
-
-        Raises:
-            NoPlace: see there.
-        """
-        slots = self._slots
-        if self.closed or not (slots.take() or slots.wait(left_until(deadline))):
-            raise NoPlace
-        try:
-            return self._line.submit(name, payload, deadline, call_id, read, explain)
-        except BaseException:
-            slots.give()
-            raise
 
     # --- tasks of asyncio
 

@@ -7,7 +7,11 @@ from typing import Any, Final
 
 from spworkers._locks import Gates
 
-__all__ = ["Places", "Slots"]
+__all__ = ["NoPlace", "Places", "Slots"]
+
+
+class NoPlace(Exception):
+    """The client is closed, or has as many calls in flight as it may."""
 
 
 class InLine:

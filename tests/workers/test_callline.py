@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from types import FrameType
 from typing import Any
 
 import pytest
+from helpers import interrupted_at
 
 from spworkers.ring import DATA, ERROR
 from spworkers.workers.answer import Reply
@@ -66,28 +65,8 @@ def drain_interrupted_at(step: int) -> int:
     )
     waiting = [Waiting(0), Waiting(0), future]
     parts._waiting = dict(enumerate(waiting))
-    seen = 0
     ours = {CallLine.drain.__code__, CallLine._tell.__code__, Waiting.end.__code__, FutureWaiting.end.__code__}
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal seen
-        if frame.f_code not in ours:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and parts._waiting != dict(enumerate(waiting)):
-            seen += 1
-            if seen == step:
-                raise KeyboardInterrupt
-        return trace
-
-    sys._getframe().f_trace_opcodes = True  # 3.12 looks, when tracing is set, whether any frame has asked for them
-    sys.settrace(trace)
-    try:
-        line.drain()
-    except KeyboardInterrupt:
-        assert seen >= step
-    finally:
-        sys.settrace(None)
+    seen = interrupted_at(step, ours, line.drain, lambda: parts._waiting != dict(enumerate(waiting)))
     assert [each.over for each in waiting] == [True] * 3, step
     assert isinstance(waiting[0].reply, Reply)
     assert (waiting[0].reply.body, waiting[0].reply.pipe) == (b"one", 7)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
-from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import eventually
+from helpers import eventually, interrupted_at
 
 import spworkers as sp
 from spworkers._locks import Gates
@@ -170,34 +168,6 @@ def test_what_becomes_of_it_is_not_for_others_to_say() -> None:
 # --- Ctrl-C
 
 
-def interrupted_at(step: int, codes: set[Any], work: Callable[[], object]) -> bool:
-    """Do something, and be interrupted at the `step`th opcode of that code. False: it does not have so many."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal seen
-        if frame.f_code not in codes:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            seen += 1
-            if seen == step:
-                raise KeyboardInterrupt
-        return trace
-
-    sys._getframe().f_trace_opcodes = True  # 3.12 looks, when tracing is set, whether any frame has asked for them
-    sys.settrace(trace)
-    try:
-        work()
-    except KeyboardInterrupt:
-        return True
-    except concurrent.futures.TimeoutError:
-        return seen >= step
-    finally:
-        sys.settrace(None)
-    return seen >= step
-
-
 def ways_to_wait(future: SturdyFuture) -> Iterator[tuple[set[Any], Callable[[], object]]]:
     ours = {
         each.__code__
@@ -224,7 +194,7 @@ def check_every_step(which: int) -> int:
         future, called = SturdyFuture(), []
         future.add_done_callback(called.append)
         codes, work = list(ways_to_wait(future))[which]
-        more = interrupted_at(step, codes, work)
+        more = interrupted_at(step, codes, work) >= step
         other: list[Any] = []
         thread = in_thread(lambda future=future, other=other: other.append(future.result(WAIT)))  # type: ignore[misc]
         assert future._finish("it", None)

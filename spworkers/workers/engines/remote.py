@@ -23,7 +23,8 @@ from spworkers._coerce import Seconds
 from spworkers.errors import BadValueError, SerializationError, ShutdownError, WorkerDiedError
 from spworkers.workers.engines.parcel import Parcel, opened, packed
 from spworkers.workers.pool.functions import name_of
-from spworkers.workers.pool.terms import count_of, seconds_of
+from spworkers.workers.pool.terms import count_of
+from spworkers.workers.quantities import seconds_of
 
 __all__ = ["RemoteExecutor", "RemoteFuture"]
 

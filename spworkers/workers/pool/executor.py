@@ -32,9 +32,9 @@ from spworkers.workers.pool.ledger import BUSY, STAGE
 from spworkers.workers.pool.mapping import Results, Stream
 from spworkers.workers.pool.progress import check_progress, shown, total_of
 from spworkers.workers.pool.shared import store
-from spworkers.workers.pool.terms import count_of, seconds_of, terms_of, workers_of
+from spworkers.workers.pool.terms import count_of, terms_of, workers_of
 from spworkers.workers.pool.values import PLAIN, unsendable_arguments, values_of
-from spworkers.workers.quantities import memory_of
+from spworkers.workers.quantities import memory_of, seconds_of
 from spworkers.workers.resident import resident
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from spworkers._coerce import seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.workers.pool.backoff import as_backoff
 from spworkers.workers.pool.jobs import Terms
+from spworkers.workers.quantities import seconds_of
 
-__all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "seconds_of", "terms_of", "workers_of"]
+__all__ = ["WORKERS_LIMIT", "count_of", "no_such_option", "terms_of", "workers_of"]
 
 
 WORKERS_LIMIT: Final = 1000
@@ -36,14 +36,6 @@ def terms_of(timeout: Any, retries: Any, backoff: Any, retry_on: Any) -> Terms:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise BadValueError(f"retry_on has {kind!r}; it has to be an exception class, or some of them")
     return Terms(limit, retries, kinds, as_backoff(backoff))
-
-
-def seconds_of(value: Any, what: str) -> float:
-    """Seconds, of a number or a timedelta."""
-    try:
-        return seconds(value)
-    except ValueError as error:
-        raise BadValueError(f"{what} {error}") from None
 
 
 def count_of(value: Any, what: str) -> int:
