@@ -60,8 +60,16 @@ def drain_interrupted_at(step: int) -> int:
     lane, ready = Lane(), deque[Any]()
     parts: Any = line
     parts._rx, parts.port = lane, Port()
+    over: list[bool] = []
     future = FutureWaiting(
-        "add", 0, ready.append, max, lambda there, left: False, lambda reply: reply.body, lambda error: error, 0.0
+        "add",
+        0,
+        ready.append,
+        lambda waiting, canceled: over.append(canceled),
+        lambda there, seconds: False,
+        lambda reply: reply.body,
+        lambda error: error,
+        0.0,
     )
     waiting = [Waiting(0), Waiting(0), future]
     parts._waiting = dict(enumerate(waiting))
@@ -75,6 +83,7 @@ def drain_interrupted_at(step: int) -> int:
     while ready:
         ready.popleft().complete()  # once or twice
     assert future.future.result(0) == b"three"
+    assert over == [False], "it is told once"
     return seen
 
 
