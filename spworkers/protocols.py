@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from spworkers.lean import lean
 
-__all__ = ["PROTOCOLS", "PROTOCOL_BY_NUMBER", "ProtocolInfo"]
+__all__ = ["PROTOCOLS", "PROTOCOL_BY_NUMBER", "InExchange", "ProtocolInfo"]
+
+InExchange: TypeAlias = Literal["", "asks", "answers"]
+"""What a side does where messages are requests and answers; "" where they are not."""
 
 
 @lean
@@ -12,8 +17,7 @@ class ProtocolInfo:
     """One side of a scalability protocol.
 
     `name` is what appears in `socket.info` and in a WebSocket's subprotocol, `number` what the handshake carries.
-    `contexts` holds for cooked sockets only: a raw one never has contexts. `exchange`: its messages are requests and
-    answers.
+    `contexts` holds for cooked sockets only: a raw one never has contexts. `exchange`: whether it asks or answers.
     """
 
     name: str
@@ -23,7 +27,7 @@ class ProtocolInfo:
     contexts: bool
     sends: bool
     receives: bool
-    exchange: bool
+    exchange: InExchange
 
 
 def _pattern(
@@ -37,10 +41,16 @@ def _pattern(
     receives: bool = True,
     exchange: bool = False,
 ) -> list[ProtocolInfo]:
-    """Both sides of a pattern; `sends` and `receives` are the first side's, the second one's are the reverse."""
-    one = ProtocolInfo(name, number, peer_name, peer_number, name in contexts.split(), sends, receives, exchange)
-    other = ProtocolInfo(peer_name, peer_number, name, number, peer_name in contexts.split(), receives, sends, exchange)
-    return [one] if name == peer_name else [one, other]
+    """Both sides of a pattern; `sends` and `receives` are the first side's, the second one's are the reverse.
+
+    In an `exchange` the first asks and the second answers.
+    """
+    one, other = (name, number), (peer_name, peer_number)
+    asks: InExchange = "asks" if exchange else ""
+    answers: InExchange = "answers" if exchange else ""
+    first = ProtocolInfo(*one, *other, name in contexts.split(), sends, receives, asks)
+    second = ProtocolInfo(*other, *one, peer_name in contexts.split(), receives, sends, answers)
+    return [first] if name == peer_name else [first, second]
 
 
 # The handshake's numbers: the pattern's times 16, plus the side's. Star's (100 * 16) is mangos' own.

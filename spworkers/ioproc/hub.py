@@ -26,6 +26,7 @@ from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out, f
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
+    from spworkers.protocols import InExchange
 
 log = logging.getLogger(__name__)
 log.addFilter(Sparing())  # of its warnings, which are what peers did
@@ -113,13 +114,13 @@ class Hub(Actions):
         self.on_report: Callable[[str, str, bytes, float, str], None] = _ignore_report
         self.on_settled: Callable[[], None] | None = None
 
-    def start(self, patient: bool = False) -> None:
+    def start(self, exchange: InExchange = "") -> None:
         """Begin to answer the bell.
 
         Args:
-            patient: messages are requests and answers: look around for one before sleeping.
+            exchange: the watch looks around accordingly before it sleeps.
         """
-        self.watch.attend(self.region, self.io_bell, self.doorbell, patient)
+        self.watch.attend(self.region, self.io_bell, self.doorbell, exchange)
 
     def replace(self, make_machine: Callable[[Actions], Machine]) -> None:
         """Go on with another machine for the same pipes; requests that nobody had taken yet go to the new one."""

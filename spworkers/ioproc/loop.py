@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from spworkers.protocols import InExchange
 from spworkers.ring import BROKEN, HANGUP, POLLER, READABLE, WRITABLE, Region, hush_bell
 
 ROUNDS = 16
@@ -32,14 +33,14 @@ __all__ = ["Watch", "new_loop", "watch_of"]
 class Watch(Protocol):
     """Calls for hot descriptors."""
 
-    def attend(self, board: Region, bell: int, look: Callable[[], None], patient: bool = False) -> None:
+    def attend(self, board: Region, bell: int, look: Callable[[], None], exchange: InExchange = "") -> None:
         """Call `look()` now, and whenever a context has rung at this board, whose bell is `bell`.
 
         Args:
             board: of the socket's shared memory.
             bell: the I/O process's.
             look: takes what there is.
-            patient: messages are requests and answers; it may look around for one before it sleeps.
+            exchange: of one that asks or answers: it may look around for a while before it sleeps.
         """
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
@@ -64,7 +65,7 @@ class LoopWatch:
         self.asked: dict[int, tuple[Callable[[Any, int], None], Any]] = {}  # for HANGUP
         self.looking = False
 
-    def attend(self, board: Region, bell: int, look: Callable[[], None], patient: bool = False) -> None:
+    def attend(self, board: Region, bell: int, look: Callable[[], None], exchange: InExchange = "") -> None:
         """See `Watch`. The bell is silenced, then the board armed: that is what looks once more."""
 
         def heard() -> None:

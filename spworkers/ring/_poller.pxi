@@ -99,8 +99,10 @@ cdef class Poller:
     the user's process come sooner than those from the network), so it remembers how watching went after each of the two;
     it spares ever more waits while nothing comes of it, and nearly all of them where others need the processors.
 
-    Where a message is a request or an answer it is *patient*: it watches for as long as the way there and back takes, and
-    lets others run before each look, since what it awaits may be the work of one that wants this very processor.
+    Where messages are requests and answers it is *patient*: it watches for as long as the way there and back takes, and
+    lets others run before each look, since what it awaits may be the work of one that wants this very processor. Who
+    answers has all of the askers' requests to come, and goes on; who *asks* may be one of many, who would pass the
+    processor around among themselves: it sleeps as soon as somebody else has made use of it.
     """
 
     cdef int epfd
@@ -113,6 +115,7 @@ cdef class Poller:
     cdef object look
     cdef bint watching  # whether it is to watch at all
     cdef bint patient
+    cdef bint asks
     cdef double crowded_until, crowded_for
     cdef bint served  # something was, since the last sleep
     cdef experience *last  # with what was served last
@@ -136,11 +139,11 @@ cdef class Poller:
             Py_XDECREF(self.table[fd].about)
         free(self.table)
 
-    def attend(self, Region board, int bell, look, bint patient=False, bint watching=True):
+    def attend(self, Region board, int bell, look, str exchange="", bint watching=True):
         """Call `look()` when a context has rung at this board, whose bell is `bell`.
 
-        `watching`: before sleeping, watch for a moment; `patient`: for longer. The board's flag is set only while this
-        sleeps.
+        `watching`: before sleeping, watch for a moment; `exchange`: for longer, as one that "asks" or "answers". The
+        board's flag is set only while this sleeps.
         """
         cdef epoll_event event
         cdef int why
@@ -150,7 +153,8 @@ cdef class Poller:
             why = errno
             raise OSError(why, os.strerror(why))
         self.board, self.bell, self.look = board, bell, look
-        self.patient = patient
+        self.patient = exchange != ""
+        self.asks = exchange == "asks"
         self.watching = watching and len(os.sched_getaffinity(0)) > 1
 
     def watch(self, int fd, uint32_t events, call, about):
@@ -296,7 +300,7 @@ cdef class Poller:
                 self.crowded_for = min(2 * self.crowded_for, CROWDED_MOST)
             elif not self.patient and now - before > HELD_UP:
                 had.in_vain = SPARED_MOST
-            elif now - begin > most:
+            elif now - begin > most or (self.asks and now - before > HELD_UP):
                 had.in_vain = min(had.in_vain + 1, SPARED_MOST)
             else:
                 continue

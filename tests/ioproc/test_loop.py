@@ -281,21 +281,21 @@ def test_a_board_that_is_never_silent_keeps_nobody_from_his_turn(stage: Stage, b
 
 
 WATCHING = """
-import os, sys, threading
+import os, sys, threading, time
 from spworkers.ring import READABLE, Poller, Region, make_bell
 import select
 
 epoll = select.epoll()
 poller = Poller(epoll.fileno(), print)
 region, bell = Region.create(1 << 16), make_bell()
-poller.attend(region, bell, region.collect, PATIENT)
+poller.attend(region, bell, region.collect, EXCHANGE)
 """
 
 
-def watching(program: str, *, patient: bool = False) -> list[int]:
+def watching(program: str, *, exchange: str = "") -> list[int]:
     """What a process that has one thread says: a process with several never watches."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCHING.replace("PATIENT", repr(patient)) + program],
+        [sys.executable, "-c", WATCHING.replace("EXCHANGE", repr(exchange)) + program],
         capture_output=True,
         text=True,
         timeout=BOUND,
@@ -304,6 +304,7 @@ def watching(program: str, *, patient: bool = False) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+exchanges = pytest.mark.parametrize("exchange", ["asks", "answers"])
 two_processors = pytest.mark.skipif(not POLLER or len(os.sched_getaffinity(0)) < 2, reason="it watches with two")
 
 
@@ -352,7 +353,8 @@ print(poller.watches)
 
 
 @two_processors
-def test_a_patient_one_is_awake_when_an_answer_comes() -> None:
+@exchanges
+def test_a_patient_one_is_awake_when_an_answer_comes(exchange: str) -> None:
     watches, seen = watching(
         """
 asked, ask = os.pipe()
@@ -377,13 +379,14 @@ while poller.seen < 20:
     done.clear()
 print(poller.watches, poller.seen)
 """,
-        patient=True,
+        exchange=exchange,
     )
     assert watches >= seen == 20
 
 
 @two_processors
-def test_a_patient_one_sleeps_in_the_end() -> None:
+@exchanges
+def test_a_patient_one_sleeps_in_the_end(exchange: str) -> None:
     sleeps, watches, seen = watching(
         """
 for _ in range(300):
@@ -391,10 +394,53 @@ for _ in range(300):
     poller.poll(0.00001)
 print(poller.sleeps, poller.watches, poller.seen)
 """,
-        patient=True,
+        exchange=exchange,
     )
     assert (sleeps, seen) == (300, 0)
     assert 1 <= watches < 20
+
+
+@two_processors
+def test_who_asks_sleeps_as_soon_as_another_one_runs() -> None:
+    """On one processor with one who answers in his second turn: who watched for that would have seen it."""
+    rounds, sleeps = watching(
+        """
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+asked, ask = os.pipe()
+reader, writer = os.pipe()
+if not os.fork():
+    os.close(ask)
+    while os.read(asked, 1):
+        for turn in range(2):
+            until = time.monotonic() + 50e-6
+            while time.monotonic() < until:
+                pass
+            if not turn:
+                os.sched_yield()
+        os.write(writer, b"x")
+        os.sched_yield()
+    os._exit(0)
+done = []
+
+def read(about, events):
+    done.append(os.read(reader, 100))
+    poller.stirred = True
+
+poller.watch(reader, READABLE, read, None)
+rounds = 0
+while poller.sleeps < 20 and rounds < 60:
+    rounds += 1
+    region.ring(1, bell)
+    os.write(ask, b"?")
+    while not done:
+        poller.poll(1.0)
+    done.clear()
+print(rounds, poller.sleeps)
+""",
+        exchange="asks",
+    )
+    assert sleeps >= 20
+    assert rounds < 60
 
 
 def test_a_timer_is_not_held_up_by_traffic(stage: Stage, ends: Ends) -> None:
