@@ -26,6 +26,7 @@ class Quarantine:
         self._deaths: dict[
             int, int
         ] = {}  # by the content's hash, which is keyed per process: nobody can aim at another's
+        self._counted: set[int] = set()  # of those that the worker had which died last
 
     def set_limit(self, deaths: int) -> None:
         """How many deaths in a row lead here; 0: none do. What was known is forgotten."""
@@ -46,11 +47,21 @@ class Quarantine:
         deaths = self._deaths.get(hash(payload[begin:]), 0)
         return deaths if deaths >= self._limit else 0
 
+    def worker_died(self) -> None:
+        """A worker has died, of something that it had: `died` says of what, and tells its requests one by one."""
+        self._counted.clear()
+
     def died(self, payload: bytes, begin: int) -> bool:
-        """A worker died of it. True: from now on it is turned away."""
+        """It may have been this one. True: from now on it is turned away.
+
+        A worker may have had it many times, beside each other; it died once.
+        """
         if self._limit == 0:
             return False
         key = hash(payload[begin:])
+        if key in self._counted:
+            return False
+        self._counted.add(key)
         if key not in self._deaths and len(self._deaths) >= _REMEMBERED:
             for first in self._deaths:
                 del self._deaths[first]

@@ -456,6 +456,7 @@ class Staffing(Answering):
     def context_closed(self, context: int) -> None:
         seats = [crew.remove(context) for crew in self._crews]
         culprit = any(worker is not None and worker.overdue is not None for worker in seats)
+        self._quarantine.worker_died()
         again: list[Job] = []
         condemned: list[tuple[Job, bool]] = []
         for worker in seats:
