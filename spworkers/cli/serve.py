@@ -23,7 +23,7 @@ from spworkers.cli.tlsoptions import tls_options
 from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
-from spworkers.workers.server import Server
+from spworkers.workers.server import Server, deaf_to
 from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
 
 __all__ = ["serve"]
@@ -117,7 +117,7 @@ def serve(
     signal.signal(signal.SIGTERM, as_interrupt)  # until the server is up; then both drain it
     server: Server | None = None
     try:
-        with told():
+        with told(), deaf_to(signal.SIGHUP):  # it is not for workers that are new, or about to end
             log_from(log_level)
             app = load_app(target)
             if not (listen or dial) and (app.handlers or app.raw_handler is not None):
@@ -134,8 +134,9 @@ def serve(
                     metrics = shown.address
                 if reloads:
                     around.callback(_reloader(server, drain).close)
-                _announce(server, as_json, metrics)
-                server.wait()
+                with server.signals():  # whoever reads that we serve may signal at once
+                    _announce(server, as_json, metrics)
+                    server.wait()
             with _patience(drain):
                 server.close(drain)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -287,12 +288,12 @@ class App:
 
         It loads what handlers need. If it raises, the server does not start.
         """
-        self._on_start.append(function)
+        self._on_start.append(_check_hook(function, "on_start"))
         return function
 
     def on_stop(self, function: Hook, /) -> Hook:
         """Run a function once in every worker that ends in order, after its last request, as `function(state)`."""
-        self._on_stop.append(function)
+        self._on_stop.append(_check_hook(function, "on_stop"))
         return function
 
     # --- use
@@ -365,16 +366,17 @@ class App:
         Raises:
             As `Server`.
         """
-        from spworkers.workers.server import Server
+        from spworkers.workers.server import Server, deaf_to
 
         drain_of(drain, "drain")
-        server = Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
         if not block:
-            return server
-        try:
-            server.wait()
-        finally:
-            server.close(drain)
+            return Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
+        with deaf_to(signal.SIGHUP):  # it is not for workers that are new, or about to end
+            server = Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
+            try:
+                server.wait()
+            finally:
+                server.close(drain)
         return None
 
     def __repr__(self) -> str:
@@ -387,13 +389,20 @@ class App:
 _PART_PROTOCOLS: Final = {"respondent": "respondent", "consumer": "pull", "subscriber": "sub"}
 
 
+def _check_hook(function: Hook, which: str) -> Hook:
+    if not callable(function):
+        raise BadValueError(f"an {which} function is one, called with the worker's state, not {function!r:.80}")
+    return function
+
+
 def _check_part(kind: str, name: str, options: dict[str, Any]) -> None:
     """Raise what is wrong with a part's options, its socket's and its addresses included, where they are written."""
+    from spworkers.socket import addresses_of  # of which an App without such parts has no need
+
     who = f"{kind} {name}"
-    addresses = []
+    addresses: list[str] = []
     for side in ("listen", "dial"):
-        given = options.get(side, ())
-        addresses += [given] if isinstance(given, str) else list(given)
+        addresses += addresses_of(options.get(side, ()), f"{who}: {side}")
     if not addresses:
         raise BadValueError(f"{who} would receive nothing: give it listen= or dial=, an address")
     for address in addresses:

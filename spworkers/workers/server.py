@@ -86,6 +86,7 @@ class Server(Closing):
             )
         self.app = app
         self._ended = End()
+        self._signalled = False
         self._reloads = 0
         self._reload_lock = threading.RLock()  # a signal's handler takes it too
         self._inside = ""  # where `healthy` asks
@@ -215,8 +216,21 @@ class Server(Closing):
         In the main thread these two signals end the wait, and nothing else; close the server then. A second one
         interrupts that too (KeyboardInterrupt). SIGHUP has the workers replaced one after another.
         """
-        with _signals_to(self._ended, self.reload):
+        with self.signals():
             run(self._ended.steps(), self._ended.sleepers)
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Around `wait`, and what comes before it: have signals do from now on what they do there."""
+        if self._signalled:  # we are inside of it already
+            yield
+            return
+        self._signalled = True
+        try:
+            with _signals_to(self._ended, self.reload):
+                yield
+        finally:
+            self._signalled = False
 
     def close(self, drain: Seconds = DRAIN) -> None:
         """Answer the requests at hand, then end the workers and the socket. A second time, nothing happens.
@@ -272,6 +286,23 @@ def _start_part(
         socket.close(linger=0)
         raise
     return socket, pool
+
+
+@contextlib.contextmanager
+def deaf_to(number: signal.Signals) -> Iterator[None]:
+    """Have this signal do nothing meanwhile; our children do not inherit that, as they would SIG_IGN."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(number, _nothing)
+    try:
+        yield
+    finally:
+        signal.signal(number, former)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """For `deaf_to`."""
 
 
 @contextlib.contextmanager

@@ -202,6 +202,47 @@ def test_a_signal_ends_a_server_quietly(served: Served, tmp_path: Path, number: 
     assert not any(psutil.pid_exists(pid) for pid in served.facts["workers"])
 
 
+LIFE = """
+import pathlib, time
+import spworkers as sp
+app = sp.App("life")
+app.handler(name="f")(lambda: 1)
+
+@app.on_start
+def start(state):
+    pathlib.Path("began").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+
+@app.on_stop
+def stop(state):
+    pathlib.Path("stopped").touch()
+"""
+
+
+def test_a_signal_at_the_very_begin_is_no_other(tmp_path: Path) -> None:
+    """SIGHUP while the workers start ends nothing; SIGTERM as soon as it says that it serves ends them in order."""
+    (tmp_path / "life.py").write_text(LIFE)
+    command = [*COMMAND, "serve", "life:app", "-l", "tcp://127.0.0.1:0", "-w", "1"]
+    for _ in range(3):
+        for name in ("began", "go", "stopped"):
+            (tmp_path / name).unlink(missing_ok=True)
+        process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            eventually((tmp_path / "began").exists, WAIT)
+            process.send_signal(signal.SIGHUP)
+            (tmp_path / "go").touch()
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"serving life on")
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=WAIT)
+            assert (process.returncode, err) == (0, b"")
+            assert (tmp_path / "stopped").exists()
+        finally:
+            process.kill()
+            process.communicate()
+
+
 def test_ctrl_c_on_a_terminal_is_quiet(folder: Path) -> None:
     """There the whole foreground group gets the signal, not the parent alone."""
     command = [*TERMINAL, *COMMAND, "serve", "calc:app", "-l", "tcp://127.0.0.1:0", "-w", "2"]
