@@ -13,14 +13,15 @@ from spworkers.waiting import Deadline, Steps, Wait, doze
 if TYPE_CHECKING:
     from spworkers.port import Port
 
-__all__ = ["ReqHalf"]
+__all__ = ["WHY", "ReqHalf"]
 
 CLAIMED_OR_LATER = (3, 4)
 
-_WHY = {
+WHY = {
     "CanceledError": "the peer that had the request is gone, and RETRY-TIME is 0: it was not sent again",
     "NoPeersError": "the last peer is gone, and FAIL-NO-PEERS is set",
 }
+"""What the errors mean that stand in an answer's place."""
 
 
 class ReqHalf(RawHalf):
@@ -146,7 +147,7 @@ class ReqHalf(RawHalf):
         """The record, if it is a reply; the error, if it says that there will be none."""
         if record.kind == ERROR:
             name = record.take_body().decode("ascii", "replace")
-            raise from_name(name, [_WHY.get(name, f"the request failed: {name}")])
+            raise from_name(name, [WHY.get(name, f"the request failed: {name}")])
         return record
 
     def recv_steps(self, deadline: Deadline) -> Steps[Record]:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
+from spworkers.halves.req import WHY
 from spworkers.lookaround import LookAround
 from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
 from spworkers.waiting import Deadline, doze, run
@@ -247,7 +248,8 @@ class CallLine:
             if not (waiting.payload and self._goes_elsewhere(waiting, record)):
                 if record.kind == ERROR:
                     name = record.body().decode("ascii", "replace")
-                    waiting.end(None, from_name(name, [f"the call failed: {name}"]))
+                    why = WHY.get(name, f"it failed: {name}")
+                    waiting.end(None, from_name(name, [f"a call by {self.port.describe()}: {why}"]))
                 else:
                     waiting.end(Reply(record.body(), record.pipe), None)
             taken.pop(0)

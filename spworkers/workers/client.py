@@ -20,6 +20,7 @@ from spworkers.errors import (
     SendTimeoutError,
     SPError,
 )
+from spworkers.ring import MAX_WINDOW
 from spworkers.socket import addresses_of
 from spworkers.workers.answer import Reply
 from spworkers.workers.caller import Caller, patience_of
@@ -60,7 +61,7 @@ class Client(Caller):
     Args:
         addresses: where the App is served; with several, calls go round among them.
         timeout: seconds that a call waits if it does not say itself; None: for ever.
-        in_flight: calls at once; one more waits until one of them has ended.
+        in_flight: calls at once, 32,768 at most; one more waits until one of them has ended.
         name: what to call its socket in statistics.
         options: any option of `Req` by its keyword. `dial_asynch` is true for several addresses: one may be down.
             `max_rcv_size` is 0 here, no limit: an answer that is refused would be asked for again and again.
@@ -83,7 +84,7 @@ class Client(Caller):
         self._addresses = addresses_of(addresses, "a Client")
         if not self._addresses:
             raise BadValueError("a Client needs an address: where is the App served?")
-        self._limit = check_count(in_flight, "in_flight", least=1)
+        self._limit = check_count(in_flight, "in_flight", 1, MAX_WINDOW)
         self._slots = Slots(self._limit)
         self._places: RunVar[Places] = RunVar("spworkers-client-places")  # an event loop cannot wait in a thread's
         self._closed = False

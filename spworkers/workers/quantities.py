@@ -20,8 +20,12 @@ _UNITS: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "m
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 
-def check_count(value: Any, who: str, least: int = 0) -> int:
-    """A whole number of at least `least`; one of numpy's, too.
+MOST: Final = (1 << 31) - 1
+"""The largest count that makes sense of anything."""
+
+
+def check_count(value: Any, who: str, least: int = 0, most: int = MOST) -> int:
+    """A whole number from `least` to `most`; one of numpy's, too.
 
     Raises:
         BadValueError: it is not.
@@ -29,6 +33,8 @@ def check_count(value: Any, who: str, least: int = 0) -> int:
     whole = hasattr(type(value), "__index__") and not isinstance(value, bool)
     if not whole or int(value) < least:
         raise BadValueError(f"{who} wants a whole number from {least}, not {value!r:.80} ({type(value).__name__})")
+    if int(value) > most:
+        raise BadValueError(f"{who} is {value!r:.80}; it may be {most} at most")
     return int(value)
 
 
@@ -55,7 +61,7 @@ def bytes_of(value: Any, who: str, least: int = 1) -> int:
         if found is None:
             raise BadValueError(f"{who} is a number of bytes, or text like '512MB' or '2GiB', not {value!r:.80}")
         value = int(float(found[1]) * _UNITS[(found[2] or "").lower()])
-    return check_count(value, who, least)
+    return check_count(value, who, least, (1 << 63) - 1)
 
 
 def memory_of(value: Any, who: str) -> int:

@@ -102,6 +102,9 @@ class Settings:
         return dict(vars(self))
 
 
+ASYNC_TASKS_LIMIT: Final = 16_384
+"""Async requests that a worker may run beside each other: half of what its lane holds."""
+
 NAMES: Final = tuple(each.name for each in fields(Settings))
 
 
@@ -181,7 +184,7 @@ _CHECKS: Final[dict[str, Any]] = {
     "retries": check_count,
     "backlog": check_count,
     "quarantine": check_count,
-    "max_async_tasks": lambda value, who: check_count(value, who, 1),
+    "max_async_tasks": lambda value, who: check_count(value, who, 1, ASYNC_TASKS_LIMIT),
     "max_tasks": _count_or_none(1),
     "max_tasks_jitter": _count_or_none(0),
     "memory_limit": _bytes,

@@ -534,6 +534,7 @@ def test_a_call_that_is_too_long_for_the_server_is_told() -> None:
         (lambda: Client([]), errors.BadValueError),
         (lambda: Client("nowhere"), errors.BadTranError),
         (lambda: Client("tcp://127.0.0.1:1", in_flight=0), errors.BadValueError),
+        (lambda: Client("tcp://127.0.0.1:1", in_flight=32_769), errors.BadValueError),
         (lambda: Client("tcp://127.0.0.1:1", tiemout=1), errors.BadOptionError),
         (lambda: Client("tcp://127.0.0.1:1", timeout="soon"), errors.BadValueError),
     ],
@@ -541,6 +542,15 @@ def test_a_call_that_is_too_long_for_the_server_is_told() -> None:
 def test_mistakes_are_told(make: Callable[[], Client], error: type[Exception]) -> None:
     with pytest.raises(error):
         make()
+
+
+def test_a_call_that_is_not_asked_again_says_why() -> None:
+    with Rep(listen=ANYWHERE) as rep, Client(rep.listeners[0].address, timeout=WAIT, retry_time=0) as client:
+        future = client.submit("add", 1, 2)
+        rep.recv(WAIT)
+        rep.close()
+        with pytest.raises(errors.CanceledError, match="RETRY-TIME is 0"):
+            future.result(WAIT)
 
 
 def test_what_is_no_answer_is_told(server: Answerer) -> None:

@@ -180,6 +180,9 @@ def test_sockets_and_functions_that_do_not_fit() -> None:
         ContextPool(sub, App("app"))
     app = App("app")
     app.consumer(name="one", listen=ANYWHERE)(lambda body: None)
+    for side in ("listen", "dial"):
+        with pytest.raises(errors.BadValueError, match=f"consumer three: {side} takes an address"):
+            app.consumer(name="three", **{side: 5})(lambda body: None)
     with pytest.raises(errors.BadValueError, match="already"):
         app.respondent(name="one", listen=ANYWHERE)(lambda body: None)
     with pytest.raises(errors.BadValueError, match="consumer two"):
