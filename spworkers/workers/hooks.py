@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spworkers.workers.middleware.base import Middleware, WorkerControl
 from spworkers.workers.requestinfo import RequestInfo
+from spworkers.workers.stops import Stopped
 
 if TYPE_CHECKING:
     from spworkers.workers.handler import Handler
@@ -81,6 +82,8 @@ def _overridden(middleware: list[Middleware], name: str) -> list[Callable[..., A
 def _logged(hook: Callable[..., Any], *args: Any) -> Any:
     try:
         return hook(*args)
-    except Exception:
+    except Stopped:
+        raise
+    except BaseException:
         _log.exception("hook %s failed", getattr(hook, "__qualname__", hook))
         return None

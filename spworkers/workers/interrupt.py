@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-__all__ = ["Interrupter", "Stopped"]
+from spworkers.workers.stops import Stopped
+
+__all__ = ["Interrupter"]
 
 _SIGNAL: Final = signal.SIGIO
 _REMEMBERED: Final = 64
@@ -28,10 +30,6 @@ _REMEMBERED: Final = 64
 # fcntl.h of Linux: the signal goes to a certain thread. Elsewhere it goes to the process.
 _F_SETOWN_EX: Final = 15
 _F_OWNER_TID: Final = 0
-
-
-class Stopped(BaseException):
-    """The request that this handler runs was given up. It is raised in plain handlers, for their `finally`."""
 
 
 class Interrupter:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from spworkers.workers.stops import count_cancellations
+
 __all__ = ["Portal"]
 
 
@@ -27,6 +29,7 @@ class Portal:
         """The loop, which runs."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            count_cancellations(self._loop)
             self._thread = threading.Thread(target=self._loop.run_forever, name="spworkers-async", daemon=True)
             self._thread.start()
         return self._loop

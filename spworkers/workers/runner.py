@@ -27,6 +27,7 @@ from spworkers.workers.portal import Portal
 from spworkers.workers.requestinfo import RequestInfo, current
 from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
+from spworkers.workers.stops import Stopped, is_stop
 from spworkers.workers.streams import AsyncStream, Streams, SyncStream
 
 __all__ = ["HANDLERS", "HEALTH", "Job", "Runner"]
@@ -39,9 +40,6 @@ HEALTH: Final = RESERVED + "health"
 AnyHandler: TypeAlias = Handler[..., Any]
 
 _log = logging.getLogger("spworkers.workers")
-
-_ENDS: Final = (Exception, SystemExit, KeyboardInterrupt)
-"""What a handler may raise without harm to anybody else. (The two last ones are its own: signals do not raise here.)"""
 
 
 _PLAIN: Final = frozenset({bool, bytes, dict, float, int, list, str, tuple, type(None)})
@@ -88,13 +86,17 @@ class _HandlerJob(Job):
                     answer = self._done(result)
                     hooks.after(request, None)
                     return answer
-                except _ENDS as error:
+                except Stopped:
+                    raise
+                except BaseException as error:  # a KeyboardInterrupt is its own too: signals do not raise it here
                     pause = hooks.retry(request, error, self._handler)
                     if pause is None:
                         raise
                     time.sleep(pause)
                     request.attempt += 1
-        except _ENDS as error:
+        except Stopped:
+            raise
+        except BaseException as error:
             hooks.after(request, error)
             return self._failed(error)
         finally:
@@ -115,13 +117,15 @@ class _HandlerJob(Job):
                     answer = await self._adone(result)
                     hooks.after(request, None)
                     return answer
-                except _ENDS as error:
-                    pause = hooks.retry(request, error, self._handler)
+                except BaseException as error:
+                    pause = None if is_stop(error) else hooks.retry(request, error, self._handler)
                     if pause is None:
                         raise
                     await asyncio.sleep(pause)
                     request.attempt += 1
-        except _ENDS as error:
+        except BaseException as error:
+            if is_stop(error):
+                raise
             hooks.after(request, error)
             return self._failed(error)
         finally:
@@ -242,11 +246,12 @@ class Runner:
 
     def stop(self) -> None:
         """Close the streams and run the `on_stop` functions, all of them: what one raises is logged."""
-        self.close_streams(0)
+        for stream in self.streams.pop(0):
+            self.close(stream)
         for hook in self.app.stoppers:
             try:
                 self._wait_for(hook(self.state))
-            except _ENDS:
+            except BaseException:
                 _log.exception("%s: on_stop function %s failed", self.app.name, getattr(hook, "__name__", hook))
         self.portal.close()
 
@@ -325,7 +330,7 @@ class Runner:
     def _put(self, stream: SyncStream | AsyncStream, pipe: int) -> None:
         former = self.streams.put(pipe, stream)
         if former is not None:
-            self._close(former)
+            self.close(former)
 
     def keep(self, stream: SyncStream | AsyncStream, pipe: int, answer: Answer) -> Answer:
         """A part is made: forget the stream if it was the last one."""
@@ -345,13 +350,14 @@ class Runner:
     def close_streams(self, serial: int) -> None:
         """Close the stream that the request of this serial began; 0: all."""
         for stream in self.streams.pop(serial):
-            self._close(stream)
+            self.close(stream)
 
-    def _close(self, stream: SyncStream | AsyncStream) -> None:
+    def close(self, stream: SyncStream | AsyncStream, seconds: float = 0.0) -> None:
+        """Close a stream that is not open any more, within so many seconds: here, or in the portal if it is async."""
         if isinstance(stream, SyncStream):
-            stream.close()
+            stream.close(seconds)
         else:
-            self.portal.start_soon(stream.close())
+            self.portal.start_soon(stream.close(seconds))
 
     # --- built-in handlers
 
@@ -381,7 +387,9 @@ def _name_of(error: BaseException) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except _ENDS as broken:  # its __str__ is the user's code too
+    except Stopped:
+        raise
+    except BaseException as broken:  # its __str__ is the user's code too
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
@@ -394,5 +402,7 @@ def _traceback_of(error: BaseException, handler: AnyHandler) -> str:
         start = start.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, start or frames))
-    except _ENDS as broken:
+    except Stopped:
+        raise
+    except BaseException as broken:
         return f"(its traceback cannot be had: {type(broken).__name__})"

@@ -15,12 +15,16 @@ from typing import Any, Final
 
 from spworkers.workers import callformat, packing
 from spworkers.workers.answer import Answer
+from spworkers.workers.stops import Stopped, is_stop
+from spworkers.workers.timelimit import time_limit
 
 __all__ = ["AsyncStream", "Streams", "SyncStream"]
 
 PART_BYTES: Final = 64 << 10
 PART_ITEMS: Final = 1024
 PART_TIME: Final = 0.02  # seconds
+
+_CLOSED: Final = "the generator of a stream that was given up"
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -96,17 +100,22 @@ class SyncStream(_Stream):
                 self._ended(None)
             except GeneratorExit as error:
                 self._ended(RuntimeError(f"the generator raised {error!r}"))
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except Stopped:
+                raise
+            except BaseException as error:
                 self._ended(error)
             if self._is_full(begun):
                 break
         return self._finish()
 
-    def close(self) -> None:
-        """Have the generator do its `finally`."""
+    def close(self, seconds: float = 0.0) -> None:
+        """Have the generator do its `finally`, within so many seconds (0: as long as it takes)."""
         try:
-            self._generator.close()
-        except (Exception, SystemExit, KeyboardInterrupt):
+            with time_limit(seconds, _CLOSED):
+                self._generator.close()
+        except Stopped:
+            raise
+        except BaseException:
             _log.exception("a stream's generator failed at its end")
 
 
@@ -158,14 +167,17 @@ class AsyncStream(_Stream):
         except BaseException as error:
             return _END, error
 
-    async def close(self) -> None:
-        """Cancel what it waits for, and have the generator do its `finally`."""
-        if self._item is not None:
-            self._item.cancel()
-            await asyncio.gather(self._item, return_exceptions=True)
+    async def close(self, seconds: float = 0.0) -> None:
+        """Cancel what it waits for, and have the generator do its `finally`, as with `SyncStream.close`."""
         try:
-            await self._generator.aclose()
-        except (Exception, SystemExit, KeyboardInterrupt):
+            with time_limit(seconds, _CLOSED):
+                if self._item is not None:
+                    self._item.cancel()
+                    await asyncio.gather(self._item, return_exceptions=True)
+                await self._generator.aclose()
+        except BaseException as error:
+            if is_stop(error):
+                raise
             _log.exception("a stream's generator failed at its end")
 
 

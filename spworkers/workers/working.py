@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Final
 
 from spworkers.lookaround import LookAround, several
 from spworkers.workers.answer import Answer
-from spworkers.workers.interrupt import Interrupter, Stopped
+from spworkers.workers.interrupt import Interrupter
 from spworkers.workers.runner import Job, Runner
+from spworkers.workers.stops import Stopped
+from spworkers.workers.streams import SyncStream
 from spworkers.workers.tally import Row, Stage
+from spworkers.workers.timelimit import CLOSING
 from spworkers.workers.workerport import Request, WorkerPort
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ __all__ = ["Working", "WorkingBeside", "work"]
 
 _AROUND: Final = 100e-6  # seconds for which a worker looks around for a request before it sleeps
 _LOOK: Final = 0.02  # seconds of one request after another between two looks whether it is time to stop
+
+_CLOSE: Final = "close"  # what the main thread is told beside requests
+_OVER: Final = "over"
 
 _forked: Final[list[int]] = []
 """Not empty in a process that a handler has forked."""
@@ -70,6 +76,7 @@ class Working:
         self._stop = stop
         self._leaving = False
         self._begun = False
+        self._given_up: list[SyncStream] = []  # streams to be closed when no handler runs
         _forked.clear()  # that we were is the supervisor's doing
         self.name = name
         self.retired = ""
@@ -114,6 +121,8 @@ class Working:
                 busy = True
                 searched = False
                 answer(request)
+                if self._given_up:
+                    self._close_given_up()
                 continue
             if busy:  # from one request to the next it is not idle
                 busy = False
@@ -131,8 +140,10 @@ class Working:
                         looked = 0.0
                         if stop.told:
                             poll.unregister(told)  # whatever it says now, or that it is gone, is no news
-                    elif fd == control and not self._attend():
-                        return
+                    elif fd == control:
+                        if not self._attend():
+                            return
+                        self._close_given_up()
 
     def _ends(self) -> bool:
         """Whether this is the end, now that no more requests are to come."""
@@ -146,7 +157,19 @@ class Working:
 
     def _canceled(self, serial: int) -> None:
         if serial == 0 or not self._interrupter.stop(serial):
-            self._runner.close_streams(serial)
+            self._give_up(serial)
+
+    def _give_up(self, serial: int) -> None:
+        """Close the stream that this request began, or all: a plain one later, between two handlers."""
+        for stream in self._runner.streams.pop(serial):
+            if isinstance(stream, SyncStream):
+                self._given_up.append(stream)
+            else:
+                self._runner.close(stream, CLOSING)
+
+    def _close_given_up(self) -> None:
+        while self._given_up:
+            self._given_up.pop().close(CLOSING)
 
     def _answer(self, request: Request) -> None:
         if not self._begun:
@@ -192,7 +215,7 @@ class WorkingBeside(Working):
 
     def run(self) -> None:
         self._interrupter = Interrupter()
-        self._queue: queue.SimpleQueue[tuple[Request, Job] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Request, Job] | str] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._in_hand = 0
         self._over = False
@@ -211,7 +234,10 @@ class WorkingBeside(Working):
 
     def _work(self) -> None:
         portal = self._runner.portal
-        while (found := self._queue.get()) is not None:
+        while (found := self._queue.get()) != _OVER:
+            if isinstance(found, str):
+                self._close_given_up()
+                continue
             request, job = found
             answer: Answer | None = None
             with contextlib.suppress(Stopped):
@@ -235,7 +261,7 @@ class WorkingBeside(Working):
         self._over = True
         for fd in self._fds:
             self._runner.portal.loop.remove_reader(fd)
-        self._queue.put(None)
+        self._queue.put(_OVER)
 
     def _take(self) -> None:
         if self._over:
@@ -299,7 +325,9 @@ class WorkingBeside(Working):
         if task is not None:
             task.cancel()
         elif serial == 0 or not self._interrupter.stop(serial):
-            self._runner.close_streams(serial)
+            self._give_up(serial)
+            if self._given_up:
+                self._queue.put(_CLOSE)
         if self._leaving:
             self._look()
 

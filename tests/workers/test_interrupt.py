@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from spworkers.workers.interrupt import Interrupter, Stopped
+from spworkers.workers.interrupt import Interrupter
+from spworkers.workers.stops import Stopped
 
 WAIT = 20.0
 

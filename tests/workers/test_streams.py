@@ -132,6 +132,67 @@ async def aexits() -> None:
     sys.exit("enough")
 
 
+class Mine(BaseException):
+    """An exception that nobody expects."""
+
+
+def raise_(what: str) -> None:
+    raise {"mine": Mine, "generator exit": GeneratorExit, "cancelled": asyncio.CancelledError}[what]
+
+
+@app.handler
+def ends(what: str) -> None:
+    raise_(what)
+
+
+@app.handler
+async def aends(what: str) -> None:
+    await asyncio.sleep(0)
+    raise_(what)
+
+
+@app.handler
+async def awaits_a_cancelled_task() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(WAIT))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+@app.handler
+def items_end(what: str) -> Iterator[int]:
+    yield 1
+    raise_(what)
+
+
+@app.handler
+async def aitems_end(what: str) -> AsyncIterator[int]:
+    yield 1
+    raise_(what)
+
+
+@app.handler
+def stubborn() -> Iterator[int]:
+    try:
+        yield from itertools.repeat(1)
+    finally:
+        time.sleep(WAIT)
+
+
+@app.handler
+async def astubborn() -> AsyncIterator[int]:
+    try:
+        while True:
+            yield 1
+    finally:
+        time.sleep(WAIT)  # noqa: ASYNC251 - that is what is wrong with it
+
+
+@app.handler
+async def apid() -> int:
+    return os.getpid()
+
+
 @app.handler
 def forks() -> int:
     child = os.fork()
@@ -366,6 +427,36 @@ def test_a_handler_that_exits_has_raised(client: Client, how: str) -> None:
     with pytest.raises(errors.RemoteError, match="enough"):
         client.aexits()
     assert {client.pid() for _ in range(20)} == before
+
+
+@pytest.mark.parametrize("what", ["mine", "generator exit", "cancelled"])
+@pytest.mark.parametrize("name", ["ends", "aends", "items_end", "aitems_end"])
+def test_whatever_a_handler_raises_is_its_answer(client: Client, name: str, what: str) -> None:
+    before = {client.pid() for _ in range(20)}
+    other = client.submit("nap", 0.1)
+    with pytest.raises(errors.RemoteError) as caught:
+        list(client.call(name, what)) if "items" in name else client.call(name, what)
+    kinds = {"mine": "Mine", "generator exit": "GeneratorExit", "cancelled": "CancelledError"}
+    if name in ("ends", "aends"):
+        assert (caught.value.type or "").endswith(kinds[what])
+    assert other.result(WAIT) == 0.1
+    assert {client.pid() for _ in range(20)} == before
+
+
+def test_a_cancellation_of_its_own_is_its_answer(client: Client) -> None:
+    futures = [client.submit("awaits_a_cancelled_task") for _ in range(20)]
+    assert {type(future.exception(WAIT)) for future in futures} == {errors.RemoteError}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "other"), [("stubborn", "pid"), ("astubborn", "apid"), ("stubborn", "apid")])
+def test_a_generator_that_does_not_end_is_killed_with_its_worker(name: str, other: str) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        before = client.pid()
+        stream = client.call(name)
+        next(stream)
+        stream.close()
+        eventually(lambda: client.call(other) != before, WAIT / 2)
 
 
 def test_a_child_that_comes_back_from_a_handler_ends(client: Client) -> None:

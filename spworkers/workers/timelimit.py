@@ -1,0 +1,43 @@
+"""A limit for what a worker does that nobody waits for, and that no dispatcher watches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+__all__ = ["CLOSING", "time_limit"]
+
+CLOSING: Final = 2.0
+"""Seconds in which a stream that was given up has to end, as a request has (the dispatcher's GRACE)."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Kill this worker, unless the block is left within so many seconds: another takes its place.
+
+    It may be used in any thread, and around what an event loop awaits.
+
+    Args:
+        seconds: how many; 0: as long as it takes.
+        what: did not end in time.
+    """
+    if seconds <= 0:
+        yield
+        return
+    timer = threading.Timer(seconds, _die, (f"spworkers: {what} did not end within {seconds:g} s; its worker ends\n",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _die(text: str) -> None:
+    with contextlib.suppress(OSError):  # not logging: its lock may be what is waited for
+        os.write(2, text.encode())
+    os.kill(os.getpid(), signal.SIGKILL)
