@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -22,6 +23,7 @@ from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.errors import BadValueError, ClosedError, SPError
 from spworkers.lookaround import processors
+from spworkers.socket import Socket
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of
@@ -39,6 +41,9 @@ __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 DRAIN: Final = 10.0
 """Seconds that `close` gives the requests at hand, by default."""
 
+_pools: Final[weakref.WeakKeyDictionary[Socket, weakref.ref[ContextPool]]] = weakref.WeakKeyDictionary()
+"""The last pool of each socket."""
+
 _log: Final = logging.getLogger("spworkers.workers")
 _AUTO: Final = -1  # of PREFETCH: it is up to the dispatcher, who goes by how fast each worker answers
 _LOOK: Final = 0.01  # seconds between two looks whether all requests are answered
@@ -55,8 +60,9 @@ class ContextPool(Closing):
 
     A function for a Respondent returns the answer to a survey, or None for none; for a Pull or a Sub it does not matter
     what it returns. A request whose worker dies goes to another one; a message is kept until a worker is done with it.
-    From here on the socket's own `recv` gets nothing; close the pool before the socket. A pool that is only forgotten
-    goes on, without a warning: the socket's requests are answered until one of both is closed, or the program ends.
+    From here on the socket's own `recv` gets nothing, also when the pool has ended; close the pool before the socket,
+    which has one at a time. A pool that is only forgotten goes on, without a warning: the socket's requests are
+    answered until one of both is closed, or the program ends.
 
     Args:
         rep: a `Rep`, `Respondent`, `Pull` or `Sub` that is not raw. Subscribe before.
@@ -101,6 +107,10 @@ class ContextPool(Closing):
         else:  # of an executor they are requests at once
             count = workers_of(workers, "workers") if executor is None else check_count(workers, "workers", least=1)
         self.settings = Settings.check(settings, self._name)
+        other = _pools.get(rep)
+        other_pool = None if other is None else other()
+        if other_pool is not None and not other_pool._closed:
+            raise BadValueError(f"{rep!r} has a pool already, {other_pool!r}: close that first")
         self._errors = _ERRORS if kind == "raw" else ""  # surveys and messages have no answer that is an error
         self._options = dispatcher_options(self.app, self.settings, part)
         # Of the handlers themselves, whatever other middleware has made of them.
@@ -122,6 +132,7 @@ class ContextPool(Closing):
             self._group = ExecutorGroup(rep, self._name, self.app, executor, self.settings, terms, measured, part)
         rep._request("dispatch", errors=self._errors, options=self._options)
         self._group.start()
+        _pools[rep] = weakref.ref(self)
         self._supervisor = rep._link.supervisor
         if self._supervisor is not None:
             self._supervisor.on_restart(self._restarted)

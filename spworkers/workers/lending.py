@@ -37,6 +37,7 @@ from spworkers.socket import Socket
 from spworkers.workers import callformat, elsewhere
 from spworkers.workers.app import App
 from spworkers.workers.elsewhere import Errand, Ran
+from spworkers.workers.engines.remote import RemoteExecutor
 from spworkers.workers.group import WorkerInfo
 from spworkers.workers.measures import Measure, Measures
 from spworkers.workers.middleware.logs import AccessLog
@@ -91,11 +92,22 @@ def refuse_unsupported(
             raise UnsupportedOptionError(
                 f"handler {handler.name} is a generator: a {kind} may run each part of its stream in another process"
             )
-        _check_timeout(handler.options.timeout, f"{handler.kind_text if part else 'handler'} {handler.name}", executor)
+        who = f"{handler.kind_text if part else 'handler'} {handler.name}"
+        _check_timeout(handler.options.timeout, who, executor)
+        _check_retries(handler.options.retries, who, executor)
     _check_timeout(given.get("timeout"), app.name, executor)
+    _check_retries(given.get("retries"), app.name, executor)
     if app.stoppers and not isinstance(executor, ThreadPoolExecutor):
         raise UnsupportedOptionError(
             f"{app.name} has @on_stop functions, and a {kind} does not say when its workers end"
+        )
+
+
+def _check_retries(retries: Any, who: str, executor: Any) -> None:
+    if retries == 0 and isinstance(executor, RemoteExecutor) and executor.repeats:
+        raise UnsupportedOptionError(
+            f"{who}: retries=0: a {type(executor).__name__}'s engine gives what a worker died of to others, whatever"
+            " we say; leave it out if the handler may run more than once, or use an sp.Pool"
         )
 
 
@@ -499,9 +511,7 @@ def _reason(error: BaseException, executor: Executor, attempts: int) -> tuple[st
     """Why a request was not run to its end, as the call format has it."""
     if isinstance(error, TaskTimeoutError):
         return "timeout", {"message": str(error), "deaths": attempts, "seconds": error.seconds}
-    if isinstance(error, QuarantinedError):
-        return "quarantined", {"message": str(error), "deaths": error.deaths}
-    detail: dict[str, Any] = {"deaths": attempts}
+    detail: dict[str, Any] = {"deaths": error.deaths if isinstance(error, QuarantinedError) else attempts}
     if isinstance(error, WorkerDiedError):
         detail.update(pid=error.pid, status=error.status)
     text = str(error) if isinstance(error, SPError) else f"{type(error).__name__}: {error}"

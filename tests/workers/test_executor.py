@@ -17,6 +17,7 @@ from executors import Breaking, Immediate
 from helpers import eventually
 
 import spworkers as sp
+from spworkers.workers.engines.remote import RemoteExecutor
 
 WAIT = 20.0
 ANYWHERE = "inproc://executor"
@@ -191,12 +192,13 @@ def test_what_a_caller_has_given_up_is_no_trouble_of_the_executors(
     assert "was not answered" not in caplog.text
 
 
-def test_a_dead_worker_is_told() -> None:
-    with sp.Pool(1) as pool, app.serve("inproc://dying", executor=pool, block=False, retries=0) as server:
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_dead_worker_is_told(retries: int) -> None:
+    with sp.Pool(1) as pool, app.serve("inproc://dying", executor=pool, block=False, retries=retries) as server:
         with sp.Client(server.address, timeout=WAIT) as client:
             with pytest.raises(sp.WorkerDiedError, match="exit code 3") as caught:
                 client.die()
-            assert caught.value.status == 3
+            assert retries or caught.value.status == 3
             assert client.add(1, 2) == 3
 
 
@@ -358,6 +360,25 @@ def test_what_an_executor_cannot_do_is_refused(options: dict[str, Any], error: t
     with ThreadPoolExecutor(1) as threads, pytest.raises(error) as caught:
         app.serve("inproc://refused", block=False, **{"executor": threads, **options})
     assert words in str(caught.value)
+
+
+class Repeating(RemoteExecutor):
+    """An engine that gives what a worker died of to another one."""
+
+    repeats = True
+
+    @property
+    def _max_workers(self) -> int:
+        return 1
+
+
+def test_an_engine_that_repeats_is_told_no_handler_that_must_not_be() -> None:
+    careful = sp.App("careful")
+    careful.handler(name="pay", retries=0)(lambda: None)
+    with pytest.raises(sp.UnsupportedOptionError, match="handler pay: retries=0: a Repeating's engine"):
+        careful.serve("inproc://refused", executor=Repeating("nowhere"), block=False)
+    with pytest.raises(sp.UnsupportedOptionError, match="lent: retries=0"):
+        app.serve("inproc://refused", executor=Repeating("nowhere"), block=False, retries=0)
 
 
 def test_what_handlers_ask_for_is_refused() -> None:

@@ -173,6 +173,19 @@ def test_a_context_pool_of_a_respondent() -> None:
         eventually(lambda: pool.answered == 1, WAIT)  # it counts after it has answered
 
 
+def test_a_socket_has_one_pool_at_a_time() -> None:
+    def back(body: bytes) -> bytes:
+        return body[::-1]
+
+    with Rep(listen=ANYWHERE) as rep, Req(dial=rep.listeners[0].address) as req:
+        for _ in range(2):
+            with ContextPool(rep, back, workers=1):
+                with pytest.raises(errors.BadValueError, match="has a pool already, <ContextPool"):
+                    ContextPool(rep, back, workers=1)
+                req.send(b"abc")
+                assert req.recv(WAIT) == b"cba"
+
+
 def test_sockets_and_functions_that_do_not_fit() -> None:
     with Pair() as pair, pytest.raises(errors.BadValueError, match="Respondent"):
         ContextPool(pair, bytes.upper)  # type: ignore[arg-type]

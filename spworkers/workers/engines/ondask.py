@@ -53,6 +53,8 @@ class DaskExecutor(RemoteExecutor):
         BadValueError: that is no such client.
     """
 
+    repeats = True
+
     def __init__(
         self,
         client: Any,

@@ -88,6 +88,9 @@ class RemoteExecutor(Executor):
     kills = False
     """Whether the engine can stop a task that runs."""
 
+    repeats = False
+    """Whether the engine itself gives a task to another worker when one has died of it."""
+
     def __init__(self, where: str) -> None:
         self._where = where
         self._lock = threading.Lock()
