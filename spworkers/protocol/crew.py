@@ -46,6 +46,7 @@ class Job(Node):
         self.stopping = False  # its worker was told to stop running it
         self.deaths = 0  # workers that died of it
         self.arrived: float = 0.0  # when
+        self.given: float = 0.0  # when a worker got it
         self.worker: Worker | None = None
         self.serial = 0  # a new one each time it is handed out
         self.ticket = 0
@@ -96,6 +97,7 @@ class Worker(Node):
         self.jobs: Final[Fifo[Job]] = Fifo()  # handed to it and not answered, oldest first
         self.held: Final[Fifo[Held]] = Fifo()
         self.full = False  # its lane refused a request: not before it wants one
+        self.deaf = False  # it took nothing for a while: its event loop is held up
         self.refused = False  # it is one of those that its crew counts as full
         self.overdue: Job | None = None  # what it is being killed for
         self.alarm: Final = Alarm(2 * context + crew)  # for what it runs
@@ -104,7 +106,7 @@ class Worker(Node):
     @property
     def has_room(self) -> bool:
         """Its lane takes one more request."""
-        return not (self.full or self.overdue is not None or 0 < self.prefetch <= self.jobs.length)
+        return not (self.full or self.deaf or self.overdue is not None or 0 < self.prefetch <= self.jobs.length)
 
 
 class Crew:

@@ -8,6 +8,9 @@ How a request that runs is stopped, because its asker gave it up or stopped wait
 * it is EXCLUSIVE and given up: its worker is told, and raises an exception in the handler.
 
 Who was told and has not confirmed within GRACE seconds is killed.
+
+A worker that runs requests beside each other takes them at once. One that does not is *deaf*: a coroutine holds up its
+event loop. What it has not taken goes to others, and so does what comes, until it says something.
 """
 
 from __future__ import annotations
@@ -55,6 +58,10 @@ _AHEAD: Final = 8
 # between two looks for such workers.
 _STALE: Final = 0.005
 
+# Seconds after which such a worker is deaf, and after which it is tried again.
+_DEAF: Final = 0.05
+_DEAF_FOR: Final = 0.25
+
 # Defaults of PREFETCH, CONCURRENT, BACKLOG and RETRIES.
 _PREFETCH: Final = 1
 _CONCURRENT: Final = 0
@@ -99,6 +106,8 @@ class Staffing(Answering):
         self._stream_alarm: Final = Alarm(-1)
         self._stalls: Final = Stalls(out)
         self._stall_alarm: Final = Alarm(-1)
+        self._hearing_alarm: Final = Alarm(-1)
+        self._deaf: dict[int, float] = {}  # the workers that are, and since when
         self._auto = False  # PREFETCH is AUTO
         self._ahead = 0  # requests that workers have ahead because of it
         self._next_look = 0.0
@@ -238,6 +247,11 @@ class Staffing(Answering):
             job.ticket = ticket
             self._running[serial] = job
             worker.jobs.append(job)
+            if self._concurrent > 0:
+                job.given = self.now
+                if self._hearing_alarm.due == NEVER:
+                    self._alarms.set(self._hearing_alarm, self.now + _DEAF)
+                    self.deadline = self._alarms.first
             if worker.crew == CONCURRENT or worker.jobs.length == 1:
                 worker.began = self.now
                 self._begin(worker, job)
@@ -322,6 +336,8 @@ class Staffing(Answering):
                 self._look_at_streams()
             elif alarm is self._stall_alarm:
                 self._look_at_stalls()
+            elif alarm is self._hearing_alarm:
+                self._look_at_hearing()
             elif worker is not None and worker.alarm is alarm and worker.overdue is None:
                 self._look_at(worker)
             alarm = self._alarms.ring(self.now)
@@ -410,6 +426,50 @@ class Staffing(Answering):
                     self._expire(job)
                 job = following
 
+    # --- who does not hear
+
+    def _look_at_hearing(self) -> None:
+        """Deal anew what workers have not taken; what a deaf one gets when it is tried again does not wait for long."""
+        for context in [each for each, since in self._deaf.items() if since + _DEAF_FOR <= self.now]:
+            self._hears(context)
+        again: list[Job] = []
+        waiting = False
+        for crew in self._crews:
+            for worker in crew.workers.values():
+                waiting = waiting or worker.jobs.length > 0
+                if len(self._deaf) + (worker.id not in self._deaf) < len(crew.workers):  # somebody hears
+                    self._take_back_unheard(worker, again)
+        again.sort(key=_serial_of)
+        while again:
+            job = again.pop()
+            self._backlogs[job.crew].appendleft(job)
+        if waiting or len(self._deaf) > 0:
+            self._alarms.set(self._hearing_alarm, self.now + _DEAF)
+
+    def _take_back_unheard(self, worker: Worker, again: list[Job]) -> None:
+        """`again` gets what the worker should have taken for some time, and all that came after it."""
+        job = worker.jobs.head
+        while job is not None and (worker.deaf or job.given + _DEAF <= self.now):
+            following = worker.jobs.following(job)
+            before = len(again)
+            self._take_back(worker, job, again)
+            if len(again) > before and not worker.deaf:
+                self._deaf[worker.id] = self.now
+                self._set_deaf(worker.id, True)
+            job = following
+
+    def _hears(self, context: int) -> None:
+        """It has said something, or is to be tried again."""
+        del self._deaf[context]
+        self._set_deaf(context, False)
+
+    def _set_deaf(self, context: int, deaf: bool) -> None:
+        for crew in self._crews:
+            worker = crew.workers.get(context)
+            if worker is not None:
+                worker.deaf = deaf
+                crew.place(worker)
+
     def _retries_of(self, job: Job) -> int:
         return self._retries if job.retries < 0 else job.retries
 
@@ -455,6 +515,7 @@ class Staffing(Answering):
 
     def context_closed(self, context: int) -> None:
         seats = [crew.remove(context) for crew in self._crews]
+        self._deaf.pop(context, None)
         culprit = any(worker is not None and worker.overdue is not None for worker in seats)
         self._quarantine.worker_died()
         again: list[Job] = []
@@ -549,6 +610,8 @@ class Staffing(Answering):
 
     def context_message(self, context: int, message: Outgoing) -> None:
         kind = message.kind  # once: it is a call from one compiled world into the other
+        if len(self._deaf) > 0 and context in self._deaf:
+            self._hears(context)
         if kind == LEAVE:
             self._retire(context, message)
             return

@@ -247,6 +247,59 @@ def test_an_async_worker_that_does_not_cancel_is_killed(harness: Harness) -> Non
     assert [context for context, _ in harness.killed] == [1]
 
 
+def test_what_a_deaf_worker_has_not_taken_goes_to_others(harness: Harness) -> None:
+    concurrent(harness, limit=4)
+    for context in (1, 2):
+        harness.open(context)
+    pipe = harness.connect()
+    for number, name in enumerate([b"plain", b"plain", b"async", b"async"]):
+        harness.feed(pipe, request_id(number) + call(number, name))
+    held = harness.recv(1)  # and then it takes nothing any more
+    assert held is not None
+    others = [take(harness, 2), take(harness, 2)]
+    assert harness.recv(2) is None
+    harness.advance(0.2)
+    others.append(take(harness, 2))
+    harness.feed(pipe, request_id(4) + call(4, b"async"))
+    harness.feed(pipe, request_id(5) + call(5, b"async"))
+    others += [take(harness, 2), take(harness, 2)]
+    answer(harness, held, context=1)
+    harness.feed(pipe, request_id(6) + call(6, b"async"))
+    others.append(take(harness, 1))  # it hears again
+    for request, worker in zip(others, [2, 2, 2, 2, 2, 1], strict=True):
+        answer(harness, request, context=worker)
+    assert sorted(frame[:4] for frame in pipe.sent) == [request_id(number) for number in range(7)]
+    assert idle(harness)
+
+
+def test_a_deaf_worker_is_tried_again(harness: Harness) -> None:
+    concurrent(harness)
+    for context in (1, 2):
+        harness.open(context)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(0) + call(0, b"async"))
+    harness.feed(pipe, request_id(1) + call(1, b"async"))
+    held = take(harness, 2)
+    harness.advance(0.1)
+    other = take(harness, 2)
+    harness.advance(0.5)
+    harness.feed(pipe, request_id(2) + call(2, b"async"))
+    answer(harness, take(harness, 1), context=1)
+    for request in (held, other):
+        answer(harness, request, context=2)
+    assert idle(harness)
+
+
+def test_the_only_worker_keeps_what_it_has(harness: Harness) -> None:
+    concurrent(harness)
+    harness.open(1)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(0) + call(0, b"async"))
+    harness.advance(5.0)
+    answer(harness, take(harness, 1))
+    assert idle(harness)
+
+
 # --- streams
 
 

@@ -189,6 +189,14 @@ async def astubborn() -> AsyncIterator[int]:
 
 
 @app.handler
+async def holds_up(folder: Path) -> int:
+    note(folder, "began")
+    while not (folder / "go").exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - that is what is wrong with it
+    return os.getpid()
+
+
+@app.handler
 async def apid() -> int:
     return os.getpid()
 
@@ -362,6 +370,16 @@ def test_plain_handlers_go_on_beside_them(client: Client) -> None:
     assert not any(each.done() for each in naps)
     for each in naps:
         each.cancel()
+
+
+def test_one_that_holds_up_its_loop_holds_up_nobody_elses(client: Client, tmp_path: Path) -> None:
+    holding = client.submit("holds_up", tmp_path)
+    eventually(lambda: noted(tmp_path, "began"), WAIT)
+    futures = [client.submit(name) for name in ("pid", "apid") * 20]
+    found = {future.result(WAIT) for future in futures}
+    (tmp_path / "go").touch()
+    assert len(found) == 1
+    assert holding.result(WAIT) not in found
 
 
 def test_its_time_limit_cancels_the_task_alone(client: Client) -> None:
