@@ -436,7 +436,8 @@ class Staffing(Answering):
         waiting = False
         for crew in self._crews:
             for worker in crew.workers.values():
-                waiting = waiting or worker.jobs.length > 0
+                newest = worker.jobs.tail
+                waiting = waiting or (newest is not None and newest.given + _DEAF > self.now)
                 if len(self._deaf) + (worker.id not in self._deaf) < len(crew.workers):  # somebody hears
                     self._take_back_unheard(worker, again)
         again.sort(key=_serial_of)
@@ -492,6 +493,8 @@ class Staffing(Answering):
         self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
+            self._alarms.set(self._hearing_alarm, self.now)  # it may do what others have not taken
+            self.deadline = self._alarms.first
         self._hand_out()
 
     def _window(self, prefetch: int) -> int:

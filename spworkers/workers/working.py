@@ -92,6 +92,7 @@ class Working:
         try:
             self._runner.hooks.started(self)
             self._work()
+            self._close_given_up()
             self._runner.hooks.stopping(self)
         finally:
             self._interrupter.close()
@@ -225,6 +226,7 @@ class WorkingBeside(Working):
             self._row.stage(Stage.IDLE)
             portal.call(self._begin)
             self._work()
+            self._close_given_up()
             self._runner.hooks.stopping(self)
         finally:
             self._interrupter.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -290,13 +291,32 @@ def test_a_deaf_worker_is_tried_again(harness: Harness) -> None:
     assert idle(harness)
 
 
-def test_the_only_worker_keeps_what_it_has(harness: Harness) -> None:
+def test_the_only_worker_keeps_what_it_has_until_there_is_another(harness: Harness) -> None:
     concurrent(harness)
     harness.open(1)
     pipe = harness.connect()
     harness.feed(pipe, request_id(0) + call(0, b"async"))
     harness.advance(5.0)
     answer(harness, take(harness, 1))
+    harness.feed(pipe, request_id(1) + call(1, b"async"))
+    harness.advance(5.0)
+    harness.open(2)
+    harness.advance(0.1)
+    answer(harness, take(harness, 2), context=2)
+    assert harness.recv(1) is None
+    assert idle(harness)
+
+
+def test_nobody_looks_while_all_is_taken(harness: Harness) -> None:
+    concurrent(harness)
+    for context in (1, 2):
+        harness.open(context)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(0) + call(0, b"async"))
+    request = take(harness, 1)
+    harness.advance(1.0)
+    assert harness.machine.deadline == math.inf
+    answer(harness, request)
     assert idle(harness)
 
 
