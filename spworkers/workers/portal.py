@@ -17,12 +17,17 @@ class Portal:
 
     The loop lives as long as the worker, and on its own thread: what an async `on_start` opened (connections,
     background tasks) goes on living between requests, also while a plain handler keeps the main thread busy.
+
+    Attributes:
+        on_end: called when the loop has ended by itself: somebody stopped it, or closed its descriptors.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._kept: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self.on_end: Callable[[], object] | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -30,9 +35,16 @@ class Portal:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             count_cancellations(self._loop)
-            self._thread = threading.Thread(target=self._loop.run_forever, name="spworkers-async", daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="spworkers-async", daemon=True)
             self._thread.start()
         return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            if not self._closing and self.on_end is not None:
+                self.on_end()
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """Wait for an awaitable's result, and return or raise it. Left by an exception, it cancels the awaitable."""
@@ -64,10 +76,12 @@ class Portal:
         if self._loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._loop = self._thread = None
+        self._closing = False
 
 
 async def _waited(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:

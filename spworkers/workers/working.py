@@ -211,6 +211,13 @@ def _end_fork() -> None:
     os._exit(70)  # EX_SOFTWARE of sysexits.h
 
 
+def _loop_ended() -> None:
+    """A handler has stopped the event loop, or closed its descriptors: nothing will come of what runs there."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"spworkers: the event loop of this worker was ended by a handler; the worker ends\n")
+    os._exit(70)
+
+
 class WorkingBeside(Working):
     """Requests beside each other, in an event loop; plain handlers in the main thread."""
 
@@ -221,6 +228,7 @@ class WorkingBeside(Working):
         self._in_hand = 0
         self._over = False
         portal = self._runner.portal
+        portal.on_end = _loop_ended
         try:
             self._runner.hooks.started(self)
             self._row.stage(Stage.IDLE)

@@ -196,6 +196,15 @@ async def holds_up(folder: Path) -> int:
     return os.getpid()
 
 
+@app.handler(retries=0)
+async def ends_the_loop(how: str) -> None:
+    if how == "stop":
+        asyncio.get_running_loop().stop()
+    else:
+        os.closerange(3, 1000)
+    await asyncio.sleep(WAIT)
+
+
 @app.handler
 async def apid() -> int:
     return os.getpid()
@@ -475,6 +484,14 @@ def test_a_generator_that_does_not_end_is_killed_with_its_worker(name: str, othe
         next(stream)
         stream.close()
         eventually(lambda: client.call(other) != before, WAIT / 2)
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_who_ends_the_event_loop_ends_the_worker(how: str) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        with pytest.raises(errors.WorkerDiedError):
+            client.ends_the_loop(how)
+        assert client.apid() == client.pid()
 
 
 def test_a_child_that_comes_back_from_a_handler_ends(client: Client) -> None:
