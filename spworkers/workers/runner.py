@@ -13,6 +13,7 @@ import inspect
 import logging
 import time
 import traceback
+from concurrent.futures import CancelledError
 from typing import Any, Final, TypeAlias
 
 from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
@@ -58,6 +59,10 @@ class Job:
     async def arun(self) -> Answer:
         """The same in an event loop."""
         return self.run()
+
+    def canceled(self, error: BaseException) -> Answer:
+        """The answer, if its task was cancelled by nobody but itself."""
+        raise error
 
 
 class _HandlerJob(Job):
@@ -130,6 +135,10 @@ class _HandlerJob(Job):
             return self._failed(error)
         finally:
             current.reset(token)
+
+    def canceled(self, error: BaseException) -> Answer:
+        self._runner.hooks.after(self.request, error)
+        return self._failed(error)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler
@@ -266,7 +275,10 @@ class Runner:
         """Run a job in this thread, and in the portal what is async."""
         if not job.concurrent:
             return job.run()
-        answer: Answer = self.portal.run(job.arun())
+        try:
+            answer: Answer = self.portal.run(job.arun())
+        except CancelledError as error:
+            answer = job.canceled(error)
         return answer
 
     async def aanswer(self, body: bytes, pipe: int = 0, serial: int = 0) -> Answer:

@@ -225,6 +225,7 @@ class WorkingBeside(Working):
         self._interrupter = Interrupter()
         self._queue: queue.SimpleQueue[tuple[Request, Job] | str] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._told: set[int] = set()  # those that were told to stop
         self._in_hand = 0
         self._over = False
         portal = self._runner.portal
@@ -301,13 +302,16 @@ class WorkingBeside(Working):
         answer: Answer | None = None
         try:
             answer = await job.arun()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._over:
                 raise
+            if request.serial not in self._told:
+                answer = job.canceled(error)
         finally:
             if _forked:
                 _end_fork()
             del self._tasks[request.serial]
+            self._told.discard(request.serial)
             self._finish(request, answer)
             self._settled()
 
@@ -333,6 +337,7 @@ class WorkingBeside(Working):
     def _canceled(self, serial: int) -> None:
         task = self._tasks.get(serial)
         if task is not None:
+            self._told.add(serial)
             task.cancel()
         elif serial == 0 or not self._interrupter.stop(serial):
             self._give_up(serial)

@@ -48,6 +48,14 @@ async def later(value: Any, seconds: float = 0.0) -> Any:
     return value
 
 
+@app.handler
+async def cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
 @app.handler(name="geometry.mirror")
 def mirror(point: Point) -> Point:
     return Point(point.y, point.x)
@@ -187,6 +195,11 @@ def test_exceptions_of_async_handlers_too(calc: LocalClient) -> None:
     assert "in fail_later" in caught.value.traceback.splitlines()[1]
 
 
+def test_a_cancellation_of_its_own_is_its_answer(calc: LocalClient) -> None:
+    with pytest.raises(errors.RemoteError, match="CancelledError"):
+        calc.cancel_itself()
+
+
 def test_an_exception_without_text_arrives(calc: LocalClient) -> None:
     with pytest.raises(errors.RemoteError, match="its text cannot be had") as caught:
         calc.fail("odd")
@@ -309,7 +322,7 @@ def test_attributes_of_python_are_no_handlers(calc: LocalClient) -> None:
 
 
 def test_the_reprs(calc: LocalClient) -> None:
-    assert repr(calc) == "<LocalClient of <App calc: 8 handlers, raw>>"
+    assert repr(calc) == "<LocalClient of <App calc: 9 handlers, raw>>"
     assert repr(calc.geometry.mirror) == f"<handler geometry.mirror of {calc!r}>"
 
 

@@ -160,6 +160,14 @@ async def awaits_a_cancelled_task() -> None:
 
 
 @app.handler
+async def cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@app.handler
 def items_end(what: str) -> Iterator[int]:
     yield 1
     raise_(what)
@@ -470,8 +478,9 @@ def test_whatever_a_handler_raises_is_its_answer(client: Client, name: str, what
     assert {client.pid() for _ in range(20)} == before
 
 
-def test_a_cancellation_of_its_own_is_its_answer(client: Client) -> None:
-    futures = [client.submit("awaits_a_cancelled_task") for _ in range(20)]
+@pytest.mark.parametrize("name", ["awaits_a_cancelled_task", "cancels_itself"])
+def test_a_cancellation_of_its_own_is_its_answer(client: Client, name: str) -> None:
+    futures = [client.submit(name) for _ in range(20)]
     assert {type(future.exception(WAIT)) for future in futures} == {errors.RemoteError}
 
 
