@@ -1,16 +1,46 @@
-"""Modules that exist in this process only, such as that of `runpy.run_path`: what they define goes by value, as what
-`__main__` defines does."""
+"""What goes by value: functions and classes that no worker can import.
+
+So do those of modules that exist in this process only, such as that of `runpy.run_path`, as those of `__main__` do.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
+from collections import ChainMap
+from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import cloudpickle
 
-__all__ = ["dumps", "has_file", "is_by_value"]
+__all__ = ["Pickler", "dumps", "has_file", "is_by_value", "pickled"]
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    """cloudpickle's, whose functions know the file that they come from, for the lines of a traceback."""
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    make, arguments = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return _code_of, (code.co_filename, make, arguments)
+
+
+def _code_of(filename: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    return make(*arguments).replace(co_filename=filename)
+
+
+Pickler.dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+
+def pickled(value: Any, protocol: int = 5, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
+    """A value's pickle, as `cloudpickle.dumps` makes it."""
+    with io.BytesIO() as file:
+        Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
+        return file.getvalue()
+
 
 _registering = threading.RLock()  # cloudpickle's registry is the whole process's
 
@@ -24,18 +54,13 @@ def dumps(thing: Any, module: Any) -> bytes:
     """
     made = sys.modules.get(module)
     if made is None or is_by_value(module) or has_file(module):
-        return _dumps(thing)
+        return pickled(thing)
     with _registering:
         cloudpickle.register_pickle_by_value(made)
         try:
-            return _dumps(thing)
+            return pickled(thing)
         finally:
             cloudpickle.unregister_pickle_by_value(made)
-
-
-def _dumps(thing: Any) -> bytes:
-    data: bytes = cloudpickle.dumps(thing, 5)
-    return data
 
 
 def has_file(module: str) -> bool:

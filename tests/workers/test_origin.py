@@ -149,3 +149,28 @@ def test_what_the_module_itself_misses_is_its_own_error(module: str) -> None:
 def test_a_value_that_is_no_app_is_refused() -> None:
     with pytest.raises(AppNotFoundError):
         load({"value": cloudpickle.dumps(5)})
+
+
+def test_the_lines_of_a_script_are_in_its_tracebacks(tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(
+        "import spworkers as sp\n"
+        "app = sp.App('failing')\n"
+        "@app.handler\n"
+        "def handle():\n"
+        "    raise ValueError('as a handler')\n"
+        "def work():\n"
+        "    raise ValueError('as a task')\n"
+        "if __name__ == '__main__':\n"
+        "    with app.serve('tcp://127.0.0.1:0', workers=1, block=False) as s, sp.Client(s.address) as client:\n"
+        "        try:\n"
+        "            client.handle()\n"
+        "        except sp.RemoteError as error:\n"
+        "            print(error.traceback)\n"
+        "    with sp.Pool(1) as pool:\n"
+        "        print(pool.submit(work).exception().__cause__)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], env=ENV, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    for line, name, words in ((5, "handle", "as a handler"), (7, "work", "as a task")):
+        assert f'File "{script}", line {line}, in {name}\n    raise ValueError({words!r})' in done.stdout

@@ -452,7 +452,7 @@ def test_ctrl_c_while_the_first_submit_starts_a_thread(monkeypatch: pytest.Monke
             pool.submit(abs, -1)
         assert pool.submit(abs, -2).result(WAIT) == 2
         stats = pool.stats()
-        assert (stats["submitted"], stats["done"], stats["cancelled"]) == (2, 1, 1)
+        assert (stats["submitted"], stats["done"] + stats["cancelled"]) == (2, 2)  # the first was quick, or cancelled
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt), sp.Pool(2) as pool:
         pool.submit(abs, -1)

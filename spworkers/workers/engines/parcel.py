@@ -12,8 +12,7 @@ from __future__ import annotations
 import pickle
 from typing import Any, Final
 
-import cloudpickle
-
+from spworkers.workers.byvalue import pickled
 from spworkers.workers.pool.functions import name_of
 from spworkers.workers.pool.values import (
     error_of,
@@ -52,7 +51,7 @@ class Parcel:
                 return True
             return False
 
-        return cls(cloudpickle.dumps(value, 5, buffer_callback=beside), buffers)
+        return cls(pickled(value, 5, beside), buffers)
 
     def value(self) -> Any:
         """The value, made anew; its buffers are copies, so that whoever gets them may write into them."""

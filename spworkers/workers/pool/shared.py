@@ -14,9 +14,8 @@ import os
 import pickle
 from typing import Any, Final
 
-import cloudpickle
-
 from spworkers.errors import ResourceError, SerializationError
+from spworkers.workers.byvalue import pickled
 
 __all__ = ["attach", "store"]
 
@@ -33,13 +32,13 @@ def store(value: Any) -> tuple[int, list[int]]:
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        stream = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
-        raws = [buffer.raw() for buffer in buffers]
+        stream = pickled(value, 5, buffers.append)
+        pieces: list[bytes | memoryview] = [stream, *(buffer.raw() for buffer in buffers)]
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
         raise SerializationError(f"shared= cannot be pickled: {type(error).__name__}: {error}") from error
     places: list[int] = []
     at = 0
-    for piece in (stream, *raws):
+    for piece in pieces:
         size = len(piece) if isinstance(piece, bytes) else piece.nbytes
         places += (at, size)
         at += -(-max(size, 1) // _ALIGN) * _ALIGN
@@ -49,7 +48,7 @@ def store(value: Any) -> tuple[int, list[int]]:
         raise ResourceError(f"cannot make {at} bytes of shared memory: {error.strerror}") from error
     try:
         with mmap.mmap(fd, at) as memory:
-            for number, piece in enumerate((stream, *raws)):
+            for number, piece in enumerate(pieces):
                 begin, size = places[2 * number : 2 * number + 2]
                 memory[begin : begin + size] = piece if isinstance(piece, bytes) else piece.cast("B")
         _seal(fd)

@@ -19,10 +19,9 @@ import types
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import cloudpickle
-
 from spworkers.errors import CauseText, RemoteError, SerializationError
 from spworkers.ring import Record, own_bytearray, own_bytes
+from spworkers.workers.byvalue import Pickler, pickled
 
 __all__ = [
     "PLAIN",
@@ -117,7 +116,7 @@ class PickleValues:
             buffers.append(raw)
             return False
 
-        cloudpickle.Pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=beside).dump(value)
+        Pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=beside).dump(value)
         if not buffers and len(pieces) == 1:
             return pieces[0]  # type: ignore[no-any-return]
         if not buffers and sum(map(len, pieces)) < _SMALL:
@@ -200,7 +199,7 @@ def pack_error(error: BaseException, skip: int = 1) -> tuple[bool, bytes]:
     """
     text = _traceback_of(error, skip)
     try:
-        packed = cloudpickle.dumps((error, text), _PROTOCOL)
+        packed = pickled((error, text), _PROTOCOL)
         pickle.loads(packed)
     except Exception:  # whatever the __reduce__ or __init__ of somebody's exception raises
         kind = type(error)
