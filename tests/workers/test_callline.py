@@ -53,6 +53,9 @@ class Port:
     def drop(self, cause: str) -> None:
         self.dropped += 1
 
+    def describe(self) -> str:
+        return "client"
+
 
 def drain_interrupted_at(step: int) -> int:
     """How many opcodes a reader's way through three answers has, if it is not interrupted at one of them before."""
