@@ -23,7 +23,7 @@ from spworkers.cli.tlsoptions import tls_options
 from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
-from spworkers.workers.server import Server, deaf_to
+from spworkers.workers.server import Server, nothing
 from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
 
 __all__ = ["serve"]
@@ -115,9 +115,10 @@ def serve(
     With --dial it serves a broker: the back socket of a device (docs/handlers.md), to whose front clients dial.
     """
     signal.signal(signal.SIGTERM, as_interrupt)  # until the server is up; then both drain it
+    signal.signal(signal.SIGHUP, nothing)  # it is not for workers that are new, or about to end
     server: Server | None = None
     try:
-        with told(), deaf_to(signal.SIGHUP):  # it is not for workers that are new, or about to end
+        with told():
             log_from(log_level)
             app = load_app(target)
             if not (listen or dial) and (app.handlers or app.raw_handler is not None):
@@ -139,6 +140,8 @@ def serve(
                     server.wait()
             with _patience(drain):
                 server.close(drain)
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # it has done what it was told
+                signal.signal(number, signal.SIG_IGN)
     except KeyboardInterrupt:
         if server is not None:
             server.close(0)

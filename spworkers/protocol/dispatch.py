@@ -282,12 +282,13 @@ class Dispatcher(Staffing):
         if context is None:
             self._prefetch = requests
             self._auto = auto
+        auto = auto and self._concurrent == 0  # see `_may_be_ahead`
         for worker in self._crews[EXCLUSIVE].workers.values():
             if worker.id == context or (context is None and not worker.own_prefetch):
                 if worker.auto != auto and worker.jobs.length > 1:
                     self._ahead += worker.jobs.length - 1 if auto else 1 - worker.jobs.length
                 worker.auto = auto
-                worker.prefetch = 1 if auto else requests
+                worker.prefetch = 1 if requests == AUTO else requests
                 worker.own_prefetch = context is not None
                 worker.full = False
                 self.out.set_window(worker.id, self._window(requests))

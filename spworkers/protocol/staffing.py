@@ -489,13 +489,18 @@ class Staffing(Answering):
     def context_opened(self, context: int) -> None:
         self.out.set_window(context, self._window(self._prefetch))
         worker = Worker(context, 1 if self._auto else self._prefetch)
-        worker.auto = self._auto
+        worker.auto = self._may_be_ahead
         self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
             self._alarms.set(self._hearing_alarm, self.now)  # it may do what others have not taken
             self.deadline = self._alarms.first
         self._hand_out()
+
+    @property
+    def _may_be_ahead(self) -> bool:
+        """A worker that runs requests beside each other takes all that it gets: nothing could be had back from it."""
+        return self._auto and self._concurrent == 0
 
     def _window(self, prefetch: int) -> int:
         """The places in a worker's lane."""

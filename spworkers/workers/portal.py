@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 from spworkers.workers.stops import count_cancellations
@@ -25,7 +26,6 @@ class Portal:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._kept: set[asyncio.Task[Any]] = set()
         self._closing = False
         self.on_end: Callable[[], object] | None = None
 
@@ -58,18 +58,13 @@ class Portal:
             raise error
         return outcome
 
-    def start_soon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Run a coroutine, without waiting for it; any thread may say so."""
-        self.call(lambda: self.keep(asyncio.ensure_future(coroutine)))
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, function: Callable[[], Any]) -> None:
         """Call a function in the loop, soon; any thread may say so."""
         self.loop.call_soon_threadsafe(function)
-
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Hold on to a task until it is done; the loop itself would not."""
-        self._kept.add(task)
-        task.add_done_callback(self._kept.discard)
 
     def close(self) -> None:
         """End the loop: tasks that still run are cancelled and waited for."""

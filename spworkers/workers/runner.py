@@ -13,7 +13,7 @@ import inspect
 import logging
 import time
 import traceback
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, Final, TypeAlias
 
 from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
@@ -30,6 +30,7 @@ from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
 from spworkers.workers.stops import Stopped, is_stop
 from spworkers.workers.streams import AsyncStream, Streams, SyncStream
+from spworkers.workers.timelimit import CLOSING
 
 __all__ = ["HANDLERS", "HEALTH", "Job", "Runner"]
 
@@ -229,6 +230,7 @@ class Runner:
         self.hooks = Hooks([Retry(), *app.middleware]) if hooks is None else hooks
         self.portal = Portal()
         self.streams = Streams()
+        self._closings: set[Future[None]] = set()  # of async streams
         built_in = {name: Handler(what, name=name) for name, what in self._built_in().items()}
         self._handlers: dict[str, AnyHandler] = {**app.handlers, **built_in}
 
@@ -257,6 +259,7 @@ class Runner:
         """Close the streams and run the `on_stop` functions, all of them: what one raises is logged."""
         for stream in self.streams.pop(0):
             self.close(stream)
+        wait(list(self._closings), CLOSING)
         for hook in self.app.stoppers:
             try:
                 self._wait_for(hook(self.state))
@@ -303,6 +306,9 @@ class Runner:
             return self._call_job(body, pipe, serial)
         except (GarbledError, BadArgumentsError) as error:
             return _failure(callformat.call_id_of(body), Failure("arguments", str(error)))
+        except BaseException as error:  # of a type of the user's, whose making is the user's code too
+            text = f"the arguments could not be checked: {_name_of(error)}: {_text_of(error)}"
+            return _failure(callformat.call_id_of(body), Failure("arguments", text))
 
     def _call_job(self, body: bytes, pipe: int, serial: int) -> Job | Answer:
         call_id, name, given, keywords, _ = callformat.fields_of_call(body)
@@ -369,7 +375,9 @@ class Runner:
         if isinstance(stream, SyncStream):
             stream.close(seconds)
         else:
-            self.portal.start_soon(stream.close(seconds))
+            closing = self.portal.begin(stream.close(seconds))
+            self._closings.add(closing)
+            closing.add_done_callback(self._closings.discard)
 
     # --- built-in handlers
 

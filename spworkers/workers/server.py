@@ -290,19 +290,19 @@ def _start_part(
 
 @contextlib.contextmanager
 def deaf_to(number: signal.Signals) -> Iterator[None]:
-    """Have this signal do nothing meanwhile; our children do not inherit that, as they would SIG_IGN."""
+    """Have this signal do nothing meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(number, _nothing)
+    former = signal.signal(number, nothing)
     try:
         yield
     finally:
         signal.signal(number, former)
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """For `deaf_to`."""
+def nothing(number: int, frame: FrameType | None) -> None:
+    """What to do for a signal that means nothing now; unlike SIG_IGN, it is not inherited by our children."""
 
 
 @contextlib.contextmanager

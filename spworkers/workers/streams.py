@@ -95,14 +95,23 @@ class SyncStream(_Stream):
         begun = time.monotonic()
         while not self._over:
             try:
-                self._add(next(self._generator))
+                item = next(self._generator)
             except StopIteration:
                 self._ended(None)
+                break
             except GeneratorExit as error:
                 self._ended(RuntimeError(f"the generator raised {error!r}"))
+                break
             except Stopped:
                 raise
             except BaseException as error:
+                self._ended(error)
+                break
+            try:
+                self._add(item)
+            except Stopped:
+                raise
+            except BaseException as error:  # it cannot be sent
                 self._ended(error)
             if self._is_full(begun):
                 break
@@ -153,7 +162,7 @@ class AsyncStream(_Stream):
                 self._ended(value)
         except asyncio.CancelledError:
             self._ended(RuntimeError("the generator was cancelled"))
-        except Exception as error:  # an item that cannot be sent
+        except BaseException as error:  # an item that cannot be sent
             self._ended(error)
 
     async def _next(self) -> tuple[str, Any]:

@@ -74,6 +74,7 @@ class Working:
         self._runner = runner
         self._row = row
         self._stop = stop
+        runner.portal.on_end = _loop_ended
         self._leaving = False
         self._begun = False
         self._given_up: list[SyncStream] = []  # streams to be closed when no handler runs
@@ -229,7 +230,6 @@ class WorkingBeside(Working):
         self._in_hand = 0
         self._over = False
         portal = self._runner.portal
-        portal.on_end = _loop_ended
         try:
             self._runner.hooks.started(self)
             self._row.stage(Stage.IDLE)

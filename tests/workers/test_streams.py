@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import signal
@@ -115,6 +116,11 @@ def deaf(folder: Path) -> int:
     return os.getpid()
 
 
+@app.handler(retries=0)
+def once() -> int:
+    return os.getpid()
+
+
 @app.handler
 def pid() -> int:
     return os.getpid()
@@ -137,7 +143,13 @@ class Mine(BaseException):
 
 
 def raise_(what: str) -> None:
-    raise {"mine": Mine, "generator exit": GeneratorExit, "cancelled": asyncio.CancelledError}[what]
+    raise {
+        "mine": Mine,
+        "generator exit": GeneratorExit,
+        "cancelled": asyncio.CancelledError,
+        "system exit": SystemExit,
+        "stop iteration": StopIteration,
+    }[what]
 
 
 @app.handler
@@ -177,6 +189,59 @@ def items_end(what: str) -> Iterator[int]:
 async def aitems_end(what: str) -> AsyncIterator[int]:
     yield 1
     raise_(what)
+
+
+@dataclasses.dataclass
+class Raising:
+    what: str
+
+    def __post_init__(self) -> None:
+        raise_(self.what)
+
+
+@app.handler
+def takes(argument: Raising) -> None: ...
+
+
+@app.handler
+def item_ends(what: str) -> Iterator[Any]:
+    yield 1
+    yield Unsendable(what)
+
+
+@app.handler
+async def aitem_ends(what: str) -> AsyncIterator[Any]:
+    yield 1
+    yield Unsendable(what)
+
+
+class Unsendable(dict[str, int]):
+    """Something whose encoding raises what it is told to."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(a=1)
+        self.what = what
+
+    def __iter__(self) -> Any:
+        raise_(self.what)
+
+    items = keys = __iter__
+
+
+@app.handler
+async def aslow_end(folder: Path) -> AsyncIterator[int]:
+    try:
+        while True:
+            yield 1
+    finally:
+        await asyncio.sleep(0.3)
+        note(folder, "ended")
+
+
+@app.handler(retries=0)
+def dies_after(seconds: float) -> None:
+    time.sleep(seconds)
+    os._exit(3)
 
 
 @app.handler
@@ -476,6 +541,48 @@ def test_whatever_a_handler_raises_is_its_answer(client: Client, name: str, what
         assert (caught.value.type or "").endswith(kinds[what])
     assert other.result(WAIT) == 0.1
     assert {client.pid() for _ in range(20)} == before
+
+
+@pytest.mark.parametrize("what", ["mine", "generator exit", "cancelled", "system exit"])
+def test_whatever_an_argument_raises_is_the_answer(client: Client, what: str) -> None:
+    before = {client.pid() for _ in range(20)}
+    with pytest.raises(errors.BadArgumentsError, match="could not be checked"):
+        client.call("takes", {"what": what})
+    assert {client.pid() for _ in range(20)} == before
+
+
+@pytest.mark.parametrize("what", ["mine", "generator exit", "cancelled", "system exit", "stop iteration"])
+@pytest.mark.parametrize("name", ["item_ends", "aitem_ends"])
+def test_an_item_whose_encoding_raises_ends_the_stream_with_that(client: Client, name: str, what: str) -> None:
+    before = {client.pid() for _ in range(20)}
+    items = []
+    with pytest.raises(errors.RemoteError):
+        for item in client.call(name, what):
+            items.append(item)  # noqa: PERF402 - those before the error count
+    assert items == [1]
+    assert {client.pid() for _ in range(20)} == before
+
+
+@pytest.mark.parametrize("how", ["close", "restart"])
+def test_an_async_generator_comes_to_its_end_with_its_worker(tmp_path: Path, how: str) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        streams = [client.call("aslow_end", tmp_path) for _ in range(3)]
+        for stream in streams:
+            next(stream)
+        for stream in streams:
+            stream.close()
+        assert client.apid() > 0
+        server.close(WAIT) if how == "close" else server.restart(WAIT)
+        assert noted(tmp_path, "ended") == 3
+
+
+def test_a_plain_request_behind_another_is_not_lost_with_it() -> None:
+    """Beside async ones, too: what a worker has not begun it does not take."""
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        bad = client.submit("dies_after", 0.2)
+        others = [client.submit("once") for _ in range(20)]
+        assert type(bad.exception(WAIT)) is errors.WorkerDiedError
+        assert {future.exception(WAIT) for future in others} == {None}
 
 
 @pytest.mark.parametrize("name", ["awaits_a_cancelled_task", "cancels_itself"])
