@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,8 +293,15 @@ def test_a_canceled_call_is_given_up_and_leaves_its_place_whatever_comes_then(mo
         assert pool.submit(pow, 2, 3).result(WAIT) == 8
 
 
-def test_a_callback_may_wait_for_another_call_and_raise_anything(caplog: pytest.LogCaptureFixture) -> None:
-    app, got, done = sp.App("callbacks"), list[Any](), threading.Event()
+def test_a_callback_may_wait_for_another_call_and_raise_anything(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    app, got, done, gate = sp.App("callbacks"), list[Any](), threading.Event(), tmp_path / "gate"
+
+    @app.handler
+    def hold() -> None:
+        while not gate.exists():
+            time.sleep(0.01)
 
     @app.handler
     def double(number: int) -> int:
@@ -312,10 +320,16 @@ def test_a_callback_may_wait_for_another_call_and_raise_anything(caplog: pytest.
         client.submit("double", 1).add_done_callback(wait_for_another)
         assert done.wait(WAIT)
         assert got == [4]
+        held = client.submit("hold")  # one that is done already has its callbacks called in this thread
         client.submit("double", 1).add_done_callback(leave)
+        gate.touch()
+        assert held.result(WAIT) is None
         assert client.submit("double", 2).result(WAIT) == 4
+    gate.unlink()
     with sp.Pool(1) as pool:
+        pool.submit(hold)
         pool.submit(pow, 2, 2).add_done_callback(leave)
+        gate.touch()
         eventually(lambda: caplog.text.count("exception calling callback") == 2, WAIT)  # in its collector
         assert pool.submit(pow, 2, 3).result(WAIT) == 8
 
