@@ -8,8 +8,6 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server, nothing
 from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
+from spworkers.workers.timelimit import if_longer
 
 __all__ = ["serve"]
 
@@ -135,10 +134,9 @@ def serve(
                     metrics = shown.address
                 if reloads:
                     around.callback(_reloader(server, drain).close)
-                with server.signals():  # whoever reads that we serve may signal at once
-                    _announce(server, as_json, metrics)
-                    server.wait()
-            with _patience(drain):
+                server.wait(lambda: _announce(server, as_json, metrics))
+            text = f"waiting up to {drain:g} s for the requests at hand; Ctrl-C drops them"
+            with if_longer(SILENCE, lambda: click.echo(text, err=True)):
                 server.close(drain)
             for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # it has done what it was told
                 signal.signal(number, signal.SIG_IGN)
@@ -149,19 +147,6 @@ def serve(
         if server is not None:
             server.close(0)
         raise
-
-
-@contextlib.contextmanager
-def _patience(drain: float) -> Iterator[None]:
-    """Say what the end is waiting for, if it is not there at once."""
-    text = f"waiting up to {drain:g} s for the requests at hand; Ctrl-C drops them"
-    timer = threading.Timer(SILENCE, click.echo, [text], {"err": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _reloader(server: Server, drain: float) -> Reloader:

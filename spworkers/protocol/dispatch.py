@@ -278,11 +278,9 @@ class Dispatcher(Staffing):
                     self._watch(worker)
 
     def _set_prefetch(self, context: int | None, requests: int) -> None:
-        auto = requests == AUTO
+        auto = self._may_be_ahead(requests)
         if context is None:
             self._prefetch = requests
-            self._auto = auto
-        auto = auto and self._concurrent == 0  # see `_may_be_ahead`
         for worker in self._crews[EXCLUSIVE].workers.values():
             if worker.id == context or (context is None and not worker.own_prefetch):
                 if worker.auto != auto and worker.jobs.length > 1:

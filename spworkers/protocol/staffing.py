@@ -108,7 +108,6 @@ class Staffing(Answering):
         self._stall_alarm: Final = Alarm(-1)
         self._hearing_alarm: Final = Alarm(-1)
         self._deaf: dict[int, float] = {}  # the workers that are, and since when
-        self._auto = False  # PREFETCH is AUTO
         self._ahead = 0  # requests that workers have ahead because of it
         self._next_look = 0.0
         self._access_log = False  # requests that no worker has answered are reported
@@ -488,8 +487,8 @@ class Staffing(Answering):
 
     def context_opened(self, context: int) -> None:
         self.out.set_window(context, self._window(self._prefetch))
-        worker = Worker(context, 1 if self._auto else self._prefetch)
-        worker.auto = self._may_be_ahead
+        worker = Worker(context, 1 if self._prefetch == AUTO else self._prefetch)
+        worker.auto = self._may_be_ahead(self._prefetch)
         self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
@@ -497,10 +496,9 @@ class Staffing(Answering):
             self.deadline = self._alarms.first
         self._hand_out()
 
-    @property
-    def _may_be_ahead(self) -> bool:
+    def _may_be_ahead(self, prefetch: int) -> bool:
         """A worker that runs requests beside each other takes all that it gets: nothing could be had back from it."""
-        return self._auto and self._concurrent == 0
+        return prefetch == AUTO and self._concurrent == 0
 
     def _window(self, prefetch: int) -> int:
         """The places in a worker's lane."""

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from spworkers.workers.stops import count_cancellations
-
 __all__ = ["Portal"]
 
 
@@ -34,7 +32,6 @@ class Portal:
         """The loop, which runs."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            count_cancellations(self._loop)
             self._thread = threading.Thread(target=self._run, args=(self._loop,), name="spworkers-async", daemon=True)
             self._thread.start()
         return self._loop

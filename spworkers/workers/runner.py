@@ -13,6 +13,7 @@ import inspect
 import logging
 import time
 import traceback
+from asyncio import CancelledError as AsyncCancelledError
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any, Final, TypeAlias
 
@@ -28,7 +29,7 @@ from spworkers.workers.portal import Portal
 from spworkers.workers.requestinfo import RequestInfo, current
 from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
-from spworkers.workers.stops import Stopped, is_stop
+from spworkers.workers.stops import Stopped, is_canceled, is_stop
 from spworkers.workers.streams import AsyncStream, Streams, SyncStream
 from spworkers.workers.timelimit import CLOSING
 
@@ -287,7 +288,14 @@ class Runner:
     async def aanswer(self, body: bytes, pipe: int = 0, serial: int = 0) -> Answer:
         """As `answer`, in the caller's own event loop: async handlers are awaited there."""
         job = self.understand(body, pipe, serial)
-        return job if isinstance(job, Answer) else await job.arun()
+        if isinstance(job, Answer):
+            return job
+        try:
+            return await job.arun()
+        except AsyncCancelledError as error:
+            if is_canceled():
+                raise
+            return job.canceled(error)
 
     def understand(self, body: bytes, pipe: int = 0, serial: int = 0) -> Job | Answer:
         """What to do for a request, or the answer where there is nothing to do.

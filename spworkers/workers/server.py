@@ -86,7 +86,6 @@ class Server(Closing):
             )
         self.app = app
         self._ended = End()
-        self._signalled = False
         self._reloads = 0
         self._reload_lock = threading.RLock()  # a signal's handler takes it too
         self._inside = ""  # where `healthy` asks
@@ -210,27 +209,19 @@ class Server(Closing):
                     return
                 self._reloads = 1
 
-    def wait(self) -> None:
+    def wait(self, begun: Callable[[], object] | None = None) -> None:
         """Wait until the server is closed, by another thread or by SIGINT or SIGTERM.
 
         In the main thread these two signals end the wait, and nothing else; close the server then. A second one
         interrupts that too (KeyboardInterrupt). SIGHUP has the workers replaced one after another.
-        """
-        with self.signals():
-            run(self._ended.steps(), self._ended.sleepers)
 
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Around `wait`, and what comes before it: have signals do from now on what they do there."""
-        if self._signalled:  # we are inside of it already
-            yield
-            return
-        self._signalled = True
-        try:
-            with _signals_to(self._ended, self.reload):
-                yield
-        finally:
-            self._signalled = False
+        Args:
+            begun: called once signals do that, to tell others that they may send them.
+        """
+        with _signals_to(self._ended, self.reload):
+            if begun is not None:
+                begun()
+            run(self._ended.steps(), self._ended.sleepers)
 
     def close(self, drain: Seconds = DRAIN) -> None:
         """Answer the requests at hand, then end the workers and the socket. A second time, nothing happens.

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from spworkers.workers import callformat, packing
 from spworkers.workers.answer import Answer
-from spworkers.workers.stops import Stopped, is_stop
+from spworkers.workers.stops import Stopped
 from spworkers.workers.timelimit import time_limit
 
 __all__ = ["AsyncStream", "Streams", "SyncStream"]
@@ -95,23 +95,14 @@ class SyncStream(_Stream):
         begun = time.monotonic()
         while not self._over:
             try:
-                item = next(self._generator)
-            except StopIteration:
-                self._ended(None)
-                break
-            except GeneratorExit as error:
-                self._ended(RuntimeError(f"the generator raised {error!r}"))
-                break
+                for item in self._generator:  # one: a StopIteration of the encoding is no end
+                    self._add(item)
+                    break
+                else:
+                    self._ended(None)
             except Stopped:
                 raise
             except BaseException as error:
-                self._ended(error)
-                break
-            try:
-                self._add(item)
-            except Stopped:
-                raise
-            except BaseException as error:  # it cannot be sent
                 self._ended(error)
             if self._is_full(begun):
                 break
@@ -160,9 +151,7 @@ class AsyncStream(_Stream):
                 self._add(value)
             else:
                 self._ended(value)
-        except asyncio.CancelledError:
-            self._ended(RuntimeError("the generator was cancelled"))
-        except BaseException as error:  # an item that cannot be sent
+        except BaseException as error:  # it was cancelled, or the item cannot be sent
             self._ended(error)
 
     async def _next(self) -> tuple[str, Any]:
@@ -184,9 +173,9 @@ class AsyncStream(_Stream):
                     self._item.cancel()
                     await asyncio.gather(self._item, return_exceptions=True)
                 await self._generator.aclose()
-        except BaseException as error:
-            if is_stop(error):
-                raise
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
             _log.exception("a stream's generator failed at its end")
 
 

@@ -1,4 +1,4 @@
-"""A limit for what a worker does that nobody waits for, and that no dispatcher watches."""
+"""What happens when something takes too long: a limit for what a worker does that no dispatcher watches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-__all__ = ["CLOSING", "time_limit"]
+__all__ = ["CLOSING", "if_longer", "time_limit"]
 
 CLOSING: Final = 2.0
 """Seconds in which a stream that was given up has to end, as a request has (the dispatcher's GRACE)."""
@@ -28,7 +28,14 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
     if seconds <= 0:
         yield
         return
-    timer = threading.Timer(seconds, _die, (f"spworkers: {what} did not end within {seconds:g} s; its worker ends\n",))
+    with if_longer(seconds, lambda: _die(f"spworkers: {what} did not end within {seconds:g} s; its worker ends\n")):
+        yield
+
+
+@contextlib.contextmanager
+def if_longer(seconds: float, call: Callable[[], object]) -> Iterator[None]:
+    """Call this, in a thread of its own, unless the block is left within so many seconds."""
+    timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
     try:

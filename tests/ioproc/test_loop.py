@@ -291,6 +291,25 @@ region, bell = Region.create(1 << 16), make_bell()
 poller.attend(region, bell, region.collect, EXCHANGE)
 """
 
+ASKING = """
+asked, ask = os.pipe()
+reader, writer = os.pipe()
+done = []
+
+def read(about, events):
+    done.append(os.read(reader, 100))
+    poller.stirred = True
+
+def ask_once():
+    region.ring(1, bell)
+    os.write(ask, b"?")
+    while not done:
+        poller.poll(1.0)
+    done.clear()
+
+poller.watch(reader, READABLE, read, None)
+"""
+
 
 def watching(program: str, *, exchange: str = "") -> list[int]:
     """What a process that has one thread says: a process with several never watches."""
@@ -356,27 +375,15 @@ print(poller.watches)
 @exchanges
 def test_a_patient_one_is_awake_when_an_answer_comes(exchange: str) -> None:
     watches, seen = watching(
-        """
-asked, ask = os.pipe()
-reader, writer = os.pipe()
+        ASKING
+        + """
 if not os.fork():
     os.close(ask)
     while os.read(asked, 1):
         os.write(writer, b"x")
     os._exit(0)
-done = []
-
-def read(about, events):
-    done.append(os.read(reader, 100))
-    poller.stirred = True
-
-poller.watch(reader, READABLE, read, None)
 while poller.seen < 20:
-    region.ring(1, bell)
-    os.write(ask, b"?")
-    while not done:
-        poller.poll(1.0)
-    done.clear()
+    ask_once()
 print(poller.watches, poller.seen)
 """,
         exchange=exchange,
@@ -404,10 +411,9 @@ print(poller.sleeps, poller.watches, poller.seen)
 def test_who_asks_sleeps_as_soon_as_another_one_runs() -> None:
     """On one processor with one who answers in his second turn: who watched for that would have seen it."""
     rounds, sleeps = watching(
-        """
+        ASKING
+        + """
 os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
-asked, ask = os.pipe()
-reader, writer = os.pipe()
 if not os.fork():
     os.close(ask)
     while os.read(asked, 1):
@@ -420,21 +426,10 @@ if not os.fork():
         os.write(writer, b"x")
         os.sched_yield()
     os._exit(0)
-done = []
-
-def read(about, events):
-    done.append(os.read(reader, 100))
-    poller.stirred = True
-
-poller.watch(reader, READABLE, read, None)
 rounds = 0
 while poller.sleeps < 20 and rounds < 60:
     rounds += 1
-    region.ring(1, bell)
-    os.write(ask, b"?")
-    while not done:
-        poller.poll(1.0)
-    done.clear()
+    ask_once()
 print(rounds, poller.sleeps)
 """,
         exchange="asks",

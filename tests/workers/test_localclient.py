@@ -8,6 +8,7 @@ import datetime
 import functools
 import logging
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -54,6 +55,14 @@ async def cancel_itself() -> None:
     assert task is not None
     task.cancel()
     await asyncio.sleep(0)
+
+
+@app.handler
+async def await_cancelled() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
 
 
 @app.handler(name="geometry.mirror")
@@ -200,6 +209,12 @@ def test_a_cancellation_of_its_own_is_its_answer(calc: LocalClient) -> None:
         calc.cancel_itself()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not say whether it was cancelled")
+def test_a_cancelled_task_of_a_handlers_own_is_no_cancellation_of_the_caller(calc: LocalClient) -> None:
+    with pytest.raises(errors.RemoteError, match="CancelledError"):
+        asyncio.run(calc.acall("await_cancelled"))
+
+
 def test_an_exception_without_text_arrives(calc: LocalClient) -> None:
     with pytest.raises(errors.RemoteError, match="its text cannot be had") as caught:
         calc.fail("odd")
@@ -322,7 +337,7 @@ def test_attributes_of_python_are_no_handlers(calc: LocalClient) -> None:
 
 
 def test_the_reprs(calc: LocalClient) -> None:
-    assert repr(calc) == "<LocalClient of <App calc: 9 handlers, raw>>"
+    assert repr(calc) == "<LocalClient of <App calc: 10 handlers, raw>>"
     assert repr(calc.geometry.mirror) == f"<handler geometry.mirror of {calc!r}>"
 
 
