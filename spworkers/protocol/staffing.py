@@ -9,8 +9,7 @@ How a request that runs is stopped, because its asker gave it up or stopped wait
 
 Who was told and has not confirmed within GRACE seconds is killed.
 
-A worker that runs requests beside each other takes them at once. One that does not is *deaf*: a coroutine holds up its
-event loop. What it has not taken goes to others, and so does what comes, until it says something.
+Workers that do not take what they get are the affair of `hearing.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from spworkers.protocol.answers import Answering
 from spworkers.protocol.crew import CONCURRENT, EXCLUSIVE, Crew, Job, OpenStream, Worker
 from spworkers.protocol.errorformat import LOST, ErrorFormat, died, overdue, quarantined
 from spworkers.protocol.fifo import Fifo
+from spworkers.protocol.hearing import Hearing
 from spworkers.protocol.machine import (
     DATA,
     DIED,
@@ -57,10 +57,6 @@ _AHEAD: Final = 8
 # Whose request runs longer than this, in seconds, has not what stands behind that any more. The same every time
 # between two looks for such workers.
 _STALE: Final = 0.005
-
-# Seconds after which such a worker is deaf, and after which it is tried again.
-_DEAF: Final = 0.05
-_DEAF_FOR: Final = 0.25
 
 # Defaults of PREFETCH, CONCURRENT, BACKLOG and RETRIES.
 _PREFETCH: Final = 1
@@ -106,8 +102,7 @@ class Staffing(Answering):
         self._stream_alarm: Final = Alarm(-1)
         self._stalls: Final = Stalls(out)
         self._stall_alarm: Final = Alarm(-1)
-        self._hearing_alarm: Final = Alarm(-1)
-        self._deaf: dict[int, float] = {}  # the workers that are, and since when
+        self._hearing: Final = Hearing(self._crews, self._alarms, self._take_back)
         self._ahead = 0  # requests that workers have ahead because of it
         self._next_look = 0.0
         self._access_log = False  # requests that no worker has answered are reported
@@ -173,9 +168,7 @@ class Staffing(Answering):
                     before = cast("Job | None", job.before)
                     self._take_back(worker, job, again)
                     job = before
-        again.sort(key=_serial_of)
-        while again:
-            self._backlog.appendleft(again.pop())
+        self._deal_first(again)
 
     def _spread(self) -> None:
         """Who has nothing to do gets what others have ahead, if nothing else is to be done."""
@@ -214,6 +207,13 @@ class Staffing(Answering):
                 self._calls[job.call] = job
             again.append(job)
 
+    def _deal_first(self, again: list[Job]) -> None:
+        """What was taken back is the next to be dealt, in the order in which it was dealt before."""
+        again.sort(key=_serial_of)
+        while again:
+            job = again.pop()
+            self._backlogs[job.crew].appendleft(job)
+
     def _set_pace(self, worker: Worker, seconds: float) -> None:
         """It has needed that long for a request. Long times are believed at once."""
         pace = worker.pace
@@ -247,10 +247,8 @@ class Staffing(Answering):
             self._running[serial] = job
             worker.jobs.append(job)
             if self._concurrent > 0:
-                job.given = self.now
-                if self._hearing_alarm.due == NEVER:
-                    self._alarms.set(self._hearing_alarm, self.now + _DEAF)
-                    self.deadline = self._alarms.first
+                self._hearing.given(job, self.now)
+                self.deadline = self._alarms.first
             if worker.crew == CONCURRENT or worker.jobs.length == 1:
                 worker.began = self.now
                 self._begin(worker, job)
@@ -335,8 +333,8 @@ class Staffing(Answering):
                 self._look_at_streams()
             elif alarm is self._stall_alarm:
                 self._look_at_stalls()
-            elif alarm is self._hearing_alarm:
-                self._look_at_hearing()
+            elif alarm is self._hearing.alarm:
+                self._deal_first(self._hearing.look(self.now))
             elif worker is not None and worker.alarm is alarm and worker.overdue is None:
                 self._look_at(worker)
             alarm = self._alarms.ring(self.now)
@@ -425,51 +423,6 @@ class Staffing(Answering):
                     self._expire(job)
                 job = following
 
-    # --- who does not hear
-
-    def _look_at_hearing(self) -> None:
-        """Deal anew what workers have not taken; what a deaf one gets when it is tried again does not wait for long."""
-        for context in [each for each, since in self._deaf.items() if since + _DEAF_FOR <= self.now]:
-            self._hears(context)
-        again: list[Job] = []
-        waiting = False
-        for crew in self._crews:
-            for worker in crew.workers.values():
-                newest = worker.jobs.tail
-                waiting = waiting or (newest is not None and newest.given + _DEAF > self.now)
-                if len(self._deaf) + (worker.id not in self._deaf) < len(crew.workers):  # somebody hears
-                    self._take_back_unheard(worker, again)
-        again.sort(key=_serial_of)
-        while again:
-            job = again.pop()
-            self._backlogs[job.crew].appendleft(job)
-        if waiting or len(self._deaf) > 0:
-            self._alarms.set(self._hearing_alarm, self.now + _DEAF)
-
-    def _take_back_unheard(self, worker: Worker, again: list[Job]) -> None:
-        """`again` gets what the worker should have taken for some time, and all that came after it."""
-        job = worker.jobs.head
-        while job is not None and (worker.deaf or job.given + _DEAF <= self.now):
-            following = worker.jobs.following(job)
-            before = len(again)
-            self._take_back(worker, job, again)
-            if len(again) > before and not worker.deaf:
-                self._deaf[worker.id] = self.now
-                self._set_deaf(worker.id, True)
-            job = following
-
-    def _hears(self, context: int) -> None:
-        """It has said something, or is to be tried again."""
-        del self._deaf[context]
-        self._set_deaf(context, False)
-
-    def _set_deaf(self, context: int, deaf: bool) -> None:
-        for crew in self._crews:
-            worker = crew.workers.get(context)
-            if worker is not None:
-                worker.deaf = deaf
-                crew.place(worker)
-
     def _retries_of(self, job: Job) -> int:
         return self._retries if job.retries < 0 else job.retries
 
@@ -492,7 +445,7 @@ class Staffing(Answering):
         self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
-            self._alarms.set(self._hearing_alarm, self.now)  # it may do what others have not taken
+            self._hearing.look_soon(self.now)
             self.deadline = self._alarms.first
         self._hand_out()
 
@@ -521,7 +474,7 @@ class Staffing(Answering):
 
     def context_closed(self, context: int) -> None:
         seats = [crew.remove(context) for crew in self._crews]
-        self._deaf.pop(context, None)
+        self._hearing.gone(context)
         culprit = any(worker is not None and worker.overdue is not None for worker in seats)
         self._quarantine.worker_died()
         again: list[Job] = []
@@ -616,8 +569,7 @@ class Staffing(Answering):
 
     def context_message(self, context: int, message: Outgoing) -> None:
         kind = message.kind  # once: it is a call from one compiled world into the other
-        if len(self._deaf) > 0 and context in self._deaf:
-            self._hears(context)
+        self._hearing.said_something(context)
         if kind == LEAVE:
             self._retire(context, message)
             return
