@@ -3,7 +3,7 @@ cdef class Record:
     """One message in shared memory, popped by its consumer.
 
     Attributes: `kind` (DATA, CANCEL, ERROR), `pipe`, `serial`, `size` (bytes of the body), `header` (bytes).
-    In the I/O process it may be unclaimed still, and revocable by its sender until `claim()`.
+    One that `next()` gave is unclaimed still, and revocable by its sender until `claim()`.
     """
 
     cdef Consumer owner
@@ -17,7 +17,7 @@ cdef class Record:
     cdef bint over          # given back: its slot is somebody else's
 
     def __init__(self):
-        raise TypeError("a Record comes from Receiver.take() or Outlet.next()")
+        raise TypeError("a Record comes from Receiver.take(), Receiver.next() or Outlet.next()")
 
     @property
     def kind(self):

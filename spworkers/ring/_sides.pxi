@@ -175,6 +175,13 @@ cdef class Receiver(Consumer):
         """The next message, claimed; None: there is none."""
         return self.pop_claimed()
 
+    def next(self):
+        """The next message, popped but not claimed: until then it can be taken back; None: there is none."""
+        cdef Record record = self.pop()
+        if self.level:
+            self.keep_level()
+        return record
+
     def take_plain(self):
         """The body of the next message, whose record is given back, in one step; None: `take` has to see to it.
 

@@ -439,6 +439,23 @@ def test_what_is_popped_but_not_claimed_is_taken_back(send_lane: Lane) -> None:
     assert lane.receive() == b"two"
 
 
+def test_a_receiver_may_pop_what_it_has_no_use_for_yet(recv_lane: Lane) -> None:
+    lane = recv_lane
+    lane.consumer.watch()
+    tickets = [lane.put(body) for body in (b"one", b"two", b"three")]
+    records = [lane.consumer.next() for _ in tickets]
+    assert lane.consumer.next() is None
+    assert not readable(lane.bell)
+    assert lane.producer.queued == 3
+    assert lane.producer.revoke(tickets[1])
+    assert lane.put(b"four")  # into the same slot
+    assert readable(lane.bell)
+    assert [record.claim() for record in records] == [True, False, True]
+    assert [records[0].take_body(), records[2].take_body()] == [b"one", b"three"]
+    assert lane.drain() == [b"four"]
+    assert lane.producer.queued == 0
+
+
 def test_what_is_claimed_leased_or_gone_is_not(lane: Lane) -> None:
     ticket = lane.put(b"one")
     record = lane.take()
