@@ -278,7 +278,7 @@ class Dispatcher(Staffing):
                     self._watch(worker)
 
     def _set_prefetch(self, context: int | None, requests: int) -> None:
-        auto = self._may_be_ahead(requests)
+        auto = requests == AUTO
         if context is None:
             self._prefetch = requests
         for worker in self._crews[EXCLUSIVE].workers.values():

@@ -1,7 +1,8 @@
 """Workers that do not hear: a coroutine holds up their event loop, so they take nothing of what they are given.
 
-A worker that runs requests beside each other takes them at once. One that does not is *deaf*. What it has not taken
-goes to others, and so does what comes, until it says something, or is tried again.
+A worker that runs requests beside each other takes those at once, and of the others the oldest one as soon as it is
+that. One that does not is *deaf*. What it has not taken goes to others, and so does what comes, until it says
+something about those beside each other, or is tried again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from spworkers.protocol.alarms import Alarm, Alarms
-from spworkers.protocol.crew import Crew, Job, Worker
+from spworkers.protocol.crew import EXCLUSIVE, Crew, Job, Worker
 from spworkers.protocol.machine import NEVER
 
 __all__ = ["Hearing"]
@@ -58,16 +59,15 @@ class Hearing:
         waiting = False
         for crew in self._crews:
             for worker in crew.workers.values():
-                newest = worker.jobs.tail
-                waiting = waiting or (newest is not None and newest.given + _DEAF > now)
+                waiting = waiting or _may_be_deaf_later(worker, now)
                 if len(self._deaf) + (worker.id not in self._deaf) < len(crew.workers):  # somebody hears
                     self._take_back_unheard(worker, now, again)
         if waiting or len(self._deaf) > 0:
             self._alarms.set(self.alarm, now + _DEAF)
         return again
 
-    def said_something(self, context: int) -> None:
-        """This worker hears."""
+    def heard(self, context: int) -> None:
+        """This worker's event loop has said something."""
         if len(self._deaf) > 0 and context in self._deaf:
             self._hears(context)
 
@@ -78,7 +78,7 @@ class Hearing:
     def _take_back_unheard(self, worker: Worker, now: float, again: list[Job]) -> None:
         """`again` gets what the worker should have taken for some time, and all that came after it."""
         job = worker.jobs.head
-        while job is not None and (worker.deaf or job.given + _DEAF <= now):
+        while job is not None and (worker.deaf or _since(worker, job) + _DEAF <= now):
             following = worker.jobs.following(job)
             before = len(again)
             self._take_back(worker, job, again)
@@ -98,3 +98,16 @@ class Hearing:
             if worker is not None:
                 worker.deaf = deaf
                 crew.place(worker)
+
+
+def _since(worker: Worker, job: Job) -> float:
+    """Since when a worker that hears has this request in hand."""
+    if worker.crew != EXCLUSIVE:
+        return job.given
+    return max(job.given, worker.began) if worker.jobs.head is job else NEVER
+
+
+def _may_be_deaf_later(worker: Worker, now: float) -> bool:
+    """Whether it has something that it need not have taken yet."""
+    newest = worker.jobs.tail
+    return newest is not None and _since(worker, newest) + _DEAF > now

@@ -91,7 +91,7 @@ class Staffing(Answering):
         self._calls: dict[bytes, Job] = {}  # those in progress that have an id, by it; also such as nobody waits for
         self._streams: dict[int, dict[bytes, OpenStream]] = {}  # by pipe and by the id of the call that began it
         self._summoned: dict[Worker, None] = {}  # who has pinned requests
-        self._last_serial: int = random_bits(61)
+        self._last_serial: int = random_bits(60) * 2
         self._prefetch: int = _PREFETCH
         self._concurrent: int = _CONCURRENT
         self._backlog_limit: int = _BACKLOG
@@ -234,8 +234,9 @@ class Staffing(Answering):
 
     def _give(self, worker: Worker, job: Job) -> None:
         """Put a request into a worker's lane, if that takes it."""
-        self._last_serial += 1  # that no other hand-out has, nor had with a predecessor of this process
-        serial = self._last_serial
+        # No other hand-out has this number, nor had with a predecessor of this process; the last bit is for the worker.
+        self._last_serial += 2
+        serial = self._last_serial | worker.crew
         ticket = self.out.deliver(worker.id, job.peer.id, job.payload, job.begin, serial, b"")
         if ticket == 0:
             worker.full = True
@@ -283,7 +284,7 @@ class Staffing(Answering):
             worker.alarm.cancel()
             if worker.auto:
                 self._set_pace(worker, self.now - worker.began)
-                worker.began = self.now
+            worker.began = self.now
             if head is not None:
                 self._begin(worker, head)
         self._crews[worker.crew].place(worker)
@@ -441,17 +442,13 @@ class Staffing(Answering):
     def context_opened(self, context: int) -> None:
         self.out.set_window(context, self._window(self._prefetch))
         worker = Worker(context, 1 if self._prefetch == AUTO else self._prefetch)
-        worker.auto = self._may_be_ahead(self._prefetch)
+        worker.auto = self._prefetch == AUTO
         self._crews[EXCLUSIVE].add(worker)
         if self._concurrent > 0:
             self._crews[CONCURRENT].add(Worker(context, self._concurrent, CONCURRENT))
             self._hearing.look_soon(self.now)
             self.deadline = self._alarms.first
         self._hand_out()
-
-    def _may_be_ahead(self, prefetch: int) -> bool:
-        """A worker that runs requests beside each other takes all that it gets: nothing could be had back from it."""
-        return prefetch == AUTO and self._concurrent == 0
 
     def _window(self, prefetch: int) -> int:
         """The places in a worker's lane."""
@@ -569,11 +566,13 @@ class Staffing(Answering):
 
     def context_message(self, context: int, message: Outgoing) -> None:
         kind = message.kind  # once: it is a call from one compiled world into the other
-        self._hearing.said_something(context)
         if kind == LEAVE:
             self._retire(context, message)
             return
-        job = self._running.get(message.serial)
+        serial = message.serial
+        if serial & CONCURRENT:  # else it was not the event loop that said it
+            self._hearing.heard(context)
+        job = self._running.get(serial)
         worker = None if job is None else job.worker
         if job is None or worker is None or worker.id != context:
             self.discard(message, LATE, 0)

@@ -174,9 +174,11 @@ class FakeLane:
 
     def take(self) -> Delivery | None:
         """The next message, which keeps its place in the window until it is released; None: there is none."""
-        if not self._waiting:
-            return None
-        delivery = self._waiting.popleft()
+        return self.claim(self._waiting[0]) if self._waiting else None
+
+    def claim(self, delivery: Delivery) -> Delivery:
+        """Take this one, which waits: a user may take them in another order."""
+        self._waiting.remove(delivery)
         delivery.state = "taken"
         self._in_use += 1
         return delivery

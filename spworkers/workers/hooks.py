@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.workers.middleware.base import Middleware, WorkerControl
 from spworkers.workers.requestinfo import RequestInfo
@@ -24,6 +24,9 @@ class Hooks:
 
     Args:
         middleware: the app's, and the server's.
+
+    Attributes:
+        settles: `settled` does something.
     """
 
     def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
@@ -34,6 +37,7 @@ class Hooks:
         self._after = _overridden(every, "after")[::-1]
         self._settled = _overridden(every, "settled")[::-1]
         self._stopping = _overridden(every, "worker_stopping")[::-1]
+        self.settles: Final = len(self._settled) > 0
 
     def started(self, worker: WorkerControl) -> None:
         """Raises what a hook raises: the worker then does not start."""

@@ -241,6 +241,11 @@ class Runner:
         handlers = [] if self._only_raw else list(self.app.handlers.values())
         return any(handler.concurrent for handler in [*handlers, *([self.raw_handler] if self.raw_handler else [])])
 
+    @property
+    def only_concurrent(self) -> bool:
+        """All of what it may be asked for is async."""
+        return self._only_raw and self.concurrent
+
     def _built_in(self) -> dict[str, Any]:
         return {HANDLERS: self._describe_all, HEALTH: self._health}
 

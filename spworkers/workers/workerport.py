@@ -3,7 +3,11 @@
     I/O process ──▶ receive lane ──▶ take()        reply() ──▶ send lane ──▶ I/O process
                  bell wakes fileno()                    doorbell
 
-The dispatcher numbers each request that it hands out (its serial); an answer names the request by that number.
+The dispatcher numbers each request that it hands out (its serial); an answer names the request by that number. Its last
+bit says whether the request runs beside others.
+
+What is not claimed yet (`Offer`) the dispatcher may take back, and if this worker dies it was not begun. So it may lie
+here before it is its turn.
 """
 
 from __future__ import annotations
@@ -15,14 +19,17 @@ from typing import Final, Protocol
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError
 from spworkers.joined import join
-from spworkers.ring import CANCEL, DATA, wait_readable
+from spworkers.ring import CANCEL, DATA, Record, wait_readable
 
-__all__ = ["Request", "RingPort", "WorkerPort"]
+__all__ = ["Offer", "Request", "RingPort", "WorkerPort"]
 
 MORE: Final = 3
 LEAVE: Final = 4
 DONE: Final = 5
 """Kinds of messages, as `spworkers.protocol.machine` has them."""
+
+_BESIDE: Final = 1
+"""The bit of a serial, which is the crew in `spworkers.protocol.crew`."""
 
 ANSWER_WINDOW: Final = 1024
 """Answers that may lie in the lane. Those that wait for their connections the dispatcher keeps below WRITEQ-LEN (128);
@@ -38,11 +45,34 @@ class Request:
         self.pipe: Final = pipe
 
 
+class Offer:
+    """A request that a worker may take.
+
+    Attributes:
+        beside: it is to be run beside others. Only of what can be claimed that is certain.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record: Final = record
+        self.beside: Final = record.serial & _BESIDE != 0
+
+    def claim(self) -> bool:
+        """Take it for good. False: it was taken back."""
+        return self._record.claim()
+
+    def request(self) -> Request:
+        """The request, once it is claimed."""
+        return Request(self._record.serial, self._record.take_body(), self._record.pipe)
+
+
 class WorkerPort(Protocol):
     """What the worker's loop needs of the I/O process; tests have one of their own."""
 
     def take(self) -> Request | None:
         """The next request, if there is one."""
+
+    def next(self) -> Offer | None:
+        """The next one, not taken yet."""
 
     def look(self, seconds: float) -> bool:
         """Wait for the next one without sleeping, at most so many seconds. Whether there may be one."""
@@ -97,6 +127,10 @@ class RingPort:
     def take(self) -> Request | None:
         record = self._port.rx.take()
         return None if record is None else Request(record.serial, record.take_body(), record.pipe)
+
+    def next(self) -> Offer | None:
+        record = self._port.rx.next()
+        return None if record is None else Offer(record)
 
     def look(self, seconds: float) -> bool:
         return self._port.rx.look(seconds)

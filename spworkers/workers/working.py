@@ -4,10 +4,13 @@
 and takes the next one. Nothing else runs.
 
 **Beside each other** (`WorkingBeside`), where some are async: an event loop on a thread of its own takes the requests.
-Async handlers are tasks there, plain ones wait for the main thread.
+Async handlers are tasks there. Plain ones wait for the main thread, and are taken only when it gets to them: those that
+wait can be taken back, and are not to blame if the one that runs kills the worker.
 
-    I/O process ──▶ event loop ─┬─ async: a task ───────────────▶ reply
-                                └─ plain: queue ─▶ main thread ─▶ reply
+    I/O process ──▶ event loop ─┬─ async: taken, a task ────────────────▶ reply
+                                └─ plain: queue ─▶ main thread: taken ──▶ reply
+
+The main thread looks into the lane itself before it sleeps. So while there is much to do, nobody has to wake it.
 
 Both end alike: they say LEAVE, so that no more requests come, and finish what they have. Streams that are open are
 finished too, unless a signal told the worker to end.
@@ -17,10 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import queue
 import select
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +37,7 @@ from spworkers.workers.stops import Stopped
 from spworkers.workers.streams import SyncStream
 from spworkers.workers.tally import Row, Stage
 from spworkers.workers.timelimit import CLOSING
-from spworkers.workers.workerport import Request, WorkerPort
+from spworkers.workers.workerport import Offer, Request, WorkerPort
 
 if TYPE_CHECKING:
     from spworkers.workers.worker import StopSignal
@@ -224,10 +229,14 @@ class WorkingBeside(Working):
 
     def run(self) -> None:
         self._interrupter = Interrupter()
-        self._queue: queue.SimpleQueue[tuple[Request, Job] | str] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Offer | tuple[Request, Job] | str] = queue.SimpleQueue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._all_beside = self._runner.only_concurrent  # where there is nothing else nobody says so
         self._told: set[int] = set()  # those that were told to stop
-        self._in_hand = 0
+        self._popping = threading.Lock()  # which keeps plain requests in order: the first one is the one that runs
+        self._lock = threading.Lock()  # of the middleware's `settled`, `_plain`, and `_over` where it follows from that
+        self._plain = 0  # requests in hand that the main thread has taken
+        self._beside = 0  # those that the event loop has taken, and nobody else counts
         self._over = False
         portal = self._runner.portal
         try:
@@ -244,17 +253,90 @@ class WorkingBeside(Working):
     # --- the main thread
 
     def _work(self) -> None:
-        portal = self._runner.portal
-        while (found := self._queue.get()) != _OVER:
-            if isinstance(found, str):
+        around = LookAround(several)
+        look = self._port.look
+        searched = False
+        while True:
+            offer = self._next()
+            if offer is not None:
+                searched = searched and offer.beside  # those that the event loop runs do not keep us awake
+                self._take_up(offer)
+            elif not searched and self._queue.empty():
+                searched = True
+                around.search(look, _AROUND)
+            elif self._do_queued():
+                searched = False
+            else:
+                return
+            if self._given_up:
                 self._close_given_up()
-                continue
-            request, job = found
-            answer: Answer | None = None
-            with contextlib.suppress(Stopped):
-                answer = self._run(request, job)
-            self._finish(request, answer)
-            portal.call(self._settled)
+
+    def _next(self) -> Offer | None:
+        """What lies in the lane, if nothing came before it: it need not take the way through the event loop."""
+        with self._popping:
+            return self._port.next() if self._queue.empty() else None
+
+    def _do_queued(self) -> bool:
+        """What the event loop has for us, as soon as it has. False: it is over."""
+        if self._queue.empty():
+            self._rest()
+        found = self._queue.get()
+        if isinstance(found, Offer):
+            self._take_up(found)
+        elif isinstance(found, tuple):
+            self._do(found[0], found[1])
+            self._runner.portal.call(self._settled)
+        return found != _OVER
+
+    def _take_up(self, offer: Offer) -> None:
+        """It is this request's turn, unless it was taken back, or others are to have it as this worker ends."""
+        if offer.beside or self._all_beside:
+            self._runner.portal.call(functools.partial(self._start, offer))
+            return
+        ends = self._leaving or bool(self.retired)
+        if self._stop.by_signal or (ends and len(self._runner.streams) == 0):
+            if not self._leaving:  # it is the event loop that says so
+                self._runner.portal.call(self._look)
+            return
+        with self._lock:
+            if self._over or not offer.claim():
+                return
+            self._plain += 1
+            self._row.busy()
+        self._stop.settled()
+        request = offer.request()
+        job = self._runner.understand(request.body, request.pipe, request.serial)
+        if not isinstance(job, Answer) and job.concurrent:
+            self._runner.portal.call(functools.partial(self._take_over, request, job))
+            return
+        if isinstance(job, Answer):
+            self._finish(request, job)
+        else:
+            self._do(request, job)
+        with self._lock:
+            self._plain -= 1
+        self._tell_hooks()
+        if self._leaving or self.retired:
+            self._runner.portal.call(self._look)
+
+    def _do(self, request: Request, job: Job) -> None:
+        answer: Answer | None = None
+        with contextlib.suppress(Stopped):
+            answer = self._run(request, job)
+        self._finish(request, answer)
+
+    def _rest(self) -> None:
+        """Nothing waits for one of the two threads; from one request to the next it is not idle."""
+        with self._lock:
+            if self._plain == 0 and self._beside == 0:
+                self._row.stage(Stage.IDLE)
+
+    def _tell_hooks(self) -> None:
+        """An answer was sent, by one of two threads: hooks need not be made for that."""
+        hooks = self._runner.hooks
+        if hooks.settles:
+            with self._lock:
+                hooks.settled(self)
 
     # --- the event loop
 
@@ -278,25 +360,42 @@ class WorkingBeside(Working):
         if self._over:
             return
         while True:
-            request = self._port.take()
-            if request is not None:
-                self._start(request)
-            elif not self._port.arm():
-                return
+            with self._popping:
+                offer = self._port.next()
+                beside = offer is not None and (offer.beside or self._all_beside)
+                if offer is not None and not beside:
+                    self._queue.put(offer)
+            if offer is None:
+                if not self._port.arm():
+                    return
+            elif beside:
+                self._start(offer)
 
-    def _start(self, request: Request) -> None:
-        job = self._runner.understand(request.body, request.pipe, request.serial)
-        self._in_hand += 1
+    def _start(self, offer: Offer) -> None:
+        if self._over or not offer.claim():
+            return
+        self._beside += 1
+        self._row.busy()
         self._stop.settled()
-        self._row.stage(Stage.BUSY)
+        request = offer.request()
+        job = self._runner.understand(request.body, request.pipe, request.serial)
         if isinstance(job, Answer):
             self._finish(request, job)
             self._settled()
         elif job.concurrent:
-            task = asyncio.get_running_loop().create_task(self._arun(request, job))
-            self._tasks[request.serial] = task
+            self._begin_task(request, job)
         else:
             self._queue.put((request, job))
+
+    def _begin_task(self, request: Request, job: Job) -> None:
+        self._tasks[request.serial] = self._runner.portal.loop.create_task(self._arun(request, job))
+
+    def _take_over(self, request: Request, job: Job) -> None:
+        """The main thread has taken what is to run here: somebody has told the dispatcher other limits than ours."""
+        self._beside += 1
+        with self._lock:
+            self._plain -= 1
+        self._begin_task(request, job)
 
     async def _arun(self, request: Request, job: Job) -> None:
         answer: Answer | None = None
@@ -323,10 +422,10 @@ class WorkingBeside(Working):
             self._reply(request, answer)
 
     def _settled(self) -> None:
-        self._in_hand -= 1
-        if self._in_hand == 0:
-            self._row.stage(Stage.IDLE)
-        self._runner.hooks.settled(self)
+        self._beside -= 1
+        if self._beside == 0:
+            self._rest()
+        self._tell_hooks()
         if self._leaving or self.retired:
             self._look()
 
@@ -356,5 +455,7 @@ class WorkingBeside(Working):
             return
         if stop.told:
             self._runner.portal.loop.remove_reader(stop.filenos()[0])
-        if self._ends() and self._in_hand == 0:
-            self._end()
+        if self._ends() and self._beside == 0:
+            with self._lock:
+                if self._plain == 0:
+                    self._end()

@@ -10,9 +10,10 @@ from spworkers.protocol.staffing import AUTO
 from spworkers.testing import Delivery, FakePipe, Harness
 
 
-@pytest.fixture
-def harness() -> Harness:
+@pytest.fixture(params=[0, 4], ids=["plain", "beside async ones"])
+def harness(request: pytest.FixtureRequest) -> Harness:
     harness = Harness(Dispatcher, errors=None)
+    harness.configure("CONCURRENT", request.param)
     harness.configure("PREFETCH", AUTO)
     return harness
 

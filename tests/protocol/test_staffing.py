@@ -10,6 +10,7 @@ from wire import request_id
 
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocol.machine import CANCEL, LEAVE, MORE
+from spworkers.protocol.staffing import AUTO
 from spworkers.testing import Delivery, FakeMessage, FakePipe, Harness
 
 
@@ -249,11 +250,11 @@ def test_an_async_worker_that_does_not_cancel_is_killed(harness: Harness) -> Non
 
 
 def test_what_a_deaf_worker_has_not_taken_goes_to_others(harness: Harness) -> None:
-    concurrent(harness, limit=4)
+    concurrent(harness, limit=8)
     for context in (1, 2):
         harness.open(context)
     pipe = harness.connect()
-    for number, name in enumerate([b"plain", b"plain", b"async", b"async"]):
+    for number, name in enumerate([b"async"] * 4):
         harness.feed(pipe, request_id(number) + call(number, name))
     held = harness.recv(1)  # and then it takes nothing any more
     assert held is not None
@@ -271,6 +272,112 @@ def test_what_a_deaf_worker_has_not_taken_goes_to_others(harness: Harness) -> No
         answer(harness, request, context=worker)
     assert sorted(frame[:4] for frame in pipe.sent) == [request_id(number) for number in range(7)]
     assert idle(harness)
+
+
+def test_what_the_main_thread_says_tells_nothing_of_the_event_loop(harness: Harness) -> None:
+    concurrent(harness, limit=4)
+    harness.open(1)
+    pipe = harness.connect()
+    harness.feed(pipe, request_id(0) + call(0, b"plain"))
+    plain = take(harness, 1)
+    harness.open(2)
+    harness.feed(pipe, request_id(1) + call(1, b"async"))
+    harness.feed(pipe, request_id(2) + call(2, b"async"))
+    held = take(harness, 2)
+    harness.advance(0.1)
+    other = take(harness, 2)
+    answer(harness, plain, context=1)
+    harness.feed(pipe, request_id(3) + call(3, b"async"))
+    assert harness.recv(1) is None
+    for request in (held, other, take(harness, 2)):
+        answer(harness, request, context=2)
+    assert idle(harness)
+
+
+def ahead(harness: Harness, *workers: int) -> FakePipe:
+    """Workers that have shown how quickly they answer plain requests, beside async ones."""
+    concurrent(harness, limit=4)
+    harness.configure("PREFETCH", AUTO)
+    harness.configure("RETRIES", 0)
+    pipe = harness.connect()
+    for worker in workers:
+        harness.open(worker)
+    for worker in workers:
+        harness.feed(pipe, request_id(1000 + worker) + call(1000 + worker, b"plain"))
+    for worker in workers:
+        answer(harness, take(harness, worker), context=worker)
+    pipe.sent.clear()
+    return pipe
+
+
+def plain_ones(harness: Harness, pipe: FakePipe, *numbers: int) -> None:
+    for number in numbers:
+        harness.feed(pipe, request_id(number) + call(number, b"plain"))
+
+
+def test_who_is_busy_with_a_plain_request_is_not_deaf(harness: Harness) -> None:
+    """What lies untaken behind it waits for the main thread, not for the event loop."""
+    pipe = ahead(harness, 1, 2)
+    plain_ones(harness, pipe, 0, 1, 2, 3)
+    held, other = take(harness, 1), take(harness, 2)
+    harness.advance(1.0)
+    harness.feed(pipe, request_id(4) + call(4, b"async"), request_id(5) + call(5, b"async"))
+    assert len(harness.lanes[1].waiting) == len(harness.lanes[2].waiting) == 1  # what was dealt ahead is not there
+    for worker, plain in ((1, held), (2, other)):
+        answer(harness, take(harness, worker), context=worker)
+        answer(harness, plain, context=worker)
+    for worker in (1, 2):
+        answer(harness, take(harness, worker), context=worker)
+    assert idle(harness)
+
+
+def test_who_does_not_begin_the_next_plain_request_is_deaf(harness: Harness) -> None:
+    """Its event loop was held up while the main thread was at the one before."""
+    pipe = ahead(harness, 1, 2)
+    plain_ones(harness, pipe, 0, 1, 2, 3)
+    held, other = take(harness, 1), take(harness, 2)
+    harness.advance(0.04)
+    answer(harness, held, context=1)  # and it begins nothing more
+    assert [each.body for each in harness.lanes[1].waiting] == [call(2, b"plain")]
+    harness.advance(0.04)
+    assert [each.body for each in harness.lanes[1].waiting] == [call(2, b"plain")]
+    harness.advance(0.1)
+    assert harness.lanes[1].waiting == []
+    answer(harness, other, context=2)
+    for _ in range(2):
+        answer(harness, take(harness, 2), context=2)
+    assert idle(harness)
+
+
+def test_a_worker_that_dies_is_not_blamed_for_what_it_had_not_begun(harness: Harness) -> None:
+    pipe = ahead(harness, 1)
+    plain_ones(harness, pipe, 0, 1, 2, 3)
+    harness.feed(pipe, request_id(4) + call(4, b"async"))
+    take(harness, 1)
+    harness.close(1)
+    assert pipe.sent == [request_id(0) + b"!died"]
+    harness.open(2)
+    for _ in range(4):
+        answer(harness, take(harness, 2), context=2)
+    assert sorted(pipe.sent[1:]) == [request_id(number) + b"done" for number in (1, 2, 3, 4)]
+    assert idle(harness)
+
+
+def test_a_canceled_request_that_waits_for_its_turn_is_not_run(harness: Harness) -> None:
+    pipe = ahead(harness, 1)
+    plain_ones(harness, pipe, 0, 1, 2)
+    running = take(harness, 1)
+    harness.feed(pipe, request_id(1) + cancel(1))
+    assert canceled(harness) == []
+    answer(harness, running)
+    assert take(harness, 1).body == call(2, b"plain")
+
+
+def test_a_serial_says_whether_the_request_runs_beside_others(harness: Harness) -> None:
+    pipe = ahead(harness, 1)
+    for number, name in enumerate([b"plain", b"async", b"async", b"plain"]):
+        harness.feed(pipe, request_id(number) + call(number, name))
+    assert [each.serial & 1 for each in harness.lanes[1].waiting] == [0, 1, 1, 0]
 
 
 def test_a_deaf_worker_is_tried_again(harness: Harness) -> None:

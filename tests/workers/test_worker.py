@@ -24,7 +24,7 @@ from spworkers.workers.report import FAILED, ReportDesk
 from spworkers.workers.runner import Runner
 from spworkers.workers.tally import Row, Stage, Tally
 from spworkers.workers.worker import StopSignal, WorkerSpec
-from spworkers.workers.workerport import Request
+from spworkers.workers.workerport import Offer, Request
 from spworkers.workers.working import work
 
 WAIT = 20.0
@@ -35,6 +35,19 @@ app = App("calc")
 @app.handler
 def add(a: int, b: int) -> int:
     return a + b
+
+
+class FakeRecord:
+    """A request that its sender may take back until it is claimed."""
+
+    def __init__(self, request: Request, gone: set[int]) -> None:
+        self.serial = request.serial
+        self.pipe = request.pipe
+        self.take_body = lambda: request.body
+        self._gone = gone
+
+    def claim(self) -> bool:
+        return self.serial not in self._gone
 
 
 class FakePort:
@@ -49,6 +62,7 @@ class FakePort:
         self.waits = 0
         self.given_back: list[int] = []
         self.left = False
+        self.taken_back: set[int] = set()
 
     def put(self, serial: int, body: bytes) -> None:
         self.requests.append(Request(serial, body))
@@ -56,6 +70,11 @@ class FakePort:
 
     def take(self) -> Request | None:
         return self.requests.popleft() if self.requests else None
+
+    def next(self) -> Offer | None:
+        request = self.take()
+        made: Any = None if request is None else FakeRecord(request, self.taken_back)
+        return None if made is None else Offer(made)
 
     def look(self, seconds: float) -> bool:
         return bool(self.requests)
@@ -243,6 +262,77 @@ def test_errors_are_counted(port: FakePort, supervisor: Channel, stop: StopSigna
     port.on_reply = lambda: supervisor.send({"t": "stop", "grace": 1.0})
     work(port, Runner(app), row, stop)
     assert row.counts[2:4] == (1, 1)
+
+
+# --- beside each other
+
+
+def both_kinds(port: FakePort, supervisor: Channel, many: int) -> Runner:
+    """Plain and async handlers; after so many answers it is time to stop."""
+    local = App("local")
+
+    @local.handler
+    def add(a: int, b: int) -> int:
+        if a == 1:
+            port.taken_back.add(4)
+        return a + b
+
+    @local.handler
+    async def aadd(a: int, b: int) -> int:
+        return a + b
+
+    def on_reply() -> None:
+        if len(port.answers) == many:
+            supervisor.send({"t": "stop", "grace": 1.0})
+
+    port.on_reply = on_reply
+    return Runner(local)
+
+
+def test_what_is_taken_back_while_it_waits_is_not_run(
+    port: FakePort, supervisor: Channel, stop: StopSignal, row: Row
+) -> None:
+    runner = both_kinds(port, supervisor, 2)
+    for serial in (2, 4, 6):
+        port.put(*call(serial, serial // 2, 1))
+    work(port, runner, row, stop)
+    runner.stop()
+    assert answers(port) == {2: 2, 6: 4}
+    assert row.counts[1:4] == (Stage.STOPPED, 2, 0)
+
+
+def test_the_handler_says_where_it_runs_whatever_the_dispatcher_thinks(
+    port: FakePort, supervisor: Channel, stop: StopSignal, row: Row
+) -> None:
+    runner = both_kinds(port, supervisor, 6)
+    for serial in range(1, 7):
+        name = "add" if serial % 3 else "aadd"
+        port.put(serial, callformat.encode_call(serial, name, (10 * serial, 1), {}))
+    work(port, runner, row, stop)
+    runner.stop()
+    assert answers(port) == {serial: 10 * serial + 1 for serial in range(1, 7)}
+    assert port.given_back == []
+    assert row.counts[2:4] == (6, 0)
+
+
+def test_no_request_is_begun_after_a_signal(port: FakePort, stop: StopSignal, row: Row) -> None:
+    local = App("local")
+
+    @local.handler
+    def add(a: int, b: int) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return a + b
+
+    @local.handler
+    async def other() -> None: ...
+
+    for serial in (2, 4, 6):
+        port.put(*call(serial, serial, 1))
+    runner = Runner(local)
+    work(port, runner, row, stop)
+    runner.stop()
+    assert answers(port) == {2: 3}
+    assert port.left
 
 
 # --- the boot
