@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from spworkers.protocols import InExchange
-from spworkers.ring import BROKEN, HANGUP, POLLER, READABLE, WRITABLE, Region, hush_bell
+from spworkers.ring import BROKEN, HANGUP, POLLER, READABLE, WRITABLE, Courier, Region, hush_bell
 
 ROUNDS = 16
 """Looks at the board in a row, before it is the others' turn."""
@@ -42,6 +42,9 @@ class Watch(Protocol):
             look: takes what there is.
             exchange: of one that asks or answers: it may look around for a while before it sleeps.
         """
+
+    def employ(self, courier: Courier) -> None:
+        """He may be asked first to look at the board, and to read from his pipe: what he sees to needs no call."""
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
@@ -78,6 +81,9 @@ class LoopWatch:
 
         self.loop.add_reader(bell, heard)
         self.loop.call_soon(heard)
+
+    def employ(self, courier: Courier) -> None:
+        """See `Watch`. He is asked by those who are called."""
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """See `Watch`. uvloop tells of an error only once, so every call may be the last."""

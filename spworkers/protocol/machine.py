@@ -145,6 +145,9 @@ class Outgoing(Protocol):
     def begun(self) -> bool:
         """A predecessor of this I/O process had claimed it, and died before it was done with it."""
 
+    def beginning(self, most: int) -> bytes:
+        """A copy of the body's first bytes."""
+
     def payload_bytes(self) -> bytes:
         """A copy of header and body."""
 
@@ -260,12 +263,14 @@ class Obituary:
         reason: in words, `killed by SIGKILL` say; empty: it did not die, or nobody knows.
         pid: of its process.
         status: its exit code; minus the signal's number if a signal killed it; None: nobody knows.
+        ended: it was told to end, and killed if it did not in time: that is no request's fault.
     """
 
-    def __init__(self, reason: str = "", pid: int = 0, status: int | None = None) -> None:
+    def __init__(self, reason: str = "", pid: int = 0, status: int | None = None, ended: bool = False) -> None:
         self.reason: Final = reason
         self.pid: Final = pid
         self.status: Final = status
+        self.ended: Final = ended
 
 
 class Machine:
@@ -384,6 +389,39 @@ class Machine:
     def one_queue(self) -> bool:
         """Whether all that is sent waits in one queue for whichever pipe is ready. What a pipe has got is not in it."""
         return False
+
+    def sole_route(self) -> int:
+        """The pipe to which whatever its contexts ask goes now, and from which the answers come; 0: it depends.
+
+        While it says so, and until the next event, the driver may send requests itself, under ids of its own
+        (`numbers`), and deliver their replies; before the next event it tells of those that were not answered yet
+        (`adopt`).
+        """
+        return 0
+
+    def many_requests(self) -> bool:
+        """Context 0 has many requests at a time, each known by its serial; another context has one."""
+        return False
+
+    def patience(self) -> float:
+        """For so many seconds, from when they were sent, the driver may keep requests of its own from the machine."""
+        return 0.0
+
+    def numbers(self, count: int) -> int:
+        """Give away request ids: so many, from behind the one that is returned."""
+        raise NotImplementedError
+
+    def adopt(self, context: int, message: Outgoing, key: bytes, pipe: int, sent: float) -> None:
+        """The driver has claimed and sent this request, which is the machine's from now on; it only takes note.
+
+        Args:
+            context: that asks.
+            message: the request.
+            key: its id, as it is on the wire.
+            pipe: that has it.
+            sent: when.
+        """
+        raise NotImplementedError
 
     def held(self) -> int:
         """How many messages it took from contexts and keeps for pipes that do not take them yet; LINGER is for them."""

@@ -60,6 +60,9 @@ _RETRY: Final = 60.0
 # Retries of one request are at least this far apart, in seconds: a RETRY-TIME of 1 ns must not occupy the process.
 _RETRY_FLOOR: Final = 0.001
 
+# A driver that sends requests itself tells of them after so many seconds at the latest.
+_PATIENCE: Final = 60.0
+
 # A connection that is lost so soon, in seconds, may be lost because of what was sent; and how often in a row that is
 # enough to say so.
 _SOON: Final = 1.0
@@ -120,7 +123,9 @@ class Req(Sharing):
         self._retry: float = _RETRY
         self._fail_no_peers = False
         self._askers: dict[int, _Asker] = {}
+        self._contexts = 0
         self._in_flight = 0
+        self._unfetched = 0  # askers whose replies found no room yet
         self._spare: list[_Asker] = []  # of requests that are over; with their alarms, whose entries are in the heap
         self._late: dict[int, _Asker] = {}  # those of many whose replies found no room yet
         self._requests: dict[bytes, _Request] = {}  # queued and sent ones, by the id as it is on the wire
@@ -133,11 +138,13 @@ class Req(Sharing):
 
     def context_opened(self, context: int) -> None:
         self._askers[context] = _Asker(context, self._retry, self._fail_no_peers)
+        self._contexts += 1
         self.out.set_window(context, max(self._in_flight, _WINDOW) if context == 0 else _WINDOW)
 
     def context_closed(self, context: int) -> None:
         asker = self._askers.pop(context, None)
         if asker is not None:
+            self._contexts -= 1
             self._cancel(asker)
         if self._in_flight > 0 and context == 0:
             for each in list(self._askers.values()):
@@ -270,6 +277,7 @@ class Req(Sharing):
         answered = asker.answered
         if answered is not None:
             asker.answered = None
+            self._unfetched -= 1
             self._late.pop(asker.key, None)
             self.out.count(CANCELED, answered.pipe)
             answered.message.release()
@@ -333,15 +341,19 @@ class Req(Sharing):
         self._transmit(request, peer)
 
     def _transmit(self, request: _Request, peer: Peer) -> None:
-        request.claimed = True
-        request.pipe = peer.id
-        request.sent = self.now
-        request.retry = 0.0 if request.pinned else request.asker.retry
-        self._sent[peer.id].append(request)
-        if request.retry > 0.0:
-            self._alarms.set(request.asker.alarm, self.now + max(request.retry, _RETRY_FLOOR))
-            self.deadline = self._alarms.first
+        self._sent_by(request, peer.id, self.now)
         self.out.transmit(peer.id, request.key, request.message, 0)
+
+    def _sent_by(self, request: _Request, pipe: int, when: float) -> None:
+        """Note that a request, which is claimed, is sent."""
+        request.claimed = True
+        request.pipe = pipe
+        request.sent = when
+        request.retry = 0.0 if request.pinned else request.asker.retry
+        self._sent[pipe].append(request)
+        if request.retry > 0.0:
+            self._alarms.set(request.asker.alarm, when + max(request.retry, _RETRY_FLOOR))
+            self.deadline = self._alarms.first
 
     def _send_again(self, request: _Request) -> None:
         """Queue a request that was sent."""
@@ -427,11 +439,14 @@ class Req(Sharing):
         """Give the context its reply, now or as soon as there is room; until then its successor can ask again."""
         asker = request.asker
         if self.out.deliver(asker.id, request.pipe, request.reply, 4, request.serial, b"") != 0:
-            asker.answered = None
+            if asker.answered is not None:
+                asker.answered = None
+                self._unfetched -= 1
             request.message.release()
             self._over(asker)
-        else:
+        elif asker.answered is None:
             asker.answered = request
+            self._unfetched += 1
             if asker.key >= _MANY:
                 self._late[asker.key] = asker
 
@@ -447,6 +462,53 @@ class Req(Sharing):
         asker = self._askers.get(context)
         if asker is not None and asker.answered is not None:
             self._deliver_reply(asker.answered)
+
+    # --- what the driver may do without us
+
+    def sole_route(self) -> int:
+        peer = self.ready.head
+        if (
+            peer is None
+            or len(self.peers) != 1
+            or self._queue.length > 0
+            or len(self._pinned) > 0
+            or self._unfetched > 0
+        ):
+            return 0
+        # A context's new request takes the place of its former one, which we would have to be asked about.
+        if len(self._requests) > 0 and (self._in_flight == 0 or self._contexts > 1):
+            return 0
+        return peer.id
+
+    def many_requests(self) -> bool:
+        return self._in_flight > 0
+
+    def patience(self) -> float:
+        least = _PATIENCE
+        for asker in self._askers.values():
+            if asker.retry > 0.0:
+                least = min(least, asker.retry)
+        return max(least, _RETRY_FLOOR)
+
+    def numbers(self, count: int) -> int:
+        while True:
+            before = self._last_id
+            self._last_id = (before + count) & 0x7FFFFFFF
+            for key in self._requests:
+                if 0 < (int.from_bytes(key, "big") - before) & 0x7FFFFFFF <= count:
+                    break
+            else:
+                return before
+
+    def adopt(self, context: int, message: Outgoing, key: bytes, pipe: int, sent: float) -> None:
+        serial = message.serial
+        many = self._in_flight > 0 and context == 0
+        asker = self._one_of_many(DATA, serial) if many else self._askers.get(context)
+        assert asker is not None, "a driver tells of its requests before their context is closed"
+        request = _Request(asker, message, serial, key)
+        asker.request = request
+        self._requests[key] = request
+        self._sent_by(request, pipe, sent)
 
     # --- options
 

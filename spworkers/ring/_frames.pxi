@@ -28,6 +28,8 @@ cdef enum:
 
 cdef char *_scratch = NULL
 
+cdef class Courier
+
 
 cdef int _check_framing(int framing) except -1:
     if framing != 0 and framing != 1:
@@ -73,6 +75,8 @@ cdef class FrameReader:
     cdef dict topics        # those that are to go there, by their length; None: all
     cdef uint32_t pipe      # whose they are
     cdef bint passed        # one went
+    cdef Courier courier    # who delivers the replies that are his; or None
+    cdef object kept        # what `read_replies` has left: payloads, or an OSError
     cdef size_t mean        # bytes of a frame, lately; 0: not known
     cdef size_t unwanted, displaced, congested
 
@@ -123,12 +127,30 @@ cdef class FrameReader:
         self.unwanted = self.displaced = self.congested = 0
         return lost
 
+    cdef bint read_replies(self) except -1:
+        """Read. False: not everything was a reply for the courier; the rest, or what was wrong, is what is read next."""
+        cdef list found
+        try:
+            found = self.take_in()
+        except OSError as error:
+            self.kept = error
+            return False
+        if PyList_GET_SIZE(found) == 0 and not self.full and not self.ended():
+            return True
+        self.kept = found
+        return False
+
     cdef list take_in(self):
         cdef ssize_t got
         cdef size_t room = SCRATCH, extra = 0, length
         cdef uint64_t frames
         cdef int why
         cdef list found = []  # made before the scratch is filled: making it may run a finalizer, and that another reader
+        if self.kept is not None:
+            kept, self.kept = self.kept, None
+            if isinstance(kept, OSError):
+                raise kept
+            return <list>kept
         self.got, self.full = 0, False
         if self.error is not None:
             return found
@@ -268,16 +290,23 @@ cdef class FrameReader:
         return 0
 
     cdef int parse(self, char *data, size_t length, list found) except -1:
+        cdef bint many = self.courier is not None
+        _bells.held += many
         try:
             self.split(data, length, found)
         except Exception as error:
             self.error = error
             self.keep(NULL, 0)
+        finally:
+            _bells.held -= many
+            if many and not _bells.held:
+                _ring_owed()
         return 0
 
     cdef int split(self, char *data, size_t length, list found) except -1:
         cdef uint64_t size
         cdef size_t at = 0
+        cdef bint delivered
         self.large = False
         while length - at >= <size_t>self.head:
             self.check_start(data + at, length - at)
@@ -292,7 +321,13 @@ cdef class FrameReader:
                 self.begin_whole(size, data + at + self.head, length - at - self.head)
                 at = length
                 break
-            if self.sink is not None and size < WHOLE and PyList_GET_SIZE(found) == 0 and self.pass_on(data + at + self.head, size):
+            if size >= WHOLE or PyList_GET_SIZE(found):
+                delivered = False
+            elif self.courier is not None:
+                delivered = self.courier.reply(data + at + self.head, size)
+            else:
+                delivered = self.sink is not None and self.pass_on(data + at + self.head, size)
+            if delivered:
                 pass
             elif size < WHOLE or self.into is None:
                 found.append(PyBytes_FromStringAndSize(data + at + self.head, size))
@@ -545,12 +580,17 @@ cdef class FrameWriter:
 
     cdef int64_t add(self, bytes prefix, char *payload, size_t length, object keep, keeps what) except -1:
         """Queue a frame; returns its bytes."""
-        cdef size_t before = PyBytes_GET_SIZE(prefix)
+        return self.put(PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix), payload, length, keep, what)
+
+    cdef int64_t put(
+        self, const char *prefix, size_t before, char *payload, size_t length, object keep, keeps what
+    ) except -1:
+        """`add`, with a prefix of so many bytes."""
         cdef size_t head = 8 + self.framing + before
         cdef bint small = length <= STAGED
         cdef frame *f = self.push(head + (length if small else 0))
         cdef char *at = self.stage_head(before + length)
-        memcpy(at, PyBytes_AS_STRING(prefix), before)
+        memcpy(at, prefix, before)
         if small:
             memcpy(at + before, payload, length)
         else:
@@ -651,30 +691,36 @@ cdef class FrameWriter:
 
     def flush(self):
         """Write what the kernel takes. True: all of it; False: call again when the descriptor is writable."""
+        cdef int why
+        cdef int done = self.write_out()
+        if done < 0:
+            why = errno
+            raise OSError(why, os.strerror(why))
+        return done == 1
+
+    cdef int write_out(self) noexcept:
+        """`flush`; 1: all of it, 0: not all; -1: `errno` says why not."""
         cdef iovec_t[VECTORS] vectors
         cdef msghdr message
         cdef ssize_t wrote
         cdef size_t asked
-        cdef int why, i
+        cdef int i
         while self.count:
             memset(&message, 0, sizeof(msghdr))
             message.msg_iov = vectors
             message.msg_iovlen = self.gather(vectors)
             wrote = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
             if wrote < 0:
-                why = errno
-                if why == EINTR:
+                if errno == EINTR:
                     continue
-                if why == EAGAIN:
-                    return False
-                raise OSError(why, os.strerror(why))
+                return 0 if errno == EAGAIN else -1
             asked = 0
             for i in range(<int>message.msg_iovlen):
                 asked += vectors[i].iov_len
             self.advance(wrote)
             if <size_t>wrote < asked:
-                return False  # the kernel has no more room: asking it again would only say so
-        return True
+                return 0  # the kernel has no more room: asking it again would only say so
+        return 1
 
     cdef int gather(self, iovec_t *vectors) noexcept:
         """Describe the queue to the kernel; staged parts that lie side by side go as one."""

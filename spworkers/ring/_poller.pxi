@@ -113,6 +113,7 @@ cdef class Poller:
     cdef Region board
     cdef int bell
     cdef object look
+    cdef Courier courier
     cdef bint watching  # whether it is to watch at all
     cdef bint patient
     cdef bint asks
@@ -156,6 +157,10 @@ cdef class Poller:
         self.patient = exchange != ""
         self.asks = exchange == "asks"
         self.watching = watching and len(os.sched_getaffinity(0)) > 1
+
+    def employ(self, Courier courier not None):
+        """Have this one look at the board, and read from his pipe, first: what he sees to needs no call."""
+        self.courier = courier
 
     def watch(self, int fd, uint32_t events, call, about):
         """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more.
@@ -315,7 +320,8 @@ cdef class Poller:
     cdef int hear(self) except -1:
         self.last, self.served = &self.of_board, True
         try:
-            self.look()
+            if self.courier is None or not self.courier.hear():
+                self.look()
         except Exception as error:
             self.failed(error)
         return 0
@@ -331,6 +337,8 @@ cdef class Poller:
         call, about = <object>h.call, <object>h.about  # it may be forgotten meanwhile
         self.last, self.served = &self.of_pipes, True
         try:
+            if self.courier is not None and fd == self.courier.fd and events == _EPOLLIN and self.courier.fetch():
+                return 0
             call(about, events)
         except Exception as error:  # the others of this batch will be served none the less
             self.failed(error)

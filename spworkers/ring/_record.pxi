@@ -148,6 +148,11 @@ cdef class Record:
         self.drop()
         return body
 
+    def beginning(self, size_t most):
+        """The first bytes of the body. Of a record that is not claimed they are those of another one, perhaps."""
+        cdef size_t length = self.taken.length - self.taken.header_length
+        return PyBytes_FromStringAndSize(self.data() + self.taken.header_length, min(length, most))
+
     def payload_bytes(self):
         """Header and body together, as they go on the wire."""
         return PyBytes_FromStringAndSize(self.data(), self.taken.length)

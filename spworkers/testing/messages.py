@@ -61,6 +61,9 @@ class FakeMessage:
     def begun(self) -> bool:
         return self.inherited and self.state == "waiting"
 
+    def beginning(self, most: int) -> bytes:
+        return self.body[:most]
+
     def payload_bytes(self) -> bytes:
         assert self.state == "claimed", f"{self!r} is copied, but nobody has it"
         return self.payload
