@@ -4,7 +4,7 @@
 
 The channel is told to signal the worker's main thread (O_ASYNC), so nothing runs, and nothing costs, until there is
 something to say. A handler that blocks signals, or stays in C code, does not notice; the dispatcher then kills the
-worker.
+worker. What it leaves blocked, or handled otherwise, is put right when it returns: the next request is somebody else's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import signal
 import struct
 import sys
 import threading
+from _signal import getsignal  # type: ignore[import-not-found]  # what `signal` has makes an enumeration of it
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
+from spworkers.ring import SignalMask
 from spworkers.workers.stops import Stopped
 
 __all__ = ["Interrupter"]
@@ -48,7 +50,9 @@ class Interrupter:
         self._early: dict[int, None] = {}  # given up before they were begun
         self._watched: list[int] = []
         self._main = threading.get_ident()
-        self._former = signal.signal(_SIGNAL, self._on_signal)
+        self._handler: Final[Any] = self._on_signal
+        self._former = signal.signal(_SIGNAL, self._handler)
+        self._mask: Final = SignalMask()
 
     def watch(self, fd: int) -> None:
         """Have this descriptor signal us whenever there is something to read."""
@@ -72,6 +76,10 @@ class Interrupter:
     def end(self) -> None:
         """It is over."""
         self._current = self._target = 0
+        self._mask.restore()
+        if getsignal(_SIGNAL) is not self._handler:
+            signal.signal(_SIGNAL, self._handler)
+            self._missed = True
 
     @contextlib.contextmanager
     def running(self, serial: int) -> Iterator[None]:

@@ -87,6 +87,26 @@ def lethal(folder: str) -> None:
 
 
 @app.handler
+def leaves_signals(how: str) -> int:
+    """Returns with signals blocked, or ignored."""
+    if how == "blocked":
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    else:
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+    return os.getpid()
+
+
+@app.handler
+def sleeps(folder: str) -> None:
+    Path(folder, "began").touch()
+    try:
+        time.sleep(WAIT)
+    finally:
+        Path(folder, "stopped").write_text(str(os.getpid()))
+
+
+@app.handler
 def whoami() -> int:
     return os.getpid()
 
@@ -183,6 +203,18 @@ def test_others_are_answered_while_poison_goes_round(client: Client, tmp_path: P
         client.lethal(str(tmp_path))
     assert not victim(), "it has met nobody else"
     assert client.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("how", ["blocked", "ignored"])
+def test_signals_that_a_handler_leaves_blocked_are_its_own_affair(tmp_path: Path, how: str) -> None:
+    """The next request in its worker can be stopped as any other."""
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        worker = client.leaves_signals(how)
+        future = client.submit("sleeps", str(tmp_path))
+        eventually((tmp_path / "began").exists, WAIT)
+        assert future.cancel()
+        eventually((tmp_path / "stopped").exists, WAIT)
+        assert client.whoami() == worker
 
 
 def killer(server: Server, stop: threading.Event, killed: list[int]) -> None:
