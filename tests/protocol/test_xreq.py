@@ -160,3 +160,104 @@ def test_closing_drops_nothing_that_waits(harness: Harness) -> None:
     assert message.state == "waiting"
     pipe = harness.connect()
     assert pipe.sent == [ID + b"last words"]
+
+
+# --- a device, which has calls of the call format go to several servers
+
+CALL_ID = b"callid.1"
+CALL = b"\xc1\x10" + CALL_ID + bytes(4) + b"\x92\xa3add\x90"
+NEXT = b"\xc1\x15" + CALL_ID + bytes(8)
+CANCEL = b"\xc1\x16" + CALL_ID
+
+
+@pytest.fixture
+def device(harness: Harness) -> Harness:
+    harness.machine.in_device(True)
+    return harness
+
+
+@pytest.mark.parametrize("about", [NEXT, CANCEL])
+@pytest.mark.parametrize("others", range(4))
+def test_what_is_about_a_call_goes_where_the_call_went(device: Harness, about: bytes, others: int) -> None:
+    pipes = [device.connect() for _ in range(3)]
+    send(device, CALL, word(5) + ID)
+    [where] = [pipe for pipe in pipes if pipe.sent]
+    for number in range(others):
+        send(device, b"other %d" % number)
+    message = send(device, about, word(5) + request_id(77))
+    assert where.sent[-1] == word(5) + request_id(77) + about
+    assert message.state == "freed"
+
+
+@pytest.mark.parametrize("about", [NEXT, CANCEL])
+def test_without_a_device_everything_goes_round_robin(harness: Harness, about: bytes) -> None:
+    pipes = [harness.connect() for _ in range(2)]
+    send(harness, CALL)
+    send(harness, about)
+    assert sorted(len(pipe.sent) for pipe in pipes) == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [0x11, 0x12, 0x14])
+def test_a_call_that_is_answered_is_forgotten(device: Harness, kind: int) -> None:
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    [where] = [pipe for pipe in pipes if pipe.sent]
+    device.feed(where, word(9) + ID + b"\xc1\x13" + CALL_ID)  # a part: the stream goes on
+    send(device, NEXT)
+    assert len(where.sent) == 2
+    device.feed(where, word(9) + ID + bytes((0xC1, kind)) + CALL_ID)
+    for _ in range(2):
+        send(device, NEXT)
+    assert sorted(len(pipe.sent) for pipe in pipes) == [1, 3]
+
+
+def test_it_waits_for_a_pipe_that_is_congested_and_keeps_nobody_else_waiting(device: Harness) -> None:
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    [where] = [pipe for pipe in pipes if pipe.sent]
+    [other] = [pipe for pipe in pipes if not pipe.sent]
+    device.congest(where)
+    first, second = send(device, NEXT), send(device, CANCEL)
+    taken_back = send(device, CANCEL)
+    taken_back.state = "taken back"
+    send(device, b"other")
+    assert other.sent == [ID + b"other"]
+    assert (first.state, second.state) == ("waiting", "waiting")
+    device.drain(where)
+    assert where.sent[1:] == [ID + NEXT, ID + CANCEL]
+    send(device, b"once more")
+    assert sum(len(pipe.sent) for pipe in pipes) == 5
+
+
+def test_what_waited_for_a_pipe_that_is_lost_goes_to_another(device: Harness) -> None:
+    """Which knows nothing of the call, and says so."""
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    [where] = [pipe for pipe in pipes if pipe.sent]
+    [other] = [pipe for pipe in pipes if not pipe.sent]
+    device.congest(where)
+    send(device, NEXT)
+    device.disconnect(where)
+    assert other.sent == [ID + NEXT]
+    send(device, CANCEL)
+    assert other.sent == [ID + NEXT, ID + CANCEL]
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\xc1\x10" + CALL_ID, b"\xc1\x15" + CALL_ID, bytes(10), bytes(18)])
+def test_other_formats_are_nobodys_business(device: Harness, body: bytes) -> None:
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    for _ in range(3):
+        send(device, body)
+    assert sorted(len(pipe.sent) for pipe in pipes) == [2, 2]
+
+
+def test_no_more_calls_are_remembered_than_so_many(device: Harness) -> None:
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    for number in range(65536):
+        send(device, b"\xc1\x10" + number.to_bytes(8, "big") + bytes(4))
+    before = [len(pipe.sent) for pipe in pipes]
+    for _ in range(2):
+        send(device, NEXT)
+    assert [len(pipe.sent) for pipe in pipes] == [count + 1 for count in before]
