@@ -217,6 +217,14 @@ class CallLine:
         """Tell a server, by this pipe, of a stream that nobody wants more of."""
         self._tx.publish(_farewell(call_id), b"", pipe, 0, CANCEL, True)
 
+    def end_call(self, call_id: int) -> bool:
+        """End a call for who waits for its answer, and for the server. False: nobody waits."""
+        for waiting in list(self._waiting.values()):
+            if waiting.call_id == call_id and self.give_up(waiting) is not None:
+                waiting.end(None, ClosedError("it was given up"))
+                return True
+        return False
+
     def too_late(self, waiting: Waiting) -> None:
         """Its time is over: end it with an error, unless its answer has come in this moment.
 

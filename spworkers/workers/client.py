@@ -214,7 +214,7 @@ class Client(Caller):
             self._raise(error, what, len(payload))
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
-        if not self._closed:
+        if not self._closed and not self._line.end_call(call_id) and pipe:
             self._line.give_up_stream(call_id, pipe)
 
     def _check_open(self, what: str) -> None:

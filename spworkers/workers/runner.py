@@ -128,8 +128,8 @@ class _HandlerJob(Job):
                     pause = None if is_stop(error) else hooks.retry(request, error, self._handler)
                     if pause is None:
                         raise
-                    await asyncio.sleep(pause)
-                    request.attempt += 1
+                await asyncio.sleep(pause)
+                request.attempt += 1
         except BaseException as error:
             if is_stop(error):
                 raise
@@ -344,19 +344,25 @@ class Runner:
     # --- streams
 
     def begin(self, stream: SyncStream, pipe: int) -> Answer:
-        """Open a stream; its first part."""
+        """Open a stream; its first part. Stopped before that, it is no stream: the generator has ended by it."""
         self._put(stream, pipe)
-        return self.keep(stream, pipe, stream.take())
+        try:
+            return self.keep(stream, pipe, stream.take())
+        except Stopped:
+            self.streams.remove(pipe, stream)
+            raise
 
     async def abegin(self, stream: AsyncStream, pipe: int) -> Answer:
         """The same for an async generator. Cancelled before its first part, the stream is closed."""
         self._put(stream, pipe)
         try:
             return self.keep(stream, pipe, await stream.take())
-        except BaseException:
-            self.streams.remove(pipe, stream)
-            await stream.close()
-            raise
+        except BaseException as error:
+            canceled = error
+        # Not in there: compiled, what is raised again after an `await` in an `except` block may be freed memory.
+        self.streams.remove(pipe, stream)
+        await stream.close()
+        raise canceled
 
     def _put(self, stream: SyncStream | AsyncStream, pipe: int) -> None:
         former = self.streams.put(pipe, stream)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spworkers.closing import AsyncClosing
-from spworkers.errors import CanceledError, ClosedError, ProtoOpError, StreamLostError
+from spworkers.errors import CanceledError, ClosedError, ProtoOpError, ProtoStateError, StreamLostError
 from spworkers.workers import callformat
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Stream(AsyncClosing, Generic[T]):
 
     Raises from iteration:
         As `Caller.call`; and StreamLostError: its server went away. RecvTimeoutError: the next part did not come in
-        time; the stream has ended.
+        time; the stream has ended. ClosedError: it was closed, by another thread or task, while its next part was
+        awaited. ProtoStateError: another thread or task awaits that.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Stream(AsyncClosing, Generic[T]):
         self._pipe = 0
         self._items: deque[Any] = deque()
         self._over = False
+        self._closed = False
+        self._awaiting = threading.Lock()  # held by who awaits the next part
 
     # --- for
 
@@ -72,6 +76,8 @@ class Stream(AsyncClosing, Generic[T]):
         except BaseException as error:
             self._end(error)
             raise
+        finally:
+            self._awaiting.release()
 
     # --- async for
 
@@ -93,19 +99,32 @@ class Stream(AsyncClosing, Generic[T]):
         except BaseException as error:
             self._end(error)
             raise
+        finally:
+            self._awaiting.release()
 
     # --- parts
 
     def _request(self) -> bytes:
-        """The bytes that ask for the next part."""
-        if self._number == 0:
-            self._call_id, payload = self._begin()
-            return payload
-        from spworkers.workers.callwaiting import left_until
+        """The bytes that ask for the next part, which this thread or task then awaits."""
+        if not self._awaiting.acquire(False):
+            raise ProtoStateError(
+                f"{self._name}(): another thread or task awaits the next items of this stream: one may at a time"
+            )
+        try:
+            if self._number == 0:
+                self._call_id, payload = self._begin()
+                return payload
+            from spworkers.workers.callwaiting import left_until
 
-        return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
+            return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
+        except BaseException:
+            self._awaiting.release()
+            raise
 
     def _take(self, reply: Reply) -> None:
+        if self._closed:  # before the server could be told of this part's request
+            self._caller._give_up_stream(self._call_id, reply.pipe)
+            raise ClosedError("closed meanwhile")
         part = callformat.decode_answer(reply.body, self._name, self._call_id)
         if not isinstance(part, callformat.Part):
             self._over = True
@@ -126,17 +145,22 @@ class Stream(AsyncClosing, Generic[T]):
 
     def _end(self, error: BaseException) -> None:
         self._over = True
+        if self._closed and isinstance(error, ClosedError):
+            raise ClosedError(f"{self._name}(): the stream was closed while its next part was awaited") from None
         if isinstance(error, CanceledError):
             raise StreamLostError(f"{self._name}(): the connection to the server of this stream is lost") from error
 
     # --- its end
 
     def close(self) -> None:
-        """Want no more of it: the generator over there is closed. A second time, nothing happens."""
+        """Want no more of it: the generator over there is closed, and who awaits a part gets ClosedError.
+
+        A second time, nothing happens.
+        """
         self._items.clear()
         if not self._over:
-            self._over = True
-            if self._number:
+            self._over = self._closed = True
+            if self._call_id:
                 self._caller._give_up_stream(self._call_id, self._pipe)
 
     async def aclose(self) -> None:

@@ -10,13 +10,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from helpers import eventually
+from helpers import aeventually, eventually
 
 from spworkers import errors
 from spworkers.devices import device
@@ -422,7 +422,9 @@ def test_without_a_process() -> None:
         assert len(client._runner.streams) == 0
 
 
-def test_behind_a_device_with_two_servers_a_stream_is_lost_or_complete(server: Server) -> None:
+@pytest.fixture
+def behind(server: Server) -> Iterator[Client]:
+    """Two servers behind a device."""
     with app.serve(ANYWHERE, workers=1, block=False) as other:
         with (
             Rep(raw=True, listen=ANYWHERE) as front,
@@ -430,10 +432,29 @@ def test_behind_a_device_with_two_servers_a_stream_is_lost_or_complete(server: S
             device(front, back),
             Client(front.listeners[0].address, timeout=WAIT) as client,
         ):
-            assert list(client.count(10)) == list(range(10))  # it fits into one part
-            with pytest.raises(errors.StreamLostError, match="behind a device"):
-                for _ in client.count(10**9):
-                    pass
+            yield client
+
+
+def test_a_device_sends_who_asks_for_more_to_the_server_of_the_stream(behind: Client) -> None:
+    streams = [behind.count(10_000) for _ in range(4)]
+    for expected in range(10_000):
+        assert [next(stream) for stream in streams] == [expected] * 4
+    for stream in streams:
+        assert list(stream) == []
+
+
+def test_a_cancellation_passes_a_device_with_several_servers(behind: Client, tmp_path: Path) -> None:
+    futures = [behind.submit("nap", WAIT, tmp_path) for _ in range(10)]
+    assert {behind.pid() for _ in range(20)}  # they are there
+    assert all(future.cancel() for future in futures)
+    eventually(lambda: noted(tmp_path, "stopped") == 10, WAIT)
+
+
+def test_a_closed_stream_is_closed_behind_a_device(behind: Client, tmp_path: Path) -> None:
+    streams = [behind.call("acount", 10**9, tmp_path) for _ in range(4)]
+    for stream in streams:
+        stream.close()
+    eventually(lambda: noted(tmp_path, "closed") == 4, WAIT)
 
 
 # --- async handlers
@@ -626,3 +647,80 @@ def test_threads_and_tasks_at_once(client: Client) -> None:
     for thread in threads:
         thread.join(WAIT)
         assert not thread.is_alive()
+
+
+# --- who closes a stream, and who waits for it
+
+
+def wait_in(take: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """A thread that takes, and what it has found."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(take())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, found
+
+
+@app.handler
+def dawdles(folder: Path) -> Iterator[int]:
+    note(folder, "began")
+    try:
+        time.sleep(WAIT)
+        yield 1
+    finally:
+        note(folder, "closed")
+
+
+@app.handler
+async def adawdles(folder: Path) -> AsyncIterator[int]:
+    note(folder, "began")
+    try:
+        await asyncio.sleep(WAIT)
+        yield 1
+    finally:
+        note(folder, "closed")
+
+
+@pytest.mark.parametrize("name", ["dawdles", "adawdles"])
+def test_closing_a_stream_wakes_the_thread_that_waits_for_it(client: Client, tmp_path: Path, name: str) -> None:
+    stream = client.stream(name, tmp_path)
+    thread, found = wait_in(lambda: next(stream))
+    eventually(lambda: noted(tmp_path, "began"), WAIT)
+    stream.close()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert isinstance(found[0], errors.ClosedError)
+    assert "was closed while its next part was awaited" in str(found[0])
+    eventually(lambda: noted(tmp_path, "closed"), WAIT)
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("name", ["dawdles", "adawdles"])
+def test_closing_a_stream_wakes_the_task_that_waits_for_it(client: Client, tmp_path: Path, name: str) -> None:
+    async def main() -> None:
+        stream = client.stream(name, tmp_path)
+        task = asyncio.ensure_future(anext(stream))
+        await aeventually(lambda: noted(tmp_path, "began"), WAIT)
+        await stream.aclose()
+        with pytest.raises(errors.ClosedError, match="was closed while its next part was awaited"):
+            await asyncio.wait_for(task, WAIT)
+
+    asyncio.run(main())
+    eventually(lambda: noted(tmp_path, "closed"), WAIT)
+
+
+def test_only_one_may_wait_for_the_next_part(client: Client, tmp_path: Path) -> None:
+    stream = client.stream("adawdles", tmp_path)
+    thread, _ = wait_in(lambda: next(stream))
+    eventually(lambda: noted(tmp_path, "began"), WAIT)
+    with pytest.raises(errors.ProtoStateError, match="one may at a time"):
+        next(stream)
+    stream.close()
+    thread.join(WAIT)
+    assert not thread.is_alive()
