@@ -220,7 +220,7 @@ MESSAGES: Final[dict[str, Shape]] = {
     "seen": _shape(facts=MAP),
     # The supervisor to a child; client also from a client that lets another process have a context.
     "client": _shape("maybe", fds=1, key=TEXT),
-    "client_gone": _shape(key=TEXT, pid=COUNT, reason=_maybe(TEXT), status=_maybe(COUNT)),
+    "client_gone": _shape(key=TEXT, pid=COUNT, reason=_maybe(TEXT), status=_maybe(COUNT), ended=_maybe(FLAG)),
     "cancel": _shape(serial=COUNT),
     "inproc_incoming": _shape(fds=1, name=TEXT),
     "stop": _shape(grace=SECONDS),

@@ -172,7 +172,8 @@ class IOProcess:
         elif kind == "client_gone":
             status = message.get("status")
             code = None if status is None else os.waitstatus_to_exitcode(status)
-            self.control.gone(message["key"], Obituary(message.get("reason", ""), message["pid"], code))
+            obituary = Obituary(message.get("reason", ""), message["pid"], code, message.get("ended", False))
+            self.control.gone(message["key"], obituary)
         else:
             close_fds(fds)
             if kind == "stop":

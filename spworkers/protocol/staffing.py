@@ -505,7 +505,7 @@ class Staffing(Answering):
             del self._running[job.serial]
             job.worker = None
             self._forget(job)
-            to_blame = job is worker.overdue if culprit else True
+            to_blame = job is worker.overdue if culprit else not self.obituary.ended
             fatal = not self.out.revoke(worker.id, job.ticket) and self._died_of(job, to_blame and not job.stopping)
             if job.wanted:
                 if fatal or job.stream is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import select
 import time
 from collections.abc import Callable
@@ -59,6 +60,8 @@ class Loop:
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call `call()` in `seconds`; infinity is never."""
         timer = Timer(time.monotonic() + seconds, call)
+        if timer.when == math.inf:
+            return timer
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
 

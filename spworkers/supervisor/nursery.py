@@ -191,7 +191,14 @@ class Nursery:
             close_fds([fd])
             if host.process is not None:
                 host.process.peer.put(
-                    {"t": "client_gone", "key": child.client_name, "pid": pid, "reason": reason, "status": status}
+                    {
+                        "t": "client_gone",
+                        "key": child.client_name,
+                        "pid": pid,
+                        "reason": reason,
+                        "status": status,
+                        "ended": bool(child.ending),
+                    }
                 )
 
     def kill_client(self, host: Child, name: str, reason: str) -> None:

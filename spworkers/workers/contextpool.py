@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -34,12 +35,9 @@ from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
 from spworkers.workers.quantities import check_count
-from spworkers.workers.settings import BACKLOG, Settings, workers_of
+from spworkers.workers.settings import BACKLOG, DRAIN, Settings, workers_of
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
-
-DRAIN: Final = 10.0
-"""Seconds that `close` gives the requests at hand, by default."""
 
 _pools: Final[weakref.WeakKeyDictionary[Socket, weakref.ref[ContextPool]]] = weakref.WeakKeyDictionary()
 """The last pool of each socket."""
@@ -168,14 +166,14 @@ class ContextPool(Closing):
         measures = self._group.measures() if self.settings.metrics else {}
         return Measured(self.part if self.part != self.app.name else "", self.stats(), measures)
 
-    def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
+    def restart(self, drain: Seconds = None, timeout: Seconds = None) -> None:
         """Replace the workers by new processes, with new code, one after another. No request fails of that.
 
         A worker is told to end when its successor is ready, and finishes what it has. When all are replaced the
         handlers' own `timeout` and `retries` are those of the new code.
 
         Args:
-            drain: seconds that each worker gets for that, before it is killed.
+            drain: seconds that each worker gets for that, before it is killed; None: as many as it takes.
             timeout: seconds that each successor may take to start; None: for ever.
 
         Raises:
@@ -183,12 +181,18 @@ class ContextPool(Closing):
                 replaced yet go on.
             ClosedError: the pool is closed.
         """
+        for end in self.replace(drain, timeout):
+            end.join()
+
+    def replace(self, drain: Seconds = None, timeout: Seconds = None) -> list[threading.Thread]:
+        """As `restart`, without waiting until the workers that were replaced have ended, which these threads do."""
         if self._closed:
             raise ClosedError(f"{self!r} is closed")
         limit = math.inf if timeout is None else left_until(deadline_of(timeout))
-        self._group.replace(left_until(deadline_of(drain)), limit)
+        ends = self._group.replace(left_until(deadline_of(drain)), limit)
         if isinstance(self._group, WorkerGroup):
             self._take_limits(self._group.limits)
+        return ends
 
     def _take_limits(self, told: str) -> None:
         """Have the dispatcher keep to what the handlers of new code say themselves."""

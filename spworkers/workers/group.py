@@ -33,7 +33,7 @@ from spworkers.workers.logs import LogDesk, lowest_level
 from spworkers.workers.measures import Measure, Measures
 from spworkers.workers.origin import Origin
 from spworkers.workers.report import DIED, FAILED, ReportDesk
-from spworkers.workers.settings import Settings
+from spworkers.workers.settings import DRAIN, Settings
 from spworkers.workers.tally import Stage, Tally
 from spworkers.workers.watchdog import Watchdog
 from spworkers.workers.worker import WorkerSpec
@@ -115,6 +115,8 @@ class WorkerGroup:
         self._closed = False
         self._watchdog: Watchdog | None = None
         self._replacing = threading.Lock()
+        self._leaving: dict[str, int] = {}  # rows of workers that were replaced, and finish what they have
+        self._ends_by = math.inf
         self.limits = ""
 
     def start(self, timeout: float = math.inf) -> None:
@@ -209,28 +211,41 @@ class WorkerGroup:
 
     # --- replaced
 
-    def replace(self, grace: float, timeout: float = math.inf) -> None:
+    def replace(self, grace: float, timeout: float = math.inf) -> list[threading.Thread]:
         """Replace every worker by a new process, one after another; the others go on meanwhile.
 
+        A worker that has much to finish does not keep the others from being replaced for long; but no worker is
+        replaced while its predecessor goes on: that one gets DRAIN seconds more.
+
         Args:
-            grace: seconds that each gets for the requests and streams that it has, before it is killed.
+            grace: seconds that each gets for the requests and streams that it has, before it is killed; math.inf: as
+                many as it takes.
             timeout: seconds that each successor may take to start.
+
+        Returns:
+            Threads that end with the workers that were replaced.
 
         Raises:
             RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start. The worker whose it was goes
                 on, and so do all that come after it.
             ClosedError: the group has ended.
         """
+        ends = []
         with self._replacing:
             for number in range(self._count):
                 if self._closed:
                     raise ClosedError("the workers have ended")
-                self._replace(number, grace, time.monotonic() + timeout)
+                ends.append(self._replace(number, grace, timeout))
+                ends[-1].join(min(grace, DRAIN))
+        return ends
 
-    def _replace(self, number: int, grace: float, deadline: float) -> None:
+    def _replace(self, number: int, grace: float, timeout: float) -> threading.Thread:
         supervisor = self._supervisor
         former_key, former_row = self._keys[number], self._rows[number]
         key, row = self._new_key(number), (former_row + self._count) % (2 * self._count)
+        for leaving in [each for each, theirs in self._leaving.items() if theirs == row]:
+            self._end(leaving, DRAIN)
+        deadline = time.monotonic() + timeout
         self._awaited.add(row)
         try:
             self._spawn(number, key, row)
@@ -242,9 +257,20 @@ class WorkerGroup:
             raise
         finally:
             self._awaited.discard(row)
+        self._leaving[former_key] = former_row
         self._keys[number], self._rows[number] = key, row
+        # The end of all may have begun, and have looked for those that leave already.
+        grace = min(grace, max(self._ends_by - time.monotonic(), 0.0))
+        end = threading.Thread(target=self._end, args=(former_key, grace), name="spworkers-end", daemon=True)
+        end.start()
+        return end
+
+    def _end(self, key: str, grace: float) -> None:
+        """End a worker that was replaced, and wait for that."""
+        supervisor = self._supervisor
         if supervisor is not None:
-            _end(supervisor, former_key, grace)
+            _end(supervisor, key, grace)
+        self._leaving.pop(key, None)
 
     @property
     def _supervisor(self) -> Supervisor | None:
@@ -296,13 +322,20 @@ class WorkerGroup:
         """
         if self._closed:
             return
+        self._ends_by = time.monotonic() + grace
         self._closed = True
         if self._watchdog is not None:
             self._watchdog.close()
         supervisor = self._supervisor
+        if supervisor is not None:
+            leaving = list(self._leaving)  # who waits for the end of one, or for a start, has the lock
+            for row in list(self._awaited):
+                self._desk.tell(DIED, row, 0, message="all workers end")
+            with ThreadPoolExecutor(len(leaving) + 1, "spworkers-end") as threads:  # side by side: `end` waits for each
+                list(threads.map(lambda key: self._end(key, grace), leaving))
         with self._replacing:
             if supervisor is not None:
-                with ThreadPoolExecutor(self._count, "spworkers-end") as threads:  # side by side: `end` waits for each
+                with ThreadPoolExecutor(self._count, "spworkers-end") as threads:
                     list(threads.map(lambda key: _end(supervisor, key, grace), self._keys))
         self._desk.close()
         self._logs.close()

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from spworkers._locks import Gates
 from spworkers.channel import Channel
@@ -449,7 +449,7 @@ class ExecutorGroup:
         """What was measured of each handler."""
         return self._measures.totals() if self._measures is not None else {}
 
-    def replace(self, grace: float, timeout: float = 0.0) -> None:
+    def replace(self, grace: float, timeout: float = 0.0) -> NoReturn:
         """Not for us to do.
 
         Raises:

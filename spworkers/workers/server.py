@@ -169,11 +169,11 @@ class Server(Closing):
         except SPError:
             return False
 
-    def restart(self, drain: Seconds = DRAIN, timeout: Seconds = None) -> None:
+    def restart(self, drain: Seconds = None, timeout: Seconds = None) -> None:
         """Replace the workers one after another by processes with new code, as SIGHUP does. No request fails of that.
 
         Args:
-            drain: seconds that each worker gets to finish what it has.
+            drain: seconds that each worker gets to finish what it has, before it is killed; None: as many as it takes.
             timeout: seconds that each successor may take to start; None: for ever.
 
         Raises:
@@ -181,11 +181,19 @@ class Server(Closing):
             UnsupportedOptionError: they are an executor's.
             ClosedError: the server is closed.
         """
-        for pool in [self._pool, *(pool for _, pool in self._parts)]:
-            pool.restart(drain, timeout)
+        for end in self._replace(drain, timeout):
+            end.join()
 
-    def reload(self, drain: Seconds = DRAIN) -> None:
-        """As `restart`, in a thread of its own; a failure is logged. What comes while it goes on is done after it."""
+    def _replace(self, drain: Seconds, timeout: Seconds = None) -> list[threading.Thread]:
+        """`restart`; the threads end with the workers that were replaced."""
+        pools = [self._pool, *(pool for _, pool in self._parts)]
+        return [end for pool in pools for end in pool.replace(drain, timeout)]
+
+    def reload(self, drain: Seconds = None) -> None:
+        """As `restart`, in a thread of its own; a failure is logged. What comes while it goes on is done after it.
+
+        It does not wait for workers that have much to finish.
+        """
         with self._reload_lock:
             self._reloads += 1
             if self._reloads == 1:
@@ -196,7 +204,7 @@ class Server(Closing):
             with self._reload_lock:
                 wanted = self._reloads
             try:
-                self.restart(drain)
+                self._replace(drain)
                 _log.info("%s: the workers were replaced", self.app.name)
             except RemoteError as error:
                 _log.error("%s: the workers go on as they are: %s\n%s", self.app.name, error, error.traceback)

@@ -27,6 +27,9 @@ __all__ = [
 BACKLOG: Final = 1024
 """Requests that wait for a worker, by default."""
 
+DRAIN: Final = 10.0
+"""Seconds that the end gives the requests at hand, by default."""
+
 WORKERS_LIMIT: Final = 1000
 """Workers of a server, at most. A socket's memory has room for 1024 contexts; while a worker is replaced it and its
 successor both have one."""

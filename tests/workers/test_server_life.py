@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -41,6 +42,15 @@ def pid() -> int:
 @app.handler
 async def apid() -> int:
     await asyncio.sleep(0.001)
+    return os.getpid()
+
+
+@app.handler(retries=0)
+def until(folder: Path, name: str) -> int:
+    """Goes on until there is a file of that name."""
+    (folder / f"{name}-began").touch()
+    while not (folder / name).exists():
+        time.sleep(0.01)
     return os.getpid()
 
 
@@ -151,6 +161,62 @@ def test_all_workers_are_replaced_and_no_request_fails(tmp_path: Path, monkeypat
     with pytest.raises(errors.ClosedError):
         server.restart()
     sys.modules.pop("code_of_a_server", None)
+
+
+def test_a_worker_that_is_replaced_has_as_long_as_it_needs(tmp_path: Path) -> None:
+    """Others are replaced meanwhile, and so is its successor."""
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        (first,) = {worker.pid for worker in server.workers}
+        long = client.submit("until", tmp_path, "go")
+        eventually((tmp_path / "go-began").exists, WAIT)
+        thread = threading.Thread(target=server.restart)
+        thread.start()
+        eventually(lambda: server.workers[0].pid != first, WAIT)
+        assert client.pid() != first
+        assert thread.is_alive()
+        (tmp_path / "go").touch()
+        assert long.result(WAIT) == first
+        thread.join(WAIT)
+        assert not thread.is_alive()
+        assert not psutil.pid_exists(first)
+
+
+@pytest.mark.parametrize("drain", [0.0, 0.2])
+def test_the_end_does_not_wait_for_a_worker_that_was_replaced(
+    tmp_path: Path, drain: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = app.serve(ANYWHERE, workers=2, block=False, retries=9)
+    with Client(server.address, timeout=WAIT) as client:
+        before = {worker.pid for worker in server.workers}
+        for number in range(8):
+            client.submit("until", tmp_path, f"never{number % 2}")
+        eventually(lambda: all((tmp_path / f"never{n}-began").exists() for n in range(2)), WAIT)
+        server.reload()
+        eventually(lambda: not before & {worker.pid for worker in server.workers}, 2 * WAIT)
+        begun = time.monotonic()
+        server.close(drain)
+        assert time.monotonic() - begun < WAIT / 3
+        assert not any(psutil.pid_exists(pid) for pid in before)
+    assert "killed" not in caplog.text  # a request that was at hand is not to blame for that
+
+
+def test_the_end_does_not_wait_for_a_successor_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "code_that_hangs.py"
+    load(module, "old")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    import code_that_hangs as code  # type: ignore[import-not-found]
+
+    server = code.app.serve(ANYWHERE, workers=1, block=False)
+    started = tmp_path / "started"
+    module.write_text(f"open({str(started)!r}, 'w')\nimport time; time.sleep(1000)")
+    server.reload()
+    eventually(started.exists, WAIT)
+    server.close(0)
+    eventually(lambda: server._reloads == 0, WAIT)
+    sys.modules.pop("code_that_hangs", None)
 
 
 def test_a_stream_survives_the_replacement_of_its_worker() -> None:
