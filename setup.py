@@ -32,6 +32,7 @@ BUILD = Path("build", f"{sys.implementation.cache_tag}-{'compiled' if COMPILE el
 # Compiled by mypyc: the modules of these packages, and single ones.
 MYPYC_PACKAGES = ("spworkers/protocol", "spworkers/halves")
 MYPYC_MODULES: list[str] = [
+    "spworkers/ioproc/errands.py",
     "spworkers/ioproc/hub.py",
     "spworkers/ioproc/ports.py",
     "spworkers/callhead.py",

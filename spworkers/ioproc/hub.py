@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import TooLongError
 from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
+from spworkers.ioproc.errands import Errands
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.ioproc.sparing import Sparing
 from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
-from spworkers.ring import ERROR, Courier, FrameWriter, Inlet, Outlet, Record, Region, fan_out, free_bells, hold_bells
+from spworkers.ring import ERROR, FrameWriter, Inlet, Outlet, Region, fan_out, free_bells, hold_bells
 
 if TYPE_CHECKING:
     from spworkers.ioproc.bridge import Deliveries
@@ -80,11 +81,9 @@ class Hub(Actions):
         self.clock = time.monotonic
         self.region = region
         self.io_bell = io_bell
-        self._machine = make_machine(self)
-        self.courier: Courier | None = None
-        """Carries requests and replies while the machine has nothing to decide about them."""
-        self.route = 0
-        """By which pipe; 0: it does not."""
+        self.idle_machine = make_machine(self)
+        """It may not know of all requests that are on their way: for questions that are not about them."""
+        self.errands = Errands(self)
         self.contexts: dict[int, ContextPort] = {}
         self.pipes: dict[int, PipePort] = {}
         # Those asked for last; most sockets have one of each, and looking up a number costs as much as a delivery.
@@ -121,9 +120,9 @@ class Hub(Actions):
     @property
     def machine(self) -> Machine:
         """The protocol's machine, told of everything that was done without it."""
-        if self.route:
-            self.recall()
-        return self._machine
+        if self.errands.route:
+            self.errands.end()
+        return self.idle_machine
 
     def start(self, exchange: InExchange = "") -> None:
         """Begin to answer the bell.
@@ -142,7 +141,7 @@ class Hub(Actions):
         old.hand_over()
         machine = make_machine(self)
         machine.now = old.now
-        self._machine = machine
+        self.idle_machine = machine
         for pipe in list(self.pipes.values()):
             machine.pipe_added(pipe.id)
             if pipe.congested:
@@ -167,8 +166,7 @@ class Hub(Actions):
             again: send what the predecessor had begun to send once more; False: it fails with CanceledError.
         """
         self.contexts[port.index] = port
-        if self.courier is not None and isinstance(port.inlet, Inlet):
-            self.courier.admit(port.index, port.outlet, port.inlet)
+        self.errands.admit(port)
         unfinished = port.outlet.adopt()
         self.machine.now = self.clock()
         self.machine.context_opened(port.index)
@@ -215,14 +213,13 @@ class Hub(Actions):
     def forget_context(self, index: int) -> None:
         """It is no more; the machine may take back what it has not taken."""
         self.machine.context_closed(index)
-        if self.courier is not None:
-            self.courier.dismiss(index)
+        self.errands.dismiss(index)
         del self.contexts[index]
         self.last_context = None
 
     def doorbell(self) -> None:
         """Somebody rang: look at the contexts that did."""
-        courier = self.courier
+        courier = self.errands.courier
         rang = self.region.collect() if courier is None else courier.collect()
         if rang:
             self.machine.now = self.clock()
@@ -231,7 +228,7 @@ class Hub(Actions):
                 if port is not None:
                     self.drain(port)
         elif courier is not None and courier.stuck:
-            pipe = self.pipe(self.route)
+            pipe = self.pipe(self.errands.route)
             if pipe is not None:
                 self.touch(pipe, 0)
         self.settle()
@@ -350,8 +347,8 @@ class Hub(Actions):
 
     def leave(self, pipe: PipePort) -> None:
         """Watch this pipe no more; its socket stays open."""
-        if self.route == pipe.id:
-            self.recall()
+        if self.errands.route == pipe.id:
+            self.errands.end()
         pipe.left = True
         pipe.reading = False
         if pipe.congested:
@@ -395,7 +392,7 @@ class Hub(Actions):
 
     def take_in(self, pipe: PipePort) -> list[Any]:
         """Read once; what needs no decision goes into its lane at once. Returns the rest."""
-        machine, reader = self._machine, pipe.straight
+        machine, reader = self.idle_machine, pipe.straight
         assert reader is not None
         number = pipe.id
         picky = not machine.takes_all(number)
@@ -540,7 +537,7 @@ class Hub(Actions):
         """
         if len(self.pipes) - self.hung_up < 2:
             messages = 0
-        if messages == pipe.under_way or not self._machine.one_queue():
+        if messages == pipe.under_way or not self.idle_machine.one_queue():
             return
         self.under_way += messages - pipe.under_way
         pipe.under_way = messages
@@ -641,67 +638,19 @@ class Hub(Actions):
                     self.go_on(self.resumed.pop(0))
         finally:
             self.settling = False
-        machine = self._machine
+        machine = self.idle_machine
         held = machine.held()
         if held != self.held:
             self.region.add(IN_HAND, (held - self.held) & ALL_BITS)
             self.held = held
         if machine.deadline < self.armed_at:
             self.arm_timer()
-        if self.route == 0:
+        if self.errands.route == 0:
             route = machine.sole_route()
             if route:
-                self.send_out(route)
+                self.errands.begin(route)
         if self.on_settled is not None:
             self.on_settled()
-
-    # ---- the courier
-
-    def send_out(self, number: int) -> None:
-        """The courier carries, if this pipe is one for him."""
-        pipe = self.pipe(number)
-        if not self.batching or self.on_settled is not None or pipe is None or not pipe.attached or not pipe.reading:
-            return
-        reader, writer = pipe.straight, pipe.writer
-        if reader is None or type(writer) is not FrameWriter or pipe.congested or pipe.backlog:
-            return
-        machine = self._machine
-        courier = self.courier
-        if courier is None:
-            courier = self.courier = Courier(self.region, self.adopt, self.numbers, self.expect)
-            for port in self.contexts.values():
-                if isinstance(port.inlet, Inlet):
-                    courier.admit(port.index, port.outlet, port.inlet)
-            self.watch.employ(courier)
-        courier.serve(reader, writer, number, machine.many_requests(), machine.patience())
-        self.route = number
-
-    def recall(self) -> None:
-        """The courier carries no more; the machine hears of what is on its way."""
-        pipe = self.pipe(self.route)
-        self.route = 0
-        courier = self.courier
-        if courier is not None:
-            if courier.stuck and pipe is not None:
-                self.touch(pipe, 0)
-            courier.give_up()
-
-    def numbers(self, count: int) -> int:
-        """So many request ids for the courier, from behind this one."""
-        return self._machine.numbers(count)
-
-    def adopt(self, context: int, record: Record, key: bytes, pipe: int, sent: float) -> None:
-        """A request that the courier has sent is the machine's from now on."""
-        self._machine.adopt(context, record, key, pipe, sent)
-
-    def expect(self, when: float) -> None:
-        """Some of the courier's requests will have been on their way for too long."""
-        self.loop.call_at(when, self.expire)
-
-    def expire(self) -> None:
-        if self.courier is not None and self.courier.expire(self.clock()):
-            self.recall()
-        self.settle()
 
     def go_on(self, pipe: PipePort) -> None:
         if pipe.closed:
@@ -718,7 +667,7 @@ class Hub(Actions):
     def arm_timer(self) -> None:
         if self.timer_handle is not None:
             self.timer_handle.cancel()
-        self.armed_at = self._machine.deadline
+        self.armed_at = self.idle_machine.deadline
         self.timer_handle = self.loop.call_at(self.armed_at, self.timer)
 
     def timer(self) -> None:
@@ -839,7 +788,7 @@ class Hub(Actions):
 
     def unsent(self) -> int:
         """Messages that the kernel has not accepted whole, for each pipe that they are for."""
-        return self._machine.held() + sum(pipe.writer.queued for pipe in self.pipes.values())
+        return self.idle_machine.held() + sum(pipe.writer.queued for pipe in self.pipes.values())
 
     def totals(self) -> dict[str, int]:
         """Messages and bytes of this socket since it was opened, living pipes included."""

@@ -125,6 +125,7 @@ class Req(Sharing):
         self._askers: dict[int, _Asker] = {}
         self._contexts = 0
         self._in_flight = 0
+        self._patience: float = _PATIENCE
         self._unfetched = 0  # askers whose replies found no room yet
         self._spare: list[_Asker] = []  # of requests that are over; with their alarms, whose entries are in the heap
         self._late: dict[int, _Asker] = {}  # those of many whose replies found no room yet
@@ -484,11 +485,7 @@ class Req(Sharing):
         return self._in_flight > 0
 
     def patience(self) -> float:
-        least = _PATIENCE
-        for asker in self._askers.values():
-            if asker.retry > 0.0:
-                least = min(least, asker.retry)
-        return max(least, _RETRY_FLOOR)
+        return self._patience
 
     def numbers(self, count: int) -> int:
         while True:
@@ -523,6 +520,8 @@ class Req(Sharing):
                 self.out.set_window(0, max(self._in_flight, _WINDOW))
 
     def _set_retry(self, context: int | None, seconds: float) -> None:
+        if 0.0 < seconds < self._patience:  # whose it is does not matter: being told early is no harm
+            self._patience = max(seconds, _RETRY_FLOOR)
         if context is None:
             self._retry = seconds
         for asker in self._askers.values():

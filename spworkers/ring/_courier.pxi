@@ -61,7 +61,7 @@ cdef class Courier:
     cdef bint apart  # there is no other context: some requests may be the machine's, and others ours
     cdef uint32_t admitted
     cdef double patience
-    cdef bint awaited  # `expire` will be called
+    cdef double due  # when `expire` will be called
     cdef errand *errands
     cdef uint32_t places
     cdef readonly uint32_t abroad  # requests that are on their way
@@ -72,6 +72,7 @@ cdef class Courier:
         self.region, self.adopt, self.numbers, self.wait = region, adopt, numbers, wait
         self.passages, self.left = [], []
         self.fd = -1
+        self.due = INFINITY
         self.places = ERRANDS
         self.errands = <errand *>calloc(ERRANDS, sizeof(errand))
         if self.errands == NULL:
@@ -136,7 +137,7 @@ cdef class Courier:
         cdef uint32_t i
         cdef errand *e
         cdef double first = INFINITY
-        self.awaited = False
+        self.due = INFINITY
         for i in range(self.places):
             e = &self.errands[i]
             if e.key == 0:
@@ -152,8 +153,9 @@ cdef class Courier:
         return False
 
     cdef int expect(self, double sent) except -1:
-        self.awaited = True
-        self.wait(sent + self.patience)
+        """Have `expire` called in time for a request that was sent then."""
+        self.due = sent + self.patience
+        self.wait(self.due)
         return 0
 
     cdef int hand_over(self, errand *e) except -1:
@@ -187,8 +189,12 @@ cdef class Courier:
             while bits:
                 index = word * 64 + _lowest_bit(bits)
                 bits &= bits - 1
-                if self.fd < 0 or not self.carry(index):
-                    self.left.append(index)
+                try:
+                    if self.fd >= 0 and self.carry(index):
+                        continue
+                except Exception:  # out of memory: those who see to the rest may do better, or say so
+                    self.fd = -1
+                self.left.append(index)
         if self.fd >= 0 and self.writer.pending and self.writer.write_out() <= 0:
             self.stuck = True
         return PyList_GET_SIZE(self.left) == 0 and not self.stuck
@@ -253,7 +259,7 @@ cdef class Courier:
         self.abroad += 1
         _put_be32(key, e.key)
         self.writer.put(<char *>key, 4, <char *>passage.outlet.lane.slots[e.taken.slot].payload, e.taken.length, None, NOTHING)
-        if not self.awaited:
+        if e.sent + self.patience < self.due:
             self.expect(e.sent)
         return 0
 

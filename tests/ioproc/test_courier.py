@@ -222,7 +222,7 @@ class Asking:
         busy = True
         while busy:
             self.hub.doorbell()
-            self.carried = max(self.carried, 0 if self.hub.courier is None else self.hub.courier.abroad)
+            self.carried = max(self.carried, 0 if self.hub.errands.courier is None else self.hub.errands.courier.abroad)
             busy = self.around.turn()
             for peer in self.peers:
                 busy |= peer.read()
@@ -269,7 +269,7 @@ def test_the_courier_does_what_the_machine_does(many: bool, script: list[Any]) -
         for step in [*script, ("hears", None), ("recv", 3), ("recv", 500)]:
             first, second = (side.do(*step) for side in both)
             assert first == second, step
-        assert both[0].hub.courier is None
+        assert both[0].hub.errands.courier is None
     finally:
         for side in both:
             side.close()
@@ -284,11 +284,11 @@ def asking(request: pytest.FixtureRequest) -> Iterator[Asking]:
 
 def test_it_is_the_courier_who_carries(asking: Asking) -> None:
     asking.do("ask", (0, 3))
-    assert asking.hub.courier is not None
-    assert asking.hub.courier.abroad == 1
+    assert asking.hub.errands.courier is not None
+    assert asking.hub.errands.courier.abroad == 1
     assert asking.around.employed == 1
     asking.do("answer", (0, 3))
-    assert asking.hub.courier.abroad == 0
+    assert asking.hub.errands.courier.abroad == 0
     assert len(asking.do("recv", 3)[0][0]) == 1
 
 
@@ -297,7 +297,7 @@ def test_what_waits_for_long_is_the_machines_and_is_sent_again(asking: Asking) -
     asking.hub.machine.configure(None, "RETRY-TIME", 20.0)
     asking.settle()
     asking.do("ask", (0, 3))
-    courier = asking.hub.courier
+    courier = asking.hub.errands.courier
     assert courier is not None
     assert courier.abroad == 1
     asking.around.age(time.monotonic() + 19.0)
@@ -316,6 +316,24 @@ def test_what_waits_for_long_is_the_machines_and_is_sent_again(asking: Asking) -
     assert len(asking.do("recv", 9)[0][0]) == 1
 
 
+def test_a_shorter_retry_time_holds_for_what_comes_after_it(asking: Asking) -> None:
+    """Though he awaits the end of a longer one."""
+    asking.do("ask", (0, 3))
+    asking.do("answer", (0, 3))
+    asking.do("recv", 1)
+    asking.do("RETRY-TIME", 1.0)
+    asking.do("ask", (0, 3))
+    courier = asking.hub.errands.courier
+    assert courier is not None
+    assert courier.abroad == 1
+    now = time.monotonic() + 2.0
+    asking.hub.clock = lambda: now
+    asking.around.age(now)
+    asking.around.age(now)
+    asking.settle()
+    assert len(asking.peers[0].asked) == 3
+
+
 def test_requests_that_stay_do_not_hold_up_others(asking: Asking) -> None:
     """One request is not answered while the ids go round in the courier's places."""
     asking.do("ask", (0, 1))
@@ -331,8 +349,8 @@ def test_requests_that_stay_do_not_hold_up_others(asking: Asking) -> None:
 
 def test_a_successor_sends_what_the_courier_had_sent(asking: Asking) -> None:
     asking.do("ask", (0, 3))
-    assert asking.hub.courier is not None
-    assert asking.hub.courier.abroad == 1
+    assert asking.hub.errands.courier is not None
+    assert asking.hub.errands.courier.abroad == 1
     around = Surroundings()
     kind: Any = machine_for("req", False)
     heir = Hub(around, around, asking.region, asking.io_bell, lambda out: kind(out, seed=99))
