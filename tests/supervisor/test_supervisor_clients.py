@@ -40,10 +40,19 @@ def test_the_io_process_is_told_of_the_end_of_its_client(sup: Supervisor) -> Non
             "pid": worker.pid,
             "reason": "killed by SIGKILL",
             "status": signal.SIGKILL,
+            "ended": False,
         },
         {"t": "client", "key": "worker#2"},
     ]
     assert worker("ask_io('boot.generation')") == 1
+
+
+def test_the_io_process_is_told_of_a_client_that_was_to_end(sup: Supervisor) -> None:
+    io, _ = link(sup)
+    sup.end("worker", grace=0.0)
+    eventually(lambda: any(note["t"] == "client_gone" for note in io("notes")))
+    (gone,) = [note for note in io("notes") if note["t"] == "client_gone"]
+    assert gone["ended"] is True
 
 
 def test_the_successor_of_an_io_process_has_its_clients(sup: Supervisor) -> None:
