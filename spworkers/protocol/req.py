@@ -15,7 +15,8 @@ does so too, and the receiver gets CanceledError; with FAIL-NO-PEERS the loss of
 
 A request that names a pipe is **pinned**: it is sent by that pipe once, and fails with CanceledError when that is gone.
 A `CANCEL` with a body has that sent, under the request's id, by the pipe that has the request: what the peer makes of
-it is a matter of the format above. If it names a pipe, the body goes there, and has no answer.
+it is a matter of the format above. If that was answered in this moment, its pipe is not known any more, and the body
+goes by all of them. If it names a pipe, the body goes there, and has no answer.
 
 A connection that is lost within a second of a request's being sent may be lost because of it: a peer closes it on what
 is over its MAX-RCV-SIZE. So the largest request that such a connection had fails with ConnResetError when that has
@@ -242,20 +243,22 @@ class Req(Sharing):
         if message.kind != CANCEL or (asker is None and self._in_flight == 0):
             self.discard(message, UNEXPECTED, 0)
         elif message.claim():
+            current: _Request | None = None
+            if asker is not None:
+                current = asker.request if asker.answered is None else asker.answered
             if message.pipe:
-                self._send_once(message)
-            if asker is None:
-                message.release()
-                return
-            current = asker.request if asker.answered is None else asker.answered
-            if current is not None and current.serial == message.serial:
+                self._send_once(message, message.pipe)
+            if asker is not None and current is not None and current.serial == message.serial:
                 self._say_farewell(current, message)
                 self._cancel(asker)
+            elif message.size > 0 and message.pipe == 0:
+                for pipe in list(self.peers):
+                    self._send_once(message, pipe)
             message.release()
 
-    def _send_once(self, message: Outgoing) -> None:
+    def _send_once(self, message: Outgoing, pipe: int) -> None:
         """Send what has no answer by a certain pipe, if that takes it now."""
-        peer = self.peers.get(message.pipe)
+        peer = self.peers.get(pipe)
         if peer is None:
             self.out.count(NO_PIPE, 0)
         elif peer.congested:
@@ -265,8 +268,10 @@ class Req(Sharing):
 
     def _say_farewell(self, request: _Request, message: Outgoing) -> None:
         """Tell the peer that has a request, in the words of who gives it up, if they have any."""
-        peer = self.peers.get(request.pipe) if request.claimed and len(request.reply) == 0 else None
-        if message.size == 0 or peer is None or request.home is not self._sent.get(peer.id):
+        peer = self.peers.get(request.pipe) if request.claimed else None
+        if message.size == 0 or peer is None:
+            return
+        if len(request.reply) == 0 and request.home is not self._sent.get(peer.id):
             return
         if peer.congested:
             self.out.count(CONGESTED, peer.id)

@@ -64,6 +64,7 @@ __all__ = [
     "is_busy",
     "is_call",
     "is_next",
+    "is_part",
 ]
 
 CALL_MARK: Final = bytes((0xC1, callhead.CALL))
@@ -349,6 +350,11 @@ def decode_answer(body: bytes | memoryview, handler: str, call_id: int | None = 
             raise GarbledError(f"a part of the stream of {handler}() is no array but {type(content).__name__}")
         return Part(content, mark == LAST_PART_MARK)
     raise _failure(content).as_error(handler)
+
+
+def is_part(body: bytes) -> bool:
+    """Whether this is a part of a stream after which others come."""
+    return body[:2] == PART_MARK
 
 
 def is_busy(body: bytes | memoryview) -> bool:

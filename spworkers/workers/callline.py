@@ -91,7 +91,7 @@ class CallLine:
             self.send(waiting, payload, pipe, deadline)
             self.await_answer(waiting, deadline)
         except BaseException:
-            self.give_up(waiting)
+            self.forsake(waiting)
             raise
         return waiting.answer()
 
@@ -165,7 +165,7 @@ class CallLine:
     def _done(self, waiting: FutureWaiting, canceled: bool) -> None:
         try:
             if canceled:
-                self.give_up(waiting)
+                self.forsake(waiting)
         finally:  # even an error is made by Python's own code, where Ctrl-C may come
             self.collector.end(future=True)
             self._slots.give()
@@ -212,6 +212,18 @@ class CallLine:
                 return SendTimeoutError("no server took the call in time")
             self._tx.publish(_farewell(waiting.call_id), b"", 0, waiting.serial, CANCEL, True)
         return RecvTimeoutError("no answer came in time")
+
+    def forsake(self, waiting: Waiting) -> None:
+        """As `give_up`, by who does not want the answer either should it have come in this moment."""
+        waiting.unwanted = True
+        if self.give_up(waiting) is None:
+            self.refuse(waiting)
+
+    def refuse(self, waiting: Waiting) -> None:
+        """If an answer that nobody wants is here, and is a stream's beginning, the server is told."""
+        reply = waiting.reply
+        if reply is not None and callformat.is_part(reply.body) and not self.port.closed:
+            self.give_up_stream(waiting.call_id, reply.pipe)
 
     def give_up_stream(self, call_id: int, pipe: int) -> None:
         """Tell a server, by this pipe, of a stream that nobody wants more of."""
@@ -260,6 +272,8 @@ class CallLine:
                     waiting.end(None, from_name(name, [f"a call by {self.port.describe()}: {why}"]))
                 else:
                     waiting.end(Reply(record.body(), record.pipe), None)
+                    if waiting.unwanted:
+                        self.refuse(waiting)
             taken.pop(0)
             record.release()
 

@@ -57,7 +57,7 @@ async def acall(line: CallLine, payload: bytes, deadline: float, call_id: int, p
         if not waiting.over:
             await end(line, waiting)
     except BaseException:
-        line.give_up(waiting)
+        line.forsake(waiting)
         raise
     finally:
         waiting.reader.waiting -= 1
@@ -79,7 +79,7 @@ async def _trio_call(line: CallLine, payload: bytes, deadline: float, call_id: i
             if not waiting.over:
                 await end(line, waiting, trio.sleep)
         except BaseException:
-            line.give_up(waiting)
+            line.forsake(waiting)
             raise
     return waiting.answer()
 

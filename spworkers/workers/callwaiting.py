@@ -42,9 +42,10 @@ class Waiting:
         reply: the answer.
         error: what came instead.
         over: one of the two is here.
+        unwanted: nobody wants the answer any more, though it may come.
     """
 
-    __slots__ = ("busy", "call_id", "error", "over", "payload", "pinned", "reply", "serial", "ticket")
+    __slots__ = ("busy", "call_id", "error", "over", "payload", "pinned", "reply", "serial", "ticket", "unwanted")
 
     def __init__(self, call_id: int) -> None:
         self.call_id = call_id
@@ -56,6 +57,7 @@ class Waiting:
         self.reply: Reply | None = None
         self.error: Exception | None = None
         self.over = False
+        self.unwanted = False
 
     def end(self, reply: Reply | None, error: Exception | None) -> None:
         """It has come: any thread may say so, and say it again."""

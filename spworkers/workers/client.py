@@ -144,6 +144,9 @@ class Client(Caller):
             await waiting
             if not waiting.over:
                 await end(self._line, waiting)
+        except BaseException:
+            self._line.forsake(waiting)
+            raise
         finally:
             quick.end_task(waiting)
         reply = waiting.reply

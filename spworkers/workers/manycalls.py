@@ -211,6 +211,8 @@ class ManyCalls:
         calls = self._calls
         while calls:
             waiting = calls.pop()
+            waiting.unwanted = True
+            self._line.refuse(waiting)
             # What was never sent has no ticket; of an answer that comes in this moment its reader says that it came.
             if not waiting.over and (self._line.give_up(waiting) is not None or not waiting.ticket):
                 waiting.end(None, CanceledError("the map was closed"))

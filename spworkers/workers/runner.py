@@ -21,6 +21,7 @@ from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
 from spworkers.workers import callformat
 from spworkers.workers.answer import Answer
 from spworkers.workers.app import App
+from spworkers.workers.awaited import Awaited
 from spworkers.workers.callformat import Failure
 from spworkers.workers.handler import RESERVED, Handler
 from spworkers.workers.hooks import Hooks
@@ -120,7 +121,7 @@ class _HandlerJob(Job):
                 try:
                     result = self._call()
                     if inspect.isawaitable(result):
-                        result = await result
+                        result = await Awaited(result)
                     answer = await self._adone(result)
                     hooks.after(request, None)
                     return answer
@@ -128,7 +129,7 @@ class _HandlerJob(Job):
                     pause = None if is_stop(error) else hooks.retry(request, error, self._handler)
                     if pause is None:
                         raise
-                await asyncio.sleep(pause)
+                await Awaited(asyncio.sleep(pause))
                 request.attempt += 1
         except BaseException as error:
             if is_stop(error):
@@ -206,7 +207,7 @@ class _PartJob(Job):
     async def arun(self) -> Answer:
         if isinstance(self._stream, SyncStream):
             return self.run()
-        return self._runner.keep(self._stream, self._pipe, await self._stream.take())
+        return self._runner.keep(self._stream, self._pipe, await Awaited(self._stream.take()))
 
 
 class Runner:
@@ -356,12 +357,12 @@ class Runner:
         """The same for an async generator. Cancelled before its first part, the stream is closed."""
         self._put(stream, pipe)
         try:
-            return self.keep(stream, pipe, await stream.take())
+            return self.keep(stream, pipe, await Awaited(stream.take()))
         except BaseException as error:
             canceled = error
         # Not in there: compiled, what is raised again after an `await` in an `except` block may be freed memory.
         self.streams.remove(pipe, stream)
-        await stream.close()
+        await Awaited(stream.close())
         raise canceled
 
     def _put(self, stream: SyncStream | AsyncStream, pipe: int) -> None:

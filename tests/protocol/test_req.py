@@ -710,9 +710,36 @@ def test_a_farewell_goes_where_the_request_went() -> None:
     harness.send(0, b"ping", serial=1)
     harness.send(0, b"bye", serial=1, kind=CANCEL)
     assert pipe.sent == [request_id(7) + b"ping", request_id(7) + b"bye"]
-    harness.send(0, b"bye", serial=1, kind=CANCEL)  # nothing is outstanding any more
-    assert len(pipe.sent) == 2
     assert harness.leaks() == []
+
+
+def test_a_farewell_to_what_was_answered_in_this_moment_goes_everywhere() -> None:
+    """Its sender does not know of the answer yet, in which a stream may begin; and we know no more whose it was."""
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    first, second = harness.connect(), harness.connect()
+    harness.send(0, b"ping", serial=1)
+    harness.feed(first, request_id(7) + b"pong")
+    harness.send(0, b"", serial=1, kind=CANCEL)
+    assert second.sent == []
+    harness.send(0, b"bye", serial=1, kind=CANCEL)
+    assert [frame[4:] for frame in first.sent] == [b"ping", b"bye"]
+    assert [frame[4:] for frame in second.sent] == [b"bye"]
+    assert harness.leaks() == []
+
+
+def test_a_farewell_goes_to_who_has_answered_though_that_found_no_room() -> None:
+    harness = Harness(Req, seed=6)
+    harness.open(0)
+    first, second = harness.connect(), harness.connect()
+    for serial in (1, 2, 3):  # two answers fill the lane
+        harness.send(0, b"ping", serial=serial)
+        where = next(pipe for pipe in (first, second) if pipe.sent and pipe.sent[-1][:4] == request_id(6 + serial))
+        harness.feed(where, request_id(6 + serial) + b"pong")
+    before = len(first.sent), len(second.sent)
+    harness.send(0, b"bye", serial=3, kind=CANCEL)
+    assert where.sent[-1] == request_id(9) + b"bye"
+    assert len(first.sent) + len(second.sent) == sum(before) + 1
 
 
 def test_a_request_that_nobody_has_needs_no_farewell() -> None:

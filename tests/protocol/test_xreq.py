@@ -261,3 +261,59 @@ def test_no_more_calls_are_remembered_than_so_many(device: Harness) -> None:
     for _ in range(2):
         send(device, NEXT)
     assert [len(pipe.sent) for pipe in pipes] == [count + 1 for count in before]
+
+
+PART = b"\xc1\x13" + CALL_ID
+LOST = b"\xc1\x12" + CALL_ID
+
+
+def test_a_repeated_call_is_where_the_first_part_came_from(device: Harness) -> None:
+    first, second = device.connect(), device.connect()
+    send(device, CALL)
+    send(device, CALL)  # the client has waited for RETRY-TIME
+    assert len(first.sent) == len(second.sent) == 1
+    device.feed(first, word(9) + ID + PART)
+    device.feed(second, word(9) + ID + PART)
+    for number in range(3):
+        send(device, NEXT)
+        assert len(first.sent) == 2 + number
+        device.feed(first, word(9) + ID + PART)
+    device.feed(second, word(9) + ID + LOST)
+    send(device, NEXT)
+    assert len(first.sent) == 5
+    assert len(second.sent) == 1
+
+
+def test_who_asks_a_server_that_dies_is_answered_by_another(device: Harness) -> None:
+    first, second = device.connect(), device.connect()
+    send(device, CALL)
+    [where] = [pipe for pipe in (first, second) if pipe.sent]
+    [other] = [pipe for pipe in (first, second) if not pipe.sent]
+    device.feed(where, word(9) + ID + PART)
+    asked = send(device, NEXT, word(5) + request_id(8))
+    assert where.sent[-1] == word(5) + request_id(8) + NEXT
+    assert asked.state == "freed"  # it takes no place in the lane
+    device.disconnect(where)
+    assert other.sent == [word(5) + request_id(8) + NEXT]
+
+
+def test_or_by_the_first_that_comes(device: Harness) -> None:
+    pipe = device.connect()
+    send(device, CALL)
+    device.feed(pipe, word(9) + ID + PART)
+    send(device, NEXT)
+    device.disconnect(pipe)
+    later = device.connect()
+    assert later.sent == [ID + NEXT]
+    device.disconnect(later)
+    assert device.connect().sent == []
+
+
+def test_what_was_answered_is_not_asked_again(device: Harness) -> None:
+    pipe = device.connect()
+    send(device, CALL)
+    device.feed(pipe, word(9) + ID + PART)
+    send(device, NEXT)
+    device.feed(pipe, word(9) + ID + PART)
+    device.disconnect(pipe)
+    assert device.connect().sent == []

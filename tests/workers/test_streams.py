@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import aeventually, eventually
+from helpers import ENV, aeventually, eventually
 
 from spworkers import errors
 from spworkers.devices import device
@@ -25,6 +26,7 @@ from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.server import Server
 from spworkers.workers.stream import Stream
+from spworkers.workers.streams import PART_TIME
 
 ANYWHERE = "tcp://127.0.0.1:0"
 WAIT = 20.0
@@ -724,3 +726,110 @@ def test_only_one_may_wait_for_the_next_part(client: Client, tmp_path: Path) -> 
     stream.close()
     thread.join(WAIT)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["count", "acount"])
+@pytest.mark.parametrize("how", ["close", "cancel", "task"])
+def test_a_stream_that_is_given_up_as_it_begins_is_closed(client: Client, server: Server, name: str, how: str) -> None:
+    """At whatever moment of its beginning: the server keeps none."""
+
+    async def tasks() -> None:
+        for number in range(60):
+            task = asyncio.ensure_future(client.acall(name, 10**9))
+            await asyncio.sleep(PART_TIME - 0.001 + number % 20 * 0.0002)
+            task.cancel()
+            await asyncio.wait([task])
+
+    if how == "task":
+        asyncio.run(tasks())
+    for number in range(0 if how == "task" else 60):
+        moment = PART_TIME - 0.001 + number % 20 * 0.0002  # just about when the first part is sent
+        if how == "cancel":
+            future = client.submit(name, 10**9)
+            time.sleep(moment)
+            if not future.cancel():
+                future.result(WAIT).close()
+        else:
+            stream = client.stream(name, 10**9)
+            thread, _ = wait_in(lambda stream=stream: next(stream))  # type: ignore[misc]
+            time.sleep(moment)
+            stream.close()
+            thread.join(WAIT)
+    eventually(lambda: server.stats()["streams"] == 0, WAIT)
+
+
+def test_a_cancellation_is_one_also_where_warnings_are_errors(tmp_path: Path) -> None:
+    """What compiled code does to a user's coroutine is nothing to warn of."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        f"""if True:
+        import asyncio, pathlib
+        import spworkers as sp
+
+        app = sp.App("strict")
+        here = pathlib.Path({str(tmp_path)!r})
+
+        @app.handler
+        async def waits():
+            (here / "began").touch()
+            try:
+                await asyncio.Event().wait()
+            except BaseException as error:
+                (here / "ended").write_text(type(error).__name__)
+                raise
+
+        @app.handler
+        async def streams():
+            (here / "began").touch()
+            try:
+                await asyncio.Event().wait()
+                yield 1
+            except BaseException as error:
+                (here / "ended").write_text(type(error).__name__)
+                raise
+
+        def main():
+            from spworkers.testing.waiting import eventually
+            with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, sp.Client(server.address) as client:
+                for name in ("waits", "streams"):
+                    future = client.submit(name)
+                    eventually((here / "began").exists, {WAIT})
+                    future.cancel()
+                    eventually(lambda: (here / "ended").exists() and (here / "ended").read_text(), {WAIT})
+                    print((here / "ended").read_text())
+                    (here / "began").unlink()
+                    (here / "ended").unlink()
+
+        if __name__ == "__main__":
+            main()
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**ENV, "PYTHONWARNINGS": "error::DeprecationWarning"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout.split() == ["CancelledError"] * 2, done.stderr
+    assert "Deprecat" not in done.stderr
+
+
+def test_a_stream_is_lost_with_its_server_behind_a_device(server: Server, tmp_path: Path) -> None:
+    """Though the connection to the device lives, and the reader waits."""
+    other = app.serve(ANYWHERE, workers=1, block=False)
+    with (
+        Rep(raw=True, listen=ANYWHERE) as front,
+        Req(raw=True, dial=[other.address]) as back,
+        device(front, back),
+        Client(front.listeners[0].address, timeout=WAIT) as client,
+    ):
+        stream = client.call("acount", 10**9, None, 0.05)
+        next(stream)
+        back.dial(server.address)
+        thread, found = wait_in(lambda: list(stream))
+        other.close(0)
+        thread.join(WAIT)
+        assert not thread.is_alive()
+        assert isinstance(found[0], errors.StreamLostError)
