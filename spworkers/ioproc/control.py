@@ -26,7 +26,7 @@ from spworkers.ioproc.listener import State as Listening
 from spworkers.ioproc.logs import unanswered
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
-from spworkers.options import as_wire
+from spworkers.options import as_wire, defaults
 from spworkers.protocol.deal import Deal
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocol.machine import Obituary
@@ -287,12 +287,17 @@ class Control:
 
     def do_dispatch(self, errors: str, options: dict[str, Any]) -> None:
         """From now on what this socket receives is dealt to workers; its own context gets nothing."""
+        known = defaults(self.protocol.name, False)
+        for name in [name for name in self.own if name not in known]:
+            del self.own[name]  # it was a former dispatcher's: that it was draining, say
+        self.supervisor.keep("options", self.own)
         self.supervisor.keep("dispatch", {"errors": errors, "options": options})
         port = self.hub.contexts.get(0)
         if port is not None:
             self.hub.drain(port)
             self.hub.forget_context(0)
-        self.hub.replace(lambda out: dispatcher(self.protocol.name, errors, options, out))
+        own = dict(self.own)
+        self.hub.replace(lambda out: dispatcher(self.protocol.name, errors, {**options, **own}, out))
         for topic in self.topics.get(0, {}):
             self.hub.machine.configure(0, "SUBSCRIBE", topic)
         self.hub.settle()
@@ -585,7 +590,8 @@ def dispatcher(protocol: str, errors: str, options: dict[str, Any], out: Any) ->
 
     Args:
         errors: `"module:name"` of the format of error answers (`ErrorFormat`).
-        options: PREFETCH, BACKLOG, RETRIES, TIMEOUT … of the dispatcher.
+        options: PREFETCH, BACKLOG, RETRIES, TIMEOUT … of the dispatcher; and those of the socket that somebody has
+            set: a dispatcher has defaults of its own.
     """
     module, _, name = errors.partition(":")
     machine: Dispatcher

@@ -244,16 +244,18 @@ class WorkerGroup:
         former_key, former_row = self._keys[number], self._rows[number]
         key, row = self._new_key(number), (former_row + self._count) % (2 * self._count)
         for leaving in [each for each, theirs in self._leaving.items() if theirs == row]:
-            self._end(leaving, DRAIN)
+            self._end(leaving, min(grace, DRAIN))
         deadline = time.monotonic() + timeout
         self._awaited.add(row)
         try:
             self._spawn(number, key, row)
             while row in self._awaited:
                 self._await_one(deadline)
-        except BaseException:
+        except BaseException as error:
             if supervisor is not None:
                 _end(supervisor, key, 0.0)
+            if self._closed and isinstance(error, SPError):
+                raise ClosedError("the workers have ended") from error
             raise
         finally:
             self._awaited.discard(row)
@@ -302,15 +304,16 @@ class WorkerGroup:
         """What was measured of each handler, in all workers."""
         return Measures(self._measures, self._handlers).totals()
 
-    def _busy(self) -> dict[int, tuple[int, int]]:
-        rows = {number: self._tally.row(self._rows[number]).counts for number in range(self._count)}
-        return {number: (pid, answered) for number, (pid, stage, answered, *_) in rows.items() if stage == Stage.BUSY}
+    def _busy(self) -> dict[str, tuple[int, int]]:
+        keys = {**self._leaving, **dict(zip(self._keys, self._rows, strict=True))}
+        rows = {key: self._tally.row(row).counts for key, row in keys.items()}
+        return {key: (pid, answered) for key, (pid, stage, answered, *_) in rows.items() if stage == Stage.BUSY}
 
-    def _kill(self, number: int, pid: int, reason: str) -> None:
+    def _kill(self, key: str, pid: int, reason: str) -> None:
         supervisor = self._supervisor
         if supervisor is not None:
             with contextlib.suppress(SPError):  # it is gone with its supervisor
-                supervisor.kill(self._keys[number], pid, reason)
+                supervisor.kill(key, pid, reason)
 
     # --- ended
 

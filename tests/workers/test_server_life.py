@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import textwrap
 import threading
@@ -20,8 +21,12 @@ import pytest
 from helpers import eventually
 
 from spworkers import errors
+from spworkers.sockets import Rep, Req
+from spworkers.testing import RawPeer
+from spworkers.workers import callformat
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
+from spworkers.workers.contextpool import ContextPool
 from spworkers.workers.measures import BOUNDS, OTHER, Measures
 from spworkers.workers.prometheus import Measured, MetricsServer, exposition
 from spworkers.workers.reload import Reloader, source_files
@@ -52,6 +57,23 @@ def until(folder: Path, name: str) -> int:
     while not (folder / name).exists():
         time.sleep(0.01)
     return os.getpid()
+
+
+@app.handler(retries=0)
+def eats(folder: Path) -> None:
+    """As much as there is, when it is told to."""
+    (folder / "began").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    hoard = []
+    while True:
+        hoard.append(b"x" * (8 << 20))
+        time.sleep(0.01)
+
+
+@app.handler
+def large(size: int) -> bytes:
+    return bytes(size)
 
 
 @app.handler
@@ -179,6 +201,20 @@ def test_a_worker_that_is_replaced_has_as_long_as_it_needs(tmp_path: Path) -> No
         thread.join(WAIT)
         assert not thread.is_alive()
         assert not psutil.pid_exists(first)
+
+
+def test_a_worker_that_leaves_has_its_memory_limit(tmp_path: Path) -> None:
+    with (
+        app.serve(ANYWHERE, workers=1, block=False, memory_limit="200MB") as server,
+        Client(server.address, timeout=WAIT) as client,
+    ):
+        (first,) = {worker.pid for worker in server.workers}
+        hungry = client.submit("eats", tmp_path)
+        eventually((tmp_path / "began").exists, WAIT)
+        server.reload()
+        eventually(lambda: server.workers[0].pid not in (first, 0), WAIT)
+        (tmp_path / "go").touch()
+        assert isinstance(hungry.exception(WAIT), errors.WorkerDiedError)
 
 
 @pytest.mark.parametrize("drain", [0.0, 0.2])
@@ -418,3 +454,46 @@ def test_the_users_own_files_are_watched() -> None:
     assert Path(__file__).resolve() in files
     assert Path(pytest.__file__).resolve() not in files
     assert Path(logging.__file__).resolve() not in files
+
+
+# --- its I/O process dies
+
+
+def answers_to_who_reads_late(server: Server, first: int) -> int:
+    """How many of 60 large answers a peer gets that reads when all are made."""
+    before = server.answered
+    with RawPeer.dial(server.address, "req", timeout=WAIT) as peer:
+        for number in range(first, first + 60):
+            call = callformat.encode_call(number, "large", [50_000], {})
+            peer.send((0x80000000 | number).to_bytes(4, "big") + call)
+        eventually(lambda: server.answered >= before + 60, WAIT)
+        return sum(len(peer.recv()) > 50_000 for _ in range(60))
+
+
+def test_the_successor_of_a_servers_io_process_keeps_as_many_answers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "spworkers")
+    with app.serve(ANYWHERE, workers=2, block=False) as server:
+        assert answers_to_who_reads_late(server, 1) == 60
+        generation = server.stats()["generation"]
+        os.kill(server.stats()["pid"], signal.SIGKILL)
+        eventually(lambda: server.stats()["generation"] > generation, WAIT)
+        assert answers_to_who_reads_late(server, 1001) == 60
+        assert server.stats()["drops"].get("congested", 0) == 0
+
+
+def loud(body: bytes) -> bytes:
+    return body.upper()
+
+
+def test_a_second_pool_of_a_socket_is_not_draining_after_a_death() -> None:
+    """As the first one was at its end."""
+    with Rep(listen=ANYWHERE) as rep, Req(dial=rep.listeners[0].address, retry_time=0.5) as req:
+        with ContextPool(rep, loud, workers=1):
+            req.send(b"one", timeout=WAIT)
+            assert req.recv(timeout=WAIT) == b"ONE"
+        with ContextPool(rep, loud, workers=1):
+            generation = rep.stats()["generation"]
+            os.kill(rep.stats()["pid"], signal.SIGKILL)
+            eventually(lambda: rep.stats()["generation"] > generation, WAIT)
+            req.send(b"two", timeout=WAIT)
+            assert req.recv(timeout=WAIT) == b"TWO"
