@@ -76,6 +76,10 @@ class Interrupter:
     def end(self) -> None:
         """It is over."""
         self._current = self._target = 0
+        self.restore()
+
+    def restore(self) -> None:
+        """Hear again, whatever code that is not ours has done to signals."""
         self._mask.restore()
         if getsignal(_SIGNAL) is not self._handler:
             signal.signal(_SIGNAL, self._handler)

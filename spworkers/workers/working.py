@@ -177,6 +177,7 @@ class Working:
     def _close_given_up(self) -> None:
         while self._given_up:
             self._given_up.pop().close(CLOSING)
+            self._interrupter.restore()
 
     def _answer(self, request: Request) -> None:
         if not self._begun:

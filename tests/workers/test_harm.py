@@ -98,6 +98,15 @@ def leaves_signals(how: str) -> int:
 
 
 @app.handler
+def ends_with_signals_blocked() -> Iterator[int]:
+    try:
+        yield 1
+        yield from range(10**9)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+
+
+@app.handler
 def sleeps(folder: str) -> None:
     Path(folder, "began").touch()
     try:
@@ -210,6 +219,18 @@ def test_signals_that_a_handler_leaves_blocked_are_its_own_affair(tmp_path: Path
     """The next request in its worker can be stopped as any other."""
     with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
         worker = client.leaves_signals(how)
+        future = client.submit("sleeps", str(tmp_path))
+        eventually((tmp_path / "began").exists, WAIT)
+        assert future.cancel()
+        eventually((tmp_path / "stopped").exists, WAIT)
+        assert client.whoami() == worker
+
+
+def test_neither_do_signals_stay_blocked_that_a_closed_stream_leaves_so(tmp_path: Path) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        worker = client.whoami()
+        with client.call("ends_with_signals_blocked") as stream:
+            assert next(stream) == 1
         future = client.submit("sleeps", str(tmp_path))
         eventually((tmp_path / "began").exists, WAIT)
         assert future.cancel()
