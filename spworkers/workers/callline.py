@@ -181,6 +181,8 @@ class CallLine:
             raise ClosedError("the client was closed")
         serial = next(self._serials)
         waiting.serial = serial
+        if pipe:
+            waiting.pinned = pipe
         self._waiting[serial] = waiting
         if self._servers > 1 and not waiting.payload and not pipe:
             waiting.payload = payload
@@ -209,6 +211,8 @@ class CallLine:
             return None
         if not self.port.closed:
             if self._tx.revoke(waiting.ticket):
+                if waiting.pinned and waiting.call_id:  # it was for a server that has the stream since long
+                    self.give_up_stream(waiting.call_id, waiting.pinned)
                 return SendTimeoutError("no server took the call in time")
             self._tx.publish(_farewell(waiting.call_id), b"", 0, waiting.serial, CANCEL, True)
         return RecvTimeoutError("no answer came in time")
