@@ -231,7 +231,11 @@ cdef class Courier:
                         or (taken.serial < FIRST_OF_MANY if many else passage.abroad != 0)):
                     self.give_back(outlet, &taken)
                     return False
-                e = self.place()
+                try:
+                    e = self.place()
+                except:
+                    self.give_back(outlet, &taken)
+                    raise
                 if e == NULL:
                     self.give_back(outlet, &taken)
                     return False
@@ -258,7 +262,8 @@ cdef class Courier:
         passage.abroad += 1
         self.abroad += 1
         _put_be32(key, e.key)
-        self.writer.put(<char *>key, 4, <char *>passage.outlet.lane.slots[e.taken.slot].payload, e.taken.length, None, NOTHING)
+        cdef char *payload = <char *>passage.outlet.lane.slots[e.taken.slot].payload
+        self.writer.put(<char *>key, 4, payload, e.taken.length, None, NOTHING)
         if e.sent + self.patience < self.due:
             self.expect(e.sent)
         return 0
