@@ -76,9 +76,7 @@ class Slots:
     def give(self) -> None:
         """A place is free again."""
         while True:
-            if (
-                not self._line
-            ):  # asked by an exception, that was a fifth of what a call costs its client
+            if not self._line:  # asked by an exception, that was a fifth of what a call costs its client
                 self._free.append(None)
                 if not self._line or not self.take():
                     return
