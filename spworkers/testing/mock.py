@@ -210,8 +210,8 @@ class Mock(Closing):
         elif verb == "dial":
             self._dialled.put(self._agreed(sock))
         else:
-            sock.sendall(pack({"ok": True}))
-            with self._lock:
+            with self._lock:  # whoever hears that it listens may give an order at once
+                sock.sendall(pack({"ok": True}))
                 former, self._listening = self._listening, sock
                 self._lock.notify_all()
             if former is not None:
