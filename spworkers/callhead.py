@@ -26,6 +26,7 @@ __all__ = [
     "OTHER",
     "PART",
     "VALUE",
+    "answer_at",
     "id_at",
     "kind_at",
     "name_at",
@@ -63,6 +64,14 @@ def kind_at(payload: bytes, begin: int) -> int:
     if kind == CANCEL:
         return CANCEL if size == ANSWER_HEAD else OTHER
     return OTHER
+
+
+def answer_at(payload: bytes, begin: int) -> int:
+    """The kind of message that begins there, if it is one that a server sends; else `OTHER`."""
+    if len(payload) < begin + ANSWER_HEAD or payload[begin] != 0xC1:
+        return OTHER
+    kind = payload[begin + 1]
+    return kind if VALUE <= kind <= LAST_PART else OTHER
 
 
 def id_at(payload: bytes, begin: int) -> bytes:

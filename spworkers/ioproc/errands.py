@@ -14,7 +14,7 @@ from spworkers.ring import Courier, FrameWriter, Inlet, Record
 
 if TYPE_CHECKING:
     from spworkers.ioproc.hub import Hub
-    from spworkers.ioproc.ports import ContextPort, PipePort
+    from spworkers.ioproc.ports import ContextPort
 
 __all__ = ["Errands"]
 
@@ -56,14 +56,10 @@ class Errands:
         hub = self._hub
         pipe = hub.pipe(self.route)
         self.route = 0
-        if pipe is not None and self.pending(pipe):
-            hub.touch(pipe, 0)
+        if pipe is not None and pipe.batches is not None and pipe.batches.pending:
+            hub.touch(pipe, 0)  # what is left to be written
         if self.courier is not None:
             self.courier.give_up()
-
-    def pending(self, pipe: PipePort) -> bool:
-        """Something of what he has written is left for the hub to flush."""
-        return pipe.batches is not None and pipe.batches.pending > 0
 
     def admit(self, port: ContextPort) -> None:
         """A context is open; in a device its deliveries go elsewhere."""

@@ -228,9 +228,7 @@ class Hub(Actions):
                 if port is not None:
                     self.drain(port)
         elif courier is not None and courier.stuck:
-            pipe = self.pipe(self.errands.route)
-            if pipe is not None:
-                self.touch(pipe, 0)
+            self.errands.end()
         self.settle()
 
     def drain(self, port: ContextPort) -> None:

@@ -95,16 +95,15 @@ class IOProcess:
             self.hub, loop, self.supervisor, PROTOCOLS[spec["protocol"]], options, values, boot.generation, spec["name"]
         )
         self.control.on_close = self._close
-        if "dispatch" not in self.kept:
-            for name, value in values.items():
-                self.hub.machine.configure(None, name, value)
+        # A dispatcher has defaults of its own.
+        for name, value in (options if "dispatch" in self.kept else values).items():
+            self.hub.machine.configure(None, name, value)
 
     def _machine(self, out: Any) -> Machine:
         """The protocol's machine; a dispatcher if a predecessor's requests were dealt to workers."""
         if "dispatch" in self.kept:
             facts = self.kept["dispatch"][0]
-            set_ones = self.kept.get("options", (self.boot.spec["options"], []))[0]
-            return dispatcher(self.boot.spec["protocol"], facts["errors"], {**facts["options"], **set_ones}, out)
+            return dispatcher(self.boot.spec["protocol"], facts["errors"], facts["options"], out)
         return machine_for(self.boot.spec["protocol"], self.boot.spec["raw"])(out)
 
     def start(self) -> None:

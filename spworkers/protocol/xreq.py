@@ -33,23 +33,29 @@ _REMEMBERED: Final = 65536
 _WORDS: Final = 256
 
 
+class _Call:
+    """A call that has gone to a server."""
+
+    def __init__(self, pipe: int) -> None:
+        self.pipe = pipe  # the last one that it went by; of a stream the one that its first part came from
+        self.is_stream = False
+        self.asked = b""  # the request for the next part, while that has no answer, as it is on the wire
+
+
 class XReq(Queued):
     """The machine of a raw REQ socket."""
 
     def __init__(self, out: Actions) -> None:
         super().__init__(out)
         self._device = False
-        self._went: dict[bytes, int] = {}  # pipes, by the ids of the calls that went by them
-        self._streams: set[bytes] = set()  # those of which a part has come, by that pipe
-        self._asked: dict[bytes, bytes] = {}  # requests for a next part that have no answer, as they are on the wire
+        self._calls: dict[bytes, _Call] = {}  # by their ids
         self._orphans: deque[bytes] = deque()  # such requests whose servers are gone
         self._held: dict[int, deque[Outgoing]] = {}  # what waits for a certain pipe, by it; unclaimed
 
     def in_device(self, yes: bool) -> None:
         self._device = yes
         if not yes:
-            for call in list(self._went):
-                self._forget(call)
+            self._calls.clear()
 
     def everything_to(self, context: int) -> int:
         return 0  # a header may be wrong
@@ -58,7 +64,7 @@ class XReq(Queued):
         if len(message.header) < 4:
             self.discard(message, BAD_HEADER, 0)
             return
-        peer = self._server_of(message) if len(self._went) > 0 else None
+        peer = self._server_of(message) if len(self._calls) > 0 else None
         if peer is None:
             super().context_message(context, message)
         elif peer.congested or peer.id in self._held:
@@ -76,40 +82,35 @@ class XReq(Queued):
         head = message.beginning(callhead.NEXT_HEAD)
         if callhead.kind_at(head, 0) not in (callhead.NEXT, callhead.CANCEL):
             return None
-        return self.peers.get(self._went.get(callhead.id_at(head, 0), 0))
+        call = self._calls.get(callhead.id_at(head, 0))
+        return None if call is None else self.peers.get(call.pipe)
 
     def _send(self, peer: Peer, message: Outgoing) -> None:
         if self._device:
-            head = message.beginning(callhead.NEXT_HEAD)
+            head = message.beginning(callhead.NEXT_HEAD + 1)  # what is longer is none
             kind = callhead.kind_at(head, 0)
             if kind == callhead.CALL:
                 self._remember(callhead.id_at(head, 0), peer.id)
-            elif kind == callhead.NEXT and message.size == callhead.NEXT_HEAD:
-                self._note(callhead.id_at(head, 0), message)
+            elif kind == callhead.NEXT:
+                call = self._calls.get(callhead.id_at(head, 0))
+                if call is not None:  # a copy: what is kept in the lane takes the places of others
+                    call.asked = message.payload_bytes()
         if peer.home is None:  # it was sent to this one, whoever's turn it is
             self.out.transmit(peer.id, self._prefix, message, 0)
             message.release()
         else:
             super()._send(peer, message)
 
-    def _remember(self, call: bytes, pipe: int) -> None:
-        if call in self._streams:
-            return
-        if call not in self._went and len(self._went) >= _REMEMBERED:
-            for oldest in self._went:
-                self._forget(oldest)
-                break
-        self._went[call] = pipe
-
-    def _note(self, call: bytes, message: Outgoing) -> None:
-        # A copy: what is kept in the lane takes the places of others.
-        if call in self._went:
-            self._asked[call] = message.payload_bytes()
-
-    def _forget(self, call: bytes) -> None:
-        del self._went[call]
-        self._streams.discard(call)
-        self._asked.pop(call, None)
+    def _remember(self, id_: bytes, pipe: int) -> None:
+        call = self._calls.get(id_)
+        if call is None:
+            if len(self._calls) >= _REMEMBERED:
+                for oldest in self._calls:
+                    del self._calls[oldest]
+                    break
+            self._calls[id_] = _Call(pipe)
+        elif not call.is_stream:
+            call.pipe = pipe
 
     def peer_ready(self, peer: Peer) -> None:
         held = self._held.get(peer.id)
@@ -123,11 +124,11 @@ class XReq(Queued):
 
     def peer_lost(self, peer: Peer) -> None:
         super().peer_lost(peer)
-        for call in [call for call, pipe in self._went.items() if pipe == peer.id]:
-            asked = self._asked.get(call)
-            self._forget(call)
-            if asked is not None:  # any other server says that the stream is lost
-                self._orphans.append(asked)
+        for id_, call in list(self._calls.items()):
+            if call.pipe == peer.id:
+                del self._calls[id_]
+                if len(call.asked) > 0:  # any other server says that the stream is lost
+                    self._orphans.append(call.asked)
         for message in self._held.pop(peer.id, ()):
             super().context_message(0, message)
         self._pass_on()
@@ -149,25 +150,23 @@ class XReq(Queued):
             return True
         if not self.deliver(peer, payload, 4, b""):
             return False
-        if len(self._went) > 0:
+        if len(self._calls) > 0:
             self._answered(payload, peer.id)
         return True
 
     def _answered(self, payload: bytes, pipe: int) -> None:
         """Forget a call whose last answer this is; of a stream's part note where it came from."""
         begin = backtrace_length(payload, _WORDS)
-        if begin <= 0 or len(payload) < begin + callhead.ANSWER_HEAD or payload[begin] != 0xC1:
+        kind = callhead.OTHER if begin <= 0 else callhead.answer_at(payload, begin)
+        if kind == callhead.OTHER:
             return
-        call = callhead.id_at(payload, begin)
-        if call not in self._went:
+        id_ = callhead.id_at(payload, begin)
+        call = self._calls.get(id_)
+        if call is None or (call.is_stream and call.pipe != pipe):  # another one's answer, to a repeated call
             return
-        kind = payload[begin + 1]
-        if kind in (callhead.VALUE, callhead.ERROR, callhead.LAST_PART):
-            if call not in self._streams or self._went[call] == pipe:  # else another one's, of a repeated call
-                self._forget(call)
-        elif kind == callhead.PART:
-            if call not in self._streams:
-                self._streams.add(call)
-                self._went[call] = pipe
-            elif self._went[call] == pipe:
-                self._asked.pop(call, None)
+        if kind != callhead.PART:
+            del self._calls[id_]
+            return
+        call.pipe = pipe
+        call.is_stream = True
+        call.asked = b""

@@ -290,17 +290,14 @@ cdef class FrameReader:
         return 0
 
     cdef int parse(self, char *data, size_t length, list found) except -1:
-        cdef bint many = self.courier is not None
-        _bells.held += many
+        _bells.held += 1
         try:
             self.split(data, length, found)
         except Exception as error:
             self.error = error
             self.keep(NULL, 0)
         finally:
-            _bells.held -= many
-            if many and not _bells.held:
-                _ring_owed()
+            _release_bells()
         return 0
 
     cdef int split(self, char *data, size_t length, list found) except -1:

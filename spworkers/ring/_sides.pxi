@@ -954,6 +954,10 @@ def hold_bells():
 
 def free_bells():
     """Ring for those who got something meanwhile and sleep. As often as `hold_bells` was called."""
+    _release_bells()
+
+
+cdef void _release_bells() noexcept:
     _bells.held -= 1
     if not _bells.held:
         _ring_owed()

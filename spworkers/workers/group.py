@@ -267,8 +267,13 @@ class WorkerGroup:
         end.start()
         return end
 
+    def _end_all(self, keys: Sequence[str], grace: float) -> None:
+        """`_end` for each of them, side by side, as it waits."""
+        with ThreadPoolExecutor(len(keys) + 1, "spworkers-end") as threads:
+            list(threads.map(lambda key: self._end(key, grace), keys))
+
     def _end(self, key: str, grace: float) -> None:
-        """End a worker that was replaced, and wait for that."""
+        """End a worker, and wait for that."""
         supervisor = self._supervisor
         if supervisor is not None:
             _end(supervisor, key, grace)
@@ -334,12 +339,10 @@ class WorkerGroup:
             leaving = list(self._leaving)  # who waits for the end of one, or for a start, has the lock
             for row in list(self._awaited):
                 self._desk.tell(DIED, row, 0, message="all workers end")
-            with ThreadPoolExecutor(len(leaving) + 1, "spworkers-end") as threads:  # side by side: `end` waits for each
-                list(threads.map(lambda key: self._end(key, grace), leaving))
+            self._end_all(leaving, grace)
         with self._replacing:
             if supervisor is not None:
-                with ThreadPoolExecutor(self._count, "spworkers-end") as threads:
-                    list(threads.map(lambda key: _end(supervisor, key, grace), self._keys))
+                self._end_all(self._keys, grace)
         self._desk.close()
         self._logs.close()
         os.close(self._memory)

@@ -345,13 +345,9 @@ class Runner:
     # --- streams
 
     def begin(self, stream: SyncStream, pipe: int) -> Answer:
-        """Open a stream; its first part. Stopped before that, it is no stream: the generator has ended by it."""
+        """Open a stream; its first part."""
         self._put(stream, pipe)
-        try:
-            return self.keep(stream, pipe, stream.take())
-        except Stopped:
-            self.streams.remove(pipe, stream)
-            raise
+        return self.keep(stream, pipe, stream.take())
 
     async def abegin(self, stream: AsyncStream, pipe: int) -> Answer:
         """The same for an async generator. Cancelled before its first part, the stream is closed."""

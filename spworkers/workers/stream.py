@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spworkers.closing import AsyncClosing
@@ -70,14 +71,8 @@ class Stream(AsyncClosing, Generic[T]):
         return item
 
     def _fetch(self) -> None:
-        payload = self._request()
-        try:
+        with self._waiting() as payload:
             self._take(self._caller._exchange(payload, self._patience(), self._name, self._call_id, self._pipe))
-        except BaseException as error:
-            self._end(error)
-            raise
-        finally:
-            self._awaiting.release()
 
     # --- async for
 
@@ -93,33 +88,36 @@ class Stream(AsyncClosing, Generic[T]):
         return item
 
     async def _afetch(self) -> None:
-        payload = self._request()
-        try:
+        with self._waiting() as payload:
             self._take(await self._caller._aexchange(payload, self._patience(), self._name, self._call_id, self._pipe))
-        except BaseException as error:
-            self._end(error)
-            raise
-        finally:
-            self._awaiting.release()
 
     # --- parts
 
-    def _request(self) -> bytes:
-        """The bytes that ask for the next part, which this thread or task then awaits."""
+    @contextmanager
+    def _waiting(self) -> Iterator[bytes]:
+        """Around the wait of this thread or task for the next part, which these bytes ask for."""
         if not self._awaiting.acquire(False):
             raise ProtoStateError(
                 f"{self._name}(): another thread or task awaits the next items of this stream: one may at a time"
             )
         try:
-            if self._number == 0:
-                self._call_id, payload = self._begin()
-                return payload
-            from spworkers.workers.callwaiting import left_until
-
-            return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
-        except BaseException:
+            payload = self._request()
+            try:
+                yield payload
+            except BaseException as error:
+                self._end(error)
+                raise
+        finally:
             self._awaiting.release()
-            raise
+
+    def _request(self) -> bytes:
+        """The bytes that ask for the next part."""
+        if self._number == 0:
+            self._call_id, payload = self._begin()
+            return payload
+        from spworkers.workers.callwaiting import left_until
+
+        return callformat.encode_next(self._call_id, self._number, left_until(self._patience()))
 
     def _take(self, reply: Reply) -> None:
         if self._closed:  # before the server could be told of this part's request

@@ -189,6 +189,7 @@ class Working:
             answer = job if isinstance(job, Answer) else self._run(request, job)
         except Stopped:
             self._port.give_back(request)
+            self._give_up(request.serial)  # it may have begun a stream
         else:
             self._reply(request, answer)
         self._runner.hooks.settled(self)
@@ -304,9 +305,7 @@ class WorkingBeside(Working):
                 return
             self._plain += 1
             self._row.busy()
-        self._stop.settled()
-        request = offer.request()
-        job = self._runner.understand(request.body, request.pipe, request.serial)
+        request, job = self._taken(offer)
         if not isinstance(job, Answer) and job.concurrent:
             self._runner.portal.call(functools.partial(self._take_over, request, job))
             return
@@ -320,10 +319,18 @@ class WorkingBeside(Working):
         if self._leaving or self.retired:
             self._runner.portal.call(self._look)
 
+    def _taken(self, offer: Offer) -> tuple[Request, Job | Answer]:
+        """The request of an offer that is claimed, and what to do for it."""
+        self._stop.settled()
+        request = offer.request()
+        return request, self._runner.understand(request.body, request.pipe, request.serial)
+
     def _do(self, request: Request, job: Job) -> None:
         answer: Answer | None = None
-        with contextlib.suppress(Stopped):
+        try:
             answer = self._run(request, job)
+        except Stopped:
+            self._give_up(request.serial)
         self._finish(request, answer)
 
     def _rest(self) -> None:
@@ -377,9 +384,7 @@ class WorkingBeside(Working):
             return
         self._beside += 1
         self._row.busy()
-        self._stop.settled()
-        request = offer.request()
-        job = self._runner.understand(request.body, request.pipe, request.serial)
+        request, job = self._taken(offer)
         if isinstance(job, Answer):
             self._finish(request, job)
             self._settled()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from surroundings import Surroundings
 
 from spworkers.ioproc.counters import CAUSES
-from spworkers.ioproc.hub import READABLE, WRITABLE, Hub
+from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.protocol import machine_for
 from spworkers.ring import Receiver, Region, Sender, make_bell
@@ -23,39 +22,6 @@ from spworkers.transport.base import Link
 
 BUDGET = 1 << 20
 WINDOW = 4096  # of the user's sends
-
-
-class Surroundings:
-    """The loop and the watch of a hub, which do nothing by themselves."""
-
-    def __init__(self) -> None:
-        self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self.watched: dict[int, tuple[int, Callable[[Any, int], None], Any]] = {}
-
-    def call_soon(self, call: Callable[..., None], *about: Any) -> None:
-        self.soon.append((call, about))
-
-    def call_later(self, seconds: float, call: Callable[..., None], *about: Any) -> None:
-        raise AssertionError("nothing here has to wait for a slot")
-
-    def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
-        self.watched[fd] = (events, call, about)
-
-    def turn(self) -> bool:
-        """Call for whatever is ready. False: nothing is."""
-        calls, self.soon = self.soon, []
-        for call, about in calls:
-            call(*about)
-        poll = select.poll()
-        for fd, (events, _, _) in self.watched.items():
-            poll.register(
-                fd, (select.POLLIN if events & READABLE else 0) | (select.POLLOUT if events & WRITABLE else 0)
-            )
-        ready = [(fd, told) for fd, told in poll.poll(0) if self.watched[fd][0]]
-        for fd, told in ready:
-            _, call, about = self.watched[fd]
-            call(about, (READABLE if told & select.POLLIN else 0) | (WRITABLE if told & select.POLLOUT else 0))
-        return bool(calls or ready)
 
 
 class Peer:

@@ -6,7 +6,7 @@ import pytest
 from wire import ID, request_id, word
 
 from spworkers.protocol.xreq import XReq
-from spworkers.testing import FakeMessage, Harness
+from spworkers.testing import FakeMessage, FakePipe, Harness
 
 
 @pytest.fixture
@@ -170,6 +170,15 @@ NEXT = b"\xc1\x15" + CALL_ID + bytes(8)
 CANCEL = b"\xc1\x16" + CALL_ID
 
 
+def called(device: Harness) -> tuple[FakePipe, FakePipe]:
+    """Two servers, the first of which has the call."""
+    pipes = [device.connect() for _ in range(2)]
+    send(device, CALL)
+    [where] = [pipe for pipe in pipes if pipe.sent]
+    [other] = [pipe for pipe in pipes if not pipe.sent]
+    return where, other
+
+
 @pytest.fixture
 def device(harness: Harness) -> Harness:
     harness.machine.in_device(True)
@@ -199,23 +208,18 @@ def test_without_a_device_everything_goes_round_robin(harness: Harness, about: b
 
 @pytest.mark.parametrize("kind", [0x11, 0x12, 0x14])
 def test_a_call_that_is_answered_is_forgotten(device: Harness, kind: int) -> None:
-    pipes = [device.connect() for _ in range(2)]
-    send(device, CALL)
-    [where] = [pipe for pipe in pipes if pipe.sent]
+    where, other = called(device)
     device.feed(where, word(9) + ID + b"\xc1\x13" + CALL_ID)  # a part: the stream goes on
     send(device, NEXT)
     assert len(where.sent) == 2
     device.feed(where, word(9) + ID + bytes((0xC1, kind)) + CALL_ID)
     for _ in range(2):
         send(device, NEXT)
-    assert sorted(len(pipe.sent) for pipe in pipes) == [1, 3]
+    assert sorted(len(pipe.sent) for pipe in (where, other)) == [1, 3]
 
 
 def test_it_waits_for_a_pipe_that_is_congested_and_keeps_nobody_else_waiting(device: Harness) -> None:
-    pipes = [device.connect() for _ in range(2)]
-    send(device, CALL)
-    [where] = [pipe for pipe in pipes if pipe.sent]
-    [other] = [pipe for pipe in pipes if not pipe.sent]
+    where, other = called(device)
     device.congest(where)
     first, second = send(device, NEXT), send(device, CANCEL)
     taken_back = send(device, CANCEL)
@@ -226,15 +230,12 @@ def test_it_waits_for_a_pipe_that_is_congested_and_keeps_nobody_else_waiting(dev
     device.drain(where)
     assert where.sent[1:] == [ID + NEXT, ID + CANCEL]
     send(device, b"once more")
-    assert sum(len(pipe.sent) for pipe in pipes) == 5
+    assert len(where.sent) + len(other.sent) == 5
 
 
 def test_what_waited_for_a_pipe_that_is_lost_goes_to_another(device: Harness) -> None:
     """Which knows nothing of the call, and says so."""
-    pipes = [device.connect() for _ in range(2)]
-    send(device, CALL)
-    [where] = [pipe for pipe in pipes if pipe.sent]
-    [other] = [pipe for pipe in pipes if not pipe.sent]
+    where, other = called(device)
     device.congest(where)
     send(device, NEXT)
     device.disconnect(where)
@@ -285,10 +286,7 @@ def test_a_repeated_call_is_where_the_first_part_came_from(device: Harness) -> N
 
 
 def test_who_asks_a_server_that_dies_is_answered_by_another(device: Harness) -> None:
-    first, second = device.connect(), device.connect()
-    send(device, CALL)
-    [where] = [pipe for pipe in (first, second) if pipe.sent]
-    [other] = [pipe for pipe in (first, second) if not pipe.sent]
+    where, other = called(device)
     device.feed(where, word(9) + ID + PART)
     asked = send(device, NEXT, word(5) + request_id(8))
     assert where.sent[-1] == word(5) + request_id(8) + NEXT

@@ -19,9 +19,12 @@ from spworkers.errors import RecvTimeoutError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import callformat, worker
 from spworkers.workers.app import App
+from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.origin import origin_of
 from spworkers.workers.report import FAILED, ReportDesk
+from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.runner import Runner
+from spworkers.workers.stops import Stopped
 from spworkers.workers.tally import Row, Stage, Tally
 from spworkers.workers.worker import StopSignal, WorkerSpec
 from spworkers.workers.workerport import Offer, Request
@@ -255,6 +258,43 @@ def test_it_ends_with_its_io_process(port: FakePort, stop: StopSignal, row: Row)
 def test_it_ends_with_its_supervisor(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
     supervisor.close()
     work(port, Runner(app), row, stop)
+
+
+class StopsLate(Middleware):
+    """As a cancellation does that comes when a handler is through."""
+
+    def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
+        raise Stopped
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_stream_of_a_request_that_is_stopped_in_its_last_moment_is_closed(
+    mixed: bool, port: FakePort, supervisor: Channel, stop: StopSignal, row: Row
+) -> None:
+    """Else it would be open for good, as nobody knows of it, and the worker would wait for its end."""
+    closed = []
+    streaming = App("streaming", middleware=[StopsLate()])
+
+    @streaming.handler
+    def items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    if mixed:
+
+        @streaming.handler
+        async def other() -> None: ...
+
+    port.put(8, callformat.encode_call(8, "items", (), {}))
+    port.on_reply = lambda: supervisor.send({"t": "stop", "grace": 1.0})
+    runner = Runner(streaming)
+    work(port, runner, row, stop)
+    assert port.given_back == [8]
+    assert closed == [True]
+    assert len(runner.streams) == 0
 
 
 def test_errors_are_counted(port: FakePort, supervisor: Channel, stop: StopSignal, row: Row) -> None:
