@@ -14,6 +14,7 @@ from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import RemoteError, SPError
 from spworkers.workers.caller import RemoteFunction
 from spworkers.workers.client import Client
+from spworkers.workers.stream import Stream
 
 __all__ = ["call"]
 
@@ -28,7 +29,7 @@ __all__ = ["call"]
 )
 @click.option("--timeout", type=Seconds(more=True), metavar="SECONDS", help="Wait no longer.  [default: for ever]")
 @tls_options
-@click.option("--json", "json_", is_flag=True, help='Print {"value": ...} or {"error": ...}.')
+@click.option("--json", "json_", is_flag=True, help='Print {"value": ...}, a line for each, or {"error": ...}.')
 def call(
     address: str,
     name: str | None,
@@ -40,29 +41,25 @@ def call(
 ) -> None:
     """Call the handler NAME of the App that is served at ADDRESS, and print what it returns.
 
-    ARGUMENTS are JSON, and what is no JSON is text: 2 is a number, "two" and two are text. Without a NAME it prints
-    what is served there.
+    ARGUMENTS are JSON, and what is no JSON is text: 2 is a number, "two" and two are text. Of a generator each item
+    is printed when it comes. Without a NAME it prints what is served there.
     """
     given = _keywords(keywords)
     try:
         with Client(address, timeout=timeout, tls_config=tls_config) as client:
             if name is None:
-                value: Any = client.handlers()
+                handlers = client.handlers()
+                click.echo(as_json({"value": handlers}) if json_ else "\n".join(map(_described, handlers)))
             else:
                 value = RemoteFunction(client, name)(*map(argument, arguments), **given)
+                for item in value if isinstance(value, Stream) else [value]:
+                    _print(as_json({"value": item}) if json_ else as_text(item))
     except SPError as error:
         if not json_:
             with told():
                 raise
         click.echo(as_json({"error": _facts(error)}))
         raise click.exceptions.Exit(exit_code(error)) from None
-    if json_:
-        click.echo(as_json({"value": value}))
-    elif name is None:
-        for handler in value:
-            click.echo(_described(handler))
-    else:
-        _print(as_text(value))
 
 
 def _print(text: str | bytes) -> None:

@@ -107,6 +107,11 @@ class Caller(AsyncClosing):
         """
         super().__init_subclass__(**more)
         if results is not None:
+            if not isinstance(results, Mapping):
+                raise BadValueError(
+                    f"results of {cls.__name__} is a {type(results).__name__}; it has to be a mapping of"
+                    ' handlers\' names to types, such as {"locate": Point}'
+                )
             cls._results = {**cls._results, **{name: _shape_of_result(name, each) for name, each in results.items()}}
 
     def __init__(self, timeout: Seconds = None) -> None:

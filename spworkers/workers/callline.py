@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -373,20 +374,37 @@ class CallLine:
 
     # --- its end
 
-    def close(self) -> None:
-        """All calls on their way fail with ClosedError."""
+    def close(self) -> bool:
+        """All calls on their way fail with ClosedError.
+
+        Returns:
+            Whether servers are yet to be told that nobody waits for them.
+        """
         self._closed = True
-        self.abandon()
+        told = False
+        try:
+            if self.port.pid == os.getpid():  # in a forked child they are its parent's
+                for waiting in list(self._waiting.values()):
+                    if self.give_up(waiting) is not None:
+                        told = True
+                        waiting.end(None, _closed())
+        finally:
+            self.abandon()
         for reader in list(self._loops.values()):
             reader.close()
         self.collector.close()
+        return told
 
     def abandon(self) -> None:
         """End all calls that are on their way."""
         for serial in list(self._waiting):
             waiting = self._waiting.pop(serial, None)
             if waiting is not None:
-                waiting.end(None, ClosedError("the client was closed before the answer came"))
+                waiting.end(None, _closed())
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the client was closed before the answer came")
 
 
 def _farewell(call_id: int) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from anyio.lowlevel import RunVar
 
@@ -41,6 +41,9 @@ __all__ = ["Client"]
 
 IN_FLIGHT = 128
 """Calls at once, by default: as many as a queue of mangos holds."""
+
+
+_FAREWELL: Final = 0.2  # seconds, in which servers can be told that nobody waits for them any more
 
 
 class Client(Caller):
@@ -249,13 +252,16 @@ class Client(Caller):
     # --- life
 
     def close(self) -> None:
-        """Close the connection; calls in flight fail with ClosedError. A second time, nothing happens."""
+        """Close the connection; calls in flight fail with ClosedError, and are canceled where they run.
+
+        A second time, nothing happens.
+        """
         if self._closed:
             return
         self._closed = self._quick.closed = True
-        self._line.close()
+        told = self._line.close()
         try:
-            self._req.close(linger=0)  # whoever wants an answer has waited for it
+            self._req.close(linger=_FAREWELL if told else 0)  # whoever wants an answer has waited for it
         except SPError:
             return  # in a forked child, where it is not ours
 

@@ -35,7 +35,7 @@ from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
 from spworkers.workers.quantities import check_count
-from spworkers.workers.settings import BACKLOG, DRAIN, Settings, workers_of
+from spworkers.workers.settings import BACKLOG, DRAIN, Settings, drain_of, workers_of
 
 __all__ = ["BACKLOG", "DRAIN", "ContextPool", "dispatcher_options"]
 
@@ -180,6 +180,7 @@ class ContextPool(Closing):
             RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the workers that were not
                 replaced yet go on.
             ClosedError: the pool is closed.
+            BadValueError: `drain` or `timeout` is no time, or less than 0.
         """
         for end in self.replace(drain, timeout):
             end.join()
@@ -189,7 +190,7 @@ class ContextPool(Closing):
         if self._closed:
             raise ClosedError(f"{self!r} is closed")
         limit = math.inf if timeout is None else left_until(deadline_of(timeout))
-        ends = self._group.replace(left_until(deadline_of(drain)), limit)
+        ends = self._group.replace(left_until(deadline_of(drain_of(drain, "drain"))), limit)
         if isinstance(self._group, WorkerGroup):
             self._take_limits(self._group.limits)
         return ends
@@ -245,10 +246,13 @@ class ContextPool(Closing):
 
         Args:
             drain: seconds that those requests get; 0: none.
+
+        Raises:
+            BadValueError: that is no time, or less than 0.
         """
+        deadline = deadline_of(drain_of(drain, "drain"))
         if self._closed or os.getpid() != self._process:  # a forked child has no part in it
             return
-        deadline = deadline_of(drain)
         try:
             if left_until(deadline) > 0:
                 self.drain(left_until(deadline))

@@ -33,7 +33,7 @@ from spworkers.workers.logs import LogDesk, lowest_level
 from spworkers.workers.measures import Measure, Measures
 from spworkers.workers.origin import Origin
 from spworkers.workers.report import DIED, FAILED, ReportDesk
-from spworkers.workers.settings import DRAIN, Settings
+from spworkers.workers.settings import DRAIN, WORKERS_LIMIT, Settings
 from spworkers.workers.tally import Stage, Tally
 from spworkers.workers.watchdog import Watchdog
 from spworkers.workers.worker import WorkerSpec
@@ -44,6 +44,9 @@ _serials = itertools.count(1)
 
 _ENDED_WELL = "exit code 0"
 """What the supervisor says of a worker that ended on SIGTERM."""
+
+_GENERATIONS = 8
+"""Processes of one worker that there may be, with those that finish what they have."""
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -105,10 +108,11 @@ class WorkerGroup:
         self._desk = ReportDesk()
         self._logs = LogDesk()
         self._logs.begin()
-        # Two rows for each worker: while one is replaced both it and its successor count.
-        self._memory = Tally.memory(2 * count)
+        # Rows for each worker and for those of its predecessors that have not finished yet.
+        self._generations = max(2, min(_GENERATIONS, WORKERS_LIMIT // count))
+        self._memory = Tally.memory(self._generations * count)
         self._tally = Tally(self._memory)
-        self._measures = Measures.memory(2 * count, len(self._handlers))
+        self._measures = Measures.memory(self._generations * count, len(self._handlers))
         self._keys = [self._new_key(number) for number in range(count)]
         self._rows = list(range(count))
         self._awaited: set[int] = set()  # rows of the workers that start
@@ -214,8 +218,8 @@ class WorkerGroup:
     def replace(self, grace: float, timeout: float = math.inf) -> list[threading.Thread]:
         """Replace every worker by a new process, one after another; the others go on meanwhile.
 
-        A worker that has much to finish does not keep the others from being replaced for long; but no worker is
-        replaced while its predecessor goes on: that one gets DRAIN seconds more.
+        A worker that has much to finish does not keep the others from being replaced for longer than DRAIN seconds,
+        nor its successor; only where too many predecessors go on the oldest one is ended, with DRAIN seconds more.
 
         Args:
             grace: seconds that each gets for the requests and streams that it has, before it is killed; math.inf: as
@@ -242,9 +246,7 @@ class WorkerGroup:
     def _replace(self, number: int, grace: float, timeout: float) -> threading.Thread:
         supervisor = self._supervisor
         former_key, former_row = self._keys[number], self._rows[number]
-        key, row = self._new_key(number), (former_row + self._count) % (2 * self._count)
-        for leaving in [each for each, theirs in self._leaving.items() if theirs == row]:
-            self._end(leaving, min(grace, DRAIN))
+        key, row = self._new_key(number), self._free_row(number, min(grace, DRAIN))
         deadline = time.monotonic() + timeout
         self._awaited.add(row)
         try:
@@ -266,6 +268,20 @@ class WorkerGroup:
         end = threading.Thread(target=self._end, args=(former_key, grace), name="spworkers-end", daemon=True)
         end.start()
         return end
+
+    def _free_row(self, number: int, grace: float) -> int:
+        """A row for the next process of this worker; if there is none its oldest predecessor ends."""
+        rows = self._rows_of(number)
+        leaving = {row: key for key, row in list(self._leaving.items()) if row in rows}
+        for row in rows:
+            if row != self._rows[number] and row not in leaving:
+                return row
+        row, key = next(iter(leaving.items()))
+        self._end(key, grace)
+        return row
+
+    def _rows_of(self, number: int) -> range:
+        return range(number, self._generations * self._count, self._count)
 
     def _end_all(self, keys: Sequence[str], grace: float) -> None:
         """`_end` for each of them, side by side, as it waits."""
@@ -291,19 +307,17 @@ class WorkerGroup:
         """Each worker as it is now."""
         infos = []
         for number in range(self._count):
-            pid, stage, answered, failed, seconds = self._tally.row(self._rows[number]).counts
-            other = self._tally.row((self._rows[number] + self._count) % (2 * self._count)).counts
-            infos.append(
-                WorkerInfo(
-                    self._worker(number), pid, stage.name.lower(), seconds, answered + other[2], failed + other[3]
-                )
-            )
+            pid, stage, _, _, seconds = self._tally.row(self._rows[number]).counts
+            all_counts = [self._tally.row(row).counts for row in self._rows_of(number)]
+            answered = sum(each[2] for each in all_counts)
+            failed = sum(each[3] for each in all_counts)
+            infos.append(WorkerInfo(self._worker(number), pid, stage.name.lower(), seconds, answered, failed))
         return infos
 
     @property
     def busy(self) -> int:
         """Workers with a request in hand."""
-        return sum(self._tally.row(row).counts[1] == Stage.BUSY for row in range(2 * self._count))
+        return sum(self._tally.row(row).counts[1] == Stage.BUSY for row in range(self._generations * self._count))
 
     def measures(self) -> dict[str, Measure]:
         """What was measured of each handler, in all workers."""

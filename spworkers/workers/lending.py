@@ -51,7 +51,15 @@ __all__ = ["ExecutorGroup", "refuse_unsupported", "slots_of"]
 UNKNOWN_WORKERS: Final = 16
 """How many workers an executor is taken to have that does not say."""
 
-_SETTINGS: Final = ("max_tasks", "max_tasks_jitter", "memory_limit", "affinity", "threads_per_worker", "quarantine")
+_SETTINGS: Final = (
+    "max_tasks",
+    "max_tasks_jitter",
+    "max_async_tasks",
+    "memory_limit",
+    "affinity",
+    "threads_per_worker",
+    "quarantine",
+)
 """What is done to worker processes of ours, and to nobody else's."""
 
 _ATTEND: Final = 0.02  # seconds of one request after another between two looks at what else the I/O process says

@@ -27,7 +27,7 @@ from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
 from spworkers.workers.prometheus import exposition
 from spworkers.workers.runner import HEALTH
-from spworkers.workers.settings import NAMES, misspelt
+from spworkers.workers.settings import NAMES, drain_of, misspelt
 
 __all__ = ["LARGEST_REQUEST", "Server"]
 
@@ -180,6 +180,7 @@ class Server(Closing):
             RemoteError, WorkerDiedError, RecvTimeoutError: a successor could not start; the others go on as before.
             UnsupportedOptionError: they are an executor's.
             ClosedError: the server is closed.
+            BadValueError: `drain` or `timeout` is no time, or less than 0.
         """
         for end in self._replace(drain, timeout):
             end.join()
@@ -236,9 +237,12 @@ class Server(Closing):
 
         Args:
             drain: seconds that those requests get; 0: none. New ones are answered with BusyError meanwhile.
+
+        Raises:
+            BadValueError: that is no time, or less than 0.
         """
+        deadline = deadline_of(drain_of(drain, "drain"))
         self._ended.set()
-        deadline = deadline_of(drain)
         self._pool.close(drain)
         self._close_parts(left_until(deadline))
         with contextlib.suppress(SPError):  # closed before

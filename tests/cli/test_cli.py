@@ -63,6 +63,12 @@ def fail() -> None:
     raise ValueError("no such luck")
 
 @app.handler
+def count(n: int):
+    yield from range(n)
+    if n > 3:
+        raise ValueError("no more")
+
+@app.handler
 def hold(folder: Path) -> int:
     (folder / f"began-{os.getpid()}").touch()
     while not (folder / "go").exists():
@@ -405,6 +411,8 @@ def test_an_address_in_use(shared: Served, folder: Path) -> None:
         (["same", "NaN"], "NaN"),
         (["same", "null"], "null"),
         (["same", "grüße"], "grüße"),
+        (["count", "3"], "0\n1\n2"),
+        (["count", "2", "--json"], '{"value": 0}\n{"value": 1}'),
     ],
 )
 def test_call(shared: Served, asked: Asked, arguments: list[str], shown: str) -> None:
@@ -423,7 +431,7 @@ def test_call_without_a_name_shows_what_is_served(shared: Served, asked: Asked) 
         "add(a: int, b: int, *, scale: int = 1) -> int\n    Adds two numbers.\npid() -> int\n"
     )
     names = [each["name"] for each in json.loads(asked("call", shared.address, "--json").stdout)["value"]]
-    assert names == ["add", "pid", "same", "fail", "hold"]
+    assert names == ["add", "pid", "same", "fail", "count", "hold"]
 
 
 @pytest.mark.parametrize(
@@ -442,6 +450,12 @@ def test_mistakes_of_call(shared: Served, asked: Asked, arguments: list[str], co
     assert words in done.stderr
     assert done.stdout == ""
     assert ("Traceback" in done.stderr) == (arguments == ["fail"])  # the worker's
+
+
+def test_a_generator_that_raises_has_printed_its_items(shared: Served, asked: Asked) -> None:
+    done = asked("call", shared.address, "count", "4")
+    assert (done.returncode, done.stdout) == (1, "0\n1\n2\n3\n")
+    assert "ValueError: no more" in done.stderr
 
 
 def test_errors_as_json(shared: Served, asked: Asked) -> None:

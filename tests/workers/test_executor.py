@@ -349,6 +349,7 @@ def test_an_app_that_cannot_start_is_told_where_it_is_served() -> None:
     [
         ({"memory_limit": "1GB"}, sp.UnsupportedOptionError, "memory_limit='1GB': the workers of a ThreadPoolExecutor"),
         ({"max_tasks": 3}, sp.UnsupportedOptionError, "max_tasks=3"),
+        ({"max_async_tasks": 3}, sp.UnsupportedOptionError, "max_async_tasks=3"),
         ({"affinity": True}, sp.UnsupportedOptionError, "affinity=True"),
         ({"workers": 3}, sp.UnsupportedOptionError, "workers=3: this ThreadPoolExecutor has 1 of its own"),
         ({"threads_per_worker": 1}, sp.UnsupportedOptionError, "threads_per_worker=1"),

@@ -497,6 +497,11 @@ def test_mistakes_are_told_before_anything_is_started() -> None:
     for drain, words in ((-1, "drain is -1; it has to be 0 seconds or more"), ("soon", "drain wants seconds")):
         with pytest.raises(errors.BadValueError, match=words):
             app.serve(ANYWHERE, block=False, drain=drain)  # type: ignore[arg-type]
+        with Rep() as rep, ContextPool(rep, reverse, workers=1) as pool:
+            for told in (pool.restart, pool.close):
+                with pytest.raises(errors.BadValueError, match=words):
+                    told(drain=drain)  # type: ignore[arg-type]
+            assert not pool._closed
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
@@ -201,6 +202,32 @@ def test_a_worker_that_is_replaced_has_as_long_as_it_needs(tmp_path: Path) -> No
         thread.join(WAIT)
         assert not thread.is_alive()
         assert not psutil.pid_exists(first)
+
+
+def test_predecessors_finish_however_often_a_worker_is_replaced(tmp_path: Path) -> None:
+    with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address) as client:
+        group: Any = server._pool._group
+        group._generations = 4  # of eight: each takes its time
+        futures, pids, ends = [], [], []
+        for number in range(3):
+            pids.append(server.workers[0].pid)
+            futures.append(client.submit("until", tmp_path, f"go{number}"))
+            eventually((tmp_path / f"go{number}-began").exists, WAIT)
+            ends.append(group._replace(0, math.inf, WAIT))
+        assert client.call("pid", timeout=WAIT) == server.workers[0].pid
+        assert len({*pids, server.workers[0].pid}) == 4
+        ends.append(group._replace(0, 0.1, WAIT))  # there is no room for a fifth: the first is ended
+        assert isinstance(futures[0].exception(WAIT), errors.WorkerDiedError)
+        (tmp_path / "go2").touch()
+        ends[2].join(WAIT)
+        assert futures[2].result(0) == pids[2]
+        ends.append(group._replace(0, math.inf, WAIT))  # there is now
+        (tmp_path / "go1").touch()
+        assert futures[1].result(WAIT) == pids[1]
+        for end in ends:
+            end.join(WAIT)
+        assert group._leaving == {}
+        assert server.answered == 3
 
 
 def test_a_worker_that_leaves_has_its_memory_limit(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def count(n: int, folder: Path | None = None) -> Iterator[int]:
 
 @app.handler
 async def acount(n: int, folder: Path | None = None, pause: float = 0.0) -> AsyncIterator[int]:
+    if folder is not None:
+        note(folder, "counting")
     try:
         for number in range(n):
             await asyncio.sleep(pause)
@@ -85,6 +87,8 @@ def breaks(after: int, what: str) -> Iterator[Any]:
 
 @app.handler
 async def nap(seconds: float, folder: Path | None = None) -> float:
+    if folder is not None:
+        note(folder, "napping")
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
@@ -458,6 +462,39 @@ def test_a_closed_stream_is_closed_behind_a_device(behind: Client, tmp_path: Pat
     for stream in streams:
         stream.close()
     eventually(lambda: noted(tmp_path, "closed") == 4, WAIT)
+
+
+@pytest.mark.parametrize("way", ["submit", "call", "acall", "map", "stream"])
+def test_a_client_that_is_closed_stops_what_it_waits_for(server: Server, tmp_path: Path, way: str) -> None:
+    client = Client(server.address, timeout=WAIT)
+
+    def acall() -> None:
+        asyncio.run(client.acall("nap", WAIT, tmp_path))
+
+    waits: dict[str, Callable[[], Any]] = {
+        "submit": lambda: client.submit("nap", WAIT, tmp_path).result(),
+        "call": lambda: client.nap(WAIT, tmp_path),
+        "acall": acall,
+        "map": lambda: list(client.map("nap", [WAIT] * 2, [tmp_path] * 2)),
+        "stream": lambda: list(client.stream("acount", 5, tmp_path, WAIT)),
+    }
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            waits[way]()
+        except errors.ClosedError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    begun, stopped = ("counting", "closed") if way == "stream" else ("napping", "stopped")
+    many = 2 if way == "map" else 1
+    eventually(lambda: noted(tmp_path, begun) == many, WAIT)
+    client.close()
+    thread.join(WAIT)
+    assert len(caught) == 1
+    eventually(lambda: noted(tmp_path, stopped) == many, WAIT / 4)
 
 
 # --- async handlers

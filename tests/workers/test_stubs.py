@@ -150,6 +150,8 @@ def test_a_client_names_its_results(calc: Any) -> None:
         assert list(places.corners(1)) == [Point(0)]
     with pytest.raises(sp.BadValueError, match=r"the result of locate: .* is no type that a call can carry"):
         type("Wrong", (sp.Client,), {}, results={"locate": object.__init__.__class__})
+    with pytest.raises(sp.BadValueError, match=r"results of Wrong is a int; it has to be a mapping"):
+        type("Wrong", (sp.Client,), {}, results=3)
 
 
 @pytest.mark.once
