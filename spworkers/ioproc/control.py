@@ -27,11 +27,12 @@ from spworkers.ioproc.logs import unanswered
 from spworkers.ioproc.ports import ContextPort
 from spworkers.messages import answer, failure
 from spworkers.options import as_wire, defaults
+from spworkers.outbox import OUTBOX_LIMIT
 from spworkers.protocol.deal import Deal
 from spworkers.protocol.dispatch import Dispatcher
 from spworkers.protocol.machine import Obituary
 from spworkers.protocols import ProtocolInfo
-from spworkers.ring import CONTEXTS, Segment
+from spworkers.ring import CONTEXTS, MAX_WINDOW, Segment
 from spworkers.schemes import TRANSPORT
 from spworkers.transport import register
 
@@ -110,8 +111,14 @@ class Control:
         former = self.clients.pop(key, None)
         if former is not None:
             former.close()
+        # A worker may be told to stop everything that its lane holds.
+        limit = OUTBOX_LIMIT if key == MAIN else OUTBOX_LIMIT + MAX_WINDOW
         line = Line(
-            self.loop, channel, lambda message, fds: self._asked(key, message, fds), lambda: self._left(key, line)
+            self.loop,
+            channel,
+            lambda message, fds: self._asked(key, message, fds),
+            lambda: self._left(key, line),
+            limit,
         )
         self.clients[key] = line
         line.say({"t": "hello", "generation": self.generation})

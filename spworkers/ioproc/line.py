@@ -10,7 +10,7 @@ from typing import Any
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError, ClosedError, ResourceError
 from spworkers.messages import BadPacketError, DescriptorsLostError, refusal
-from spworkers.outbox import Outbox
+from spworkers.outbox import OUTBOX_LIMIT, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,22 @@ class Line:
     Args:
         receive: gets every message and its descriptors, which are its own from then on.
         ended: called once when the other end is gone.
+        limit: messages that may wait for it.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, channel: Channel, receive: Receive, ended: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: Channel,
+        receive: Receive,
+        ended: Callable[[], None],
+        limit: int = OUTBOX_LIMIT,
     ) -> None:
         self.loop = loop
         self.channel = channel
         self.receive = receive
         self.ended = ended
-        self.outbox = Outbox(channel)
+        self.outbox = Outbox(channel, limit=limit)
         self.fd = channel.fileno()
         self.closed = False
         self.writing = False

@@ -189,7 +189,7 @@ class ContextPool(Closing):
         """As `restart`, without waiting until the workers that were replaced have ended, which these threads do."""
         if self._closed:
             raise ClosedError(f"{self!r} is closed")
-        limit = math.inf if timeout is None else left_until(deadline_of(timeout))
+        limit = math.inf if timeout is None else left_until(deadline_of(drain_of(timeout, "timeout")))
         ends = self._group.replace(left_until(deadline_of(drain_of(drain, "drain"))), limit)
         if isinstance(self._group, WorkerGroup):
             self._take_limits(self._group.limits)

@@ -501,6 +501,8 @@ def test_mistakes_are_told_before_anything_is_started() -> None:
             for told in (pool.restart, pool.close):
                 with pytest.raises(errors.BadValueError, match=words):
                     told(drain=drain)  # type: ignore[arg-type]
+            with pytest.raises(errors.BadValueError, match="timeout is -1"):
+                pool.restart(timeout=-1)
             assert not pool._closed
 
 

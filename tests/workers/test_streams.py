@@ -98,6 +98,24 @@ async def nap(seconds: float, folder: Path | None = None) -> float:
     return seconds
 
 
+idling = stopped = 0
+
+
+@app.handler(retries=0)
+async def idle() -> None:
+    global idling, stopped
+    idling += 1
+    try:
+        await asyncio.Event().wait()
+    finally:
+        stopped += 1
+
+
+@app.handler
+async def idled() -> tuple[int, int, int]:
+    return os.getpid(), idling, stopped
+
+
 @app.handler(timeout=0.1, retries=0)
 async def forever() -> None:
     await asyncio.Event().wait()
@@ -505,6 +523,21 @@ def test_many_naps_at_once(client: Client) -> None:
     futures = [client.submit("nap", 0.3) for _ in range(60)]
     assert [future.result(WAIT) for future in futures] == [0.3] * 60
     assert time.monotonic() - begun < 0.3 * 60 / 4
+
+
+def test_thousands_that_are_cancelled_at_once_are_stopped() -> None:
+    count = 6_000
+    with (
+        app.serve(ANYWHERE, workers=1, block=False, max_async_tasks=2 * count, backlog=count) as server,
+        Client(server.address, timeout=WAIT) as client,
+        Client(server.address, in_flight=count) as other,
+    ):
+        (worker,) = {each.pid for each in server.workers}
+        for _ in range(count):
+            other.submit("idle")
+        eventually(lambda: client.idled() == (worker, count, 0), WAIT)
+        other.close()
+        eventually(lambda: client.idled() == (worker, count, count), WAIT)
 
 
 def test_plain_handlers_go_on_beside_them(client: Client) -> None:
