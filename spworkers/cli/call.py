@@ -49,7 +49,8 @@ def call(
         with Client(address, timeout=timeout, tls_config=tls_config) as client:
             if name is None:
                 handlers = client.handlers()
-                click.echo(as_json({"value": handlers}) if json_ else "\n".join(map(_described, handlers)))
+                for line in [as_json({"value": handlers})] if json_ else map(_described, handlers):
+                    click.echo(line)
             else:
                 value = RemoteFunction(client, name)(*map(argument, arguments), **given)
                 for item in value if isinstance(value, Stream) else [value]:
