@@ -305,7 +305,7 @@ class Staffing(Answering):
         return self._timeout if job.timeout < 0.0 else job.timeout
 
     def _begin(self, worker: Worker, job: Job) -> None:
-        """It runs from now on, or would if its worker had taken it already."""
+        """It runs, or is to stop, from now on; or would if its worker had taken it already."""
         if job.stopping:
             due = job.due
         else:
@@ -404,7 +404,7 @@ class Staffing(Answering):
             job.due = self.now + self._grace
             self.out.cancel(worker.id, job.serial)
             if worker.crew == CONCURRENT or worker.jobs.head is job:
-                self._watch(worker)
+                self._begin(worker, job)  # an alarm for what was due before is a look too many
 
     def _expire(self, job: Job) -> None:
         """Drop a queued request: who asked for it has stopped waiting."""
