@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy", "several"]
+__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy", "running", "several"]
 
 LOOK: Final = 300e-6
 """Seconds for which who awaits the answer to a request looks around."""
@@ -103,12 +103,16 @@ def roomy() -> bool:
 def _look() -> bool:
     if not several():  # who answers would wait for us to sleep
         return False
+    return 0 < running() <= processors()
+
+
+def running() -> int:
+    """Threads that want to run at this moment, ours among them; 0 where no system tells."""
     try:
         with open("/proc/loadavg", "rb") as file:  # "0.20 0.18 0.12 1/80 11206": one of 80 is running
-            running = int(file.read().split()[3].partition(b"/")[0])
+            return int(file.read().split()[3].partition(b"/")[0])
     except (OSError, ValueError, IndexError):
-        return False
-    return running <= processors()
+        return 0
 
 
 def several() -> bool:

@@ -22,7 +22,7 @@ LAYER_OF = {
         ("_atexit", "_compiling", "_locks", "callhead", "closing", "schemes", "httprequest", "tlsconfig", "tlsstate"),
         "vocabulary",
     ),
-    **dict.fromkeys(("_descriptors", "_memory", "certificates", "chance", "lean"), "vocabulary"),
+    **dict.fromkeys(("_descriptors", "_memory", "certificates", "chance", "lean", "lookaround"), "vocabulary"),
     **dict.fromkeys(("executors", "sinks", "sources"), "workers"),
     "__main__": "cli",
     **dict.fromkeys(("channel", "messages", "outbox", "packet", "webcounts"), "control"),

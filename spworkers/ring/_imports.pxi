@@ -24,6 +24,17 @@ from spworkers.errors import BadValueError, GarbledError, InternalError, TooLong
 cdef extern from "sched.h" nogil:
     int sched_yield()
 
+cdef extern from *:
+    """
+    #ifdef __linux__
+    extern int sched_getcpu(void);
+    #define spw_processor() ((uint32_t)(sched_getcpu() + 1))
+    #else
+    #define spw_processor() 0u
+    #endif
+    """
+    uint32_t spw_processor() nogil
+
 cdef extern from "lane.h" nogil:
     enum: SPW_MAGIC
     enum: SPW_CONTEXTS
@@ -90,6 +101,7 @@ cdef extern from "lane.h" nogil:
         uint64_t extents
         uint64_t file_size
         uint32_t io_waits
+        uint32_t rung_from
         int32_t ready_pipes
         int32_t pipes
         uint32_t generation

@@ -66,6 +66,8 @@ POLLER = bool(SPW_EPOLL)
 cdef enum:
     AT_ONCE = 64  # events taken from the kernel in one call
     LOOKS = 16  # at the board, for each one at the kernel, about a microsecond
+    FOLLOWED = 64  # sleeps after which the follower hears again where the user is
+    FORGOTTEN = 50  # milliseconds of sleep after which it does not matter any more where he was
     RANG = -2  # what a wait says when it is the board that has something
     SPARED_MOST = 6  # 2 ** 6 - 1 waits are not watched after so many that were in vain
 
@@ -114,6 +116,9 @@ cdef class Poller:
     cdef int bell
     cdef object look
     cdef Courier courier
+    cdef object follower
+    cdef bint beside  # the user's process, on its processor
+    cdef int since  # the follower heard, sleeps
     cdef bint watching  # whether it is to watch at all
     cdef bint patient
     cdef bint asks
@@ -161,6 +166,14 @@ cdef class Poller:
     def employ(self, Courier courier not None):
         """Have this one look at the board, and read from his pipe, first: what he sees to needs no call."""
         self.courier = courier
+
+    def follow(self, follower not None):
+        """Have `follower(processor)` hear now and then from where the board was rung; it says whether we stay there.
+
+        It hears -1 when nothing has come for a while. While we stay there is no watching: it would keep the user from
+        the processor.
+        """
+        self.follower, self.since = follower, 0
 
     def watch(self, int fd, uint32_t events, call, about):
         """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more.
@@ -254,9 +267,27 @@ cdef class Poller:
             got = self.sleep(events, 0)  # a board that is never silent must not keep it from the pipes
             return got if got != 0 else RANG
         self.sleeps += 1
-        got = self.sleep(events, milliseconds)
+        if self.follower is not None:
+            self.since += 1
+            if self.since >= FOLLOWED:
+                self.seen_at(self.board.rung_from)
+        if self.beside and not 0 <= milliseconds <= FORGOTTEN:
+            got = self.sleep(events, FORGOTTEN)
+            if got == 0:
+                self.seen_at(-1)
+                got = self.sleep(events, milliseconds if milliseconds < 0 else milliseconds - FORGOTTEN)
+        else:
+            got = self.sleep(events, milliseconds)
         self.board.awake()
         return got
+
+    cdef void seen_at(self, int processor) noexcept:
+        self.since = 0
+        try:
+            self.beside = self.follower(processor)
+        except Exception as error:
+            self.follower, self.beside = None, False
+            self.failed(error)
 
     cdef int sleep(self, epoll_event *events, int milliseconds) noexcept:
         cdef int got
@@ -267,7 +298,7 @@ cdef class Poller:
         return got
 
     cdef bint worth_watching(self) noexcept:
-        if not (self.watching and self.served):
+        if not (self.watching and self.served) or self.beside:
             return False
         if self.crowded_until > 0.0:
             if _now() < self.crowded_until:

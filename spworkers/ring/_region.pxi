@@ -203,6 +203,11 @@ cdef class Region:
         """It does not sleep, and nobody has to ring."""
         spw_swap32(&self.board.io_waits, 0)
 
+    @property
+    def rung_from(self):
+        """The processor from which the I/O process was woken last; -1: unknown."""
+        return <int>spw_load32(&self.board.rung_from) - 1
+
     def ring(self, uint32_t index, int io_bell):
         """Have the I/O process look at context `index`."""
         _ring_board(self.board, index % SPW_CONTEXTS, io_bell)
@@ -230,6 +235,7 @@ cdef inline void _ring_board(spw_board *board, uint32_t index, int io_bell) noex
     spw_or(&board.bits[index // 64], <uint64_t>1 << (index % 64))
     spw_fence()
     if spw_load32(&board.io_waits) and spw_swap32(&board.io_waits, 0):
+        spw_put32(&board.rung_from, spw_processor())
         _ring_bell(io_bell)
 
 

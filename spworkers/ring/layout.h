@@ -83,6 +83,7 @@ typedef struct {
     uint64_t extents;      /* where the extents begin */
     uint64_t file_size;
     _Alignas(SPW_CACHE_LINE) uint32_t io_waits;
+    uint32_t rung_from; /* the processor, and 1, from which the bell was rung last; 0: unknown */
     _Alignas(SPW_CACHE_LINE) int32_t ready_pipes; /* take a message at once */
     int32_t pipes;                                /* attached */
     uint32_t generation;                          /* of the I/O process */

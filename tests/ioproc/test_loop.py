@@ -407,6 +407,100 @@ print(poller.sleeps, poller.watches, poller.seen)
     assert 1 <= watches < 20
 
 
+FOLLOWING = """
+here = max(os.sched_getaffinity(0))
+told, stay = [], [True]
+
+def follower(processor):
+    told.append(processor)
+    if stay[0] is None:
+        raise ValueError("no processor")
+    return stay[0] and processor >= 0
+
+def ring():
+    os.sched_setaffinity(0, {here})  # this thread's
+    while region.rung_from < 0:
+        region.ring(1, bell)
+        time.sleep(0.001)
+
+def sleep(times):
+    for _ in range(times):
+        poller.poll(0.00001)
+
+poller.follow(follower)
+thread = threading.Thread(target=ring)
+thread.start()
+while region.rung_from < 0:
+    poller.poll(0.01)
+thread.join()
+told.clear()
+sleep(64)
+"""
+
+
+@hot_only
+def test_a_follower_hears_where_the_user_is_and_when_that_is_long_ago() -> None:
+    first, same, soon, late, again = watching(
+        FOLLOWING
+        + """
+print(int(told == [here]), int(region.rung_from == here))
+poller.poll(0.04)
+print(len(told))
+poller.poll(0.2)
+print(int(told[1:] == [-1]))
+poller.poll(0.2)
+print(len(told))
+""",
+        exchange="asks",
+    )
+    assert (first, same, soon, late, again) == (1, 1, 1, 1, 2)
+
+
+@hot_only
+def test_a_follower_that_does_not_stay_has_nothing_to_forget_and_one_that_fails_is_let_go() -> None:
+    quiet, failed, after = watching(
+        FOLLOWING
+        + """
+stay[0] = False
+told.clear()
+sleep(64)
+poller.poll(0.2)
+print(int(told == [here]))
+stay[0] = None
+sys.stdout, out = open(os.devnull, "w"), sys.stdout
+sleep(64)
+count = len(told)
+sleep(200)
+sys.stdout = out
+print(count, len(told))
+""",
+        exchange="asks",
+    )
+    assert (quiet, failed, after) == (1, 2, 2)
+
+
+@two_processors
+def test_beside_the_user_nobody_watches() -> None:
+    beside, away = watching(
+        FOLLOWING
+        + """
+def watches():
+    before = poller.watches
+    for _ in range(200):
+        region.ring(1, bell)
+        poller.poll(0.00001)
+    return poller.watches - before
+
+print(watches())
+poller.poll(0.2)
+print(watches())
+""",
+        exchange="asks",
+    )
+    assert beside == 0
+    assert away > 0
+
+
 @two_processors
 def test_who_asks_sleeps_as_soon_as_another_one_runs() -> None:
     """On one processor with one who answers in his second turn: who watched for that would have seen it."""
