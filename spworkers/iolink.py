@@ -142,10 +142,11 @@ class IOLink:
 
     # ---- ending it
 
-    def end(self, linger: float) -> dict[str, Any] | None:
+    def end(self, linger: float, patience: float) -> dict[str, Any] | None:
         """Let the I/O process drain what was sent (at most `linger` seconds) and end; returns its last figures.
 
-        Ctrl-C ends the wait; it drains on then for as long as the program runs, and no longer. None: it did not answer.
+        Ctrl-C ends the wait; it drains on then for as long as the program runs, and no longer. None: it did not answer,
+        within `patience` seconds more: it is killed then.
         """
         if self.closed:
             return None
@@ -153,7 +154,7 @@ class IOLink:
         _finishing[self.key] = (self.supervisor, time.monotonic() + min(linger, 1e9))
         try:
             figures: dict[str, Any] = self.request(
-                "close", linger=min(linger, 1e9), timeout=min(linger, 1e9) + PATIENCE
+                "close", linger=min(linger, 1e9), timeout=min(linger, 1e9) + patience
             )
             return figures
         except ConnTimeoutError:  # somebody has stopped it, or it hangs
@@ -210,11 +211,13 @@ class IOLink:
             alive = self.rebuild(theirs)
         finally:
             theirs.close()
+        if not alive:  # the socket is being closed: nothing is left that could be drained, and nobody is there to ask
+            self.supervisor.unregister(self.channel)
         former, self.former = self.former, []
         for channel in former:
             if alive:
                 self.supervisor.transfer(channel, self.channel)
-            else:  # the socket is being closed; there is nothing left that could be drained
+            else:
                 self.supervisor.unregister(channel)
             channel.close()
 

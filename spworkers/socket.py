@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from spworkers._atexit import at_exit
 from spworkers._coerce import is_text
@@ -22,7 +22,7 @@ from spworkers.endpoint import Dialer, Endpoint, Listener
 from spworkers.errors import BadAddrError, BadValueError, ClosedError, NoContextError, SerializationError, SPError
 from spworkers.halves import RawHalf, SubHalf, half_for
 from spworkers.hooks import Hook, HookRunner
-from spworkers.iolink import IOLink
+from spworkers.iolink import PATIENCE, IOLink
 from spworkers.messaging import Messaging
 from spworkers.options import Place, Seconds, as_wire, kept_as, keywords, timeout_seconds
 from spworkers.optionvalues import OptionValues
@@ -77,6 +77,7 @@ class Socket(Messaging, SocketAttributes):
 
     _protocol_name = ""
     _device: Device | None = None
+    _closing_patience: ClassVar[float] = PATIENCE
 
     def __init__(
         self,
@@ -447,7 +448,7 @@ class Socket(Messaging, SocketAttributes):
         _open.discard(self)
         self._shut_ports()
         try:
-            figures = self._link.end(limit)
+            figures = self._link.end(limit, self._closing_patience)
         finally:
             # They know the socket, and it knows them: else its memory would go with the garbage, and not with it.
             for known in (self._dialers, self._listeners, self._former, self._known_pipes):
@@ -538,7 +539,7 @@ class Socket(Messaging, SocketAttributes):
         # On a thread of its own: a collection happens anywhere, on the control thread and under its lock too, and this
         # waits for an answer. Not by `threading`, whose locks may be held here as well.
         with contextlib.suppress(RuntimeError):  # the interpreter exits, and everything with it
-            _thread.start_new_thread(self._link.end, (0.0,))
+            _thread.start_new_thread(self._link.end, (0.0, PATIENCE))
 
 
 def _plural(n: int, what: str) -> str:

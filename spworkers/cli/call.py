@@ -42,7 +42,8 @@ def call(
     """Call the handler NAME of the App that is served at ADDRESS, and print what it returns.
 
     ARGUMENTS are JSON, and what is no JSON is text: 2 is a number, "two" and two are text. Of a generator each item
-    is printed when it comes. Without a NAME it prints what is served there.
+    is printed when it comes; bytes as they are, with nothing behind them. Without a NAME it prints what is served
+    there.
     """
     given = _keywords(keywords)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,15 +26,19 @@ def _no_constant(name: str) -> Any:
 
 def as_text(value: Any) -> str | bytes:
     """A value for people: text and bytes as they are, everything else as JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, (str, bytes)) else as_json(value)
 
 
 def as_json(value: Any) -> str:
-    """A value for programs; what JSON has no form for becomes text, bytes base64, sets and tuples arrays."""
-    return json.dumps(_plain(value), ensure_ascii=False)
+    """A value for programs; what JSON has no form for (NaN too) becomes text, bytes base64, sets and tuples arrays."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (bytes, bytearray)):

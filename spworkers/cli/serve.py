@@ -18,6 +18,7 @@ from spworkers.cli.kinds import Seconds, whole
 from spworkers.cli.loading import load_app
 from spworkers.cli.logs import log_from, log_option
 from spworkers.cli.tlsoptions import tls_options
+from spworkers.errors import ClosedError
 from spworkers.workers.contextpool import DRAIN
 from spworkers.workers.prometheus import MetricsServer
 from spworkers.workers.reload import Reloader, source_files
@@ -152,7 +153,8 @@ def serve(
 def _reloader(server: Server, drain: float) -> Reloader:
     def changed(path: Path) -> None:
         logging.getLogger("spworkers.workers").info("%s has changed: the workers are replaced", path)
-        server.reload(drain)
+        with contextlib.suppress(ClosedError):  # it ends
+            server.reload(drain)
 
     return Reloader(lambda: source_files(server.app.module), changed)
 

@@ -119,6 +119,7 @@ class Caller(AsyncClosing):
         # Ids begin anywhere in 64 bits and count up: two clients of one server do not meet, and a server can tell a
         # repeated request from a new one.
         self._ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+        self._streams: dict[int, int] = {}  # those that are open, by their calls' ids: the pipe by which they come
 
     if not TYPE_CHECKING:  # a type checker would take it to mean that there is any attribute
 

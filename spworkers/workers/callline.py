@@ -18,7 +18,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -374,8 +374,11 @@ class CallLine:
 
     # --- its end
 
-    def close(self) -> bool:
-        """All calls on their way fail with ClosedError.
+    def close(self, streams: Mapping[int, int]) -> bool:
+        """All calls on their way fail with ClosedError, and nobody wants more of the streams.
+
+        Args:
+            streams: those that are open: the pipe of each, by its call's id.
 
         Returns:
             Whether servers are yet to be told that nobody waits for them.
@@ -388,6 +391,10 @@ class CallLine:
                     if self.give_up(waiting) is not None:
                         told = True
                         waiting.end(None, _closed())
+                if not self.port.closed:
+                    for call_id, pipe in streams.items():
+                        told = True
+                        self.give_up_stream(call_id, pipe)
         finally:
             self.abandon()
         for reader in list(self._loops.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from spworkers.sockets import Req
 
@@ -15,6 +15,8 @@ class CallSocket(Req):
     Args:
         in_flight: how many.
     """
+
+    _closing_patience: ClassVar[float] = 1.0  # what its client sends at its end is only what spares a server some work
 
     def __init__(self, in_flight: int, **arguments: Any) -> None:
         self._many = in_flight

@@ -252,14 +252,15 @@ class Client(Caller):
     # --- life
 
     def close(self) -> None:
-        """Close the connection; calls in flight fail with ClosedError, and are canceled where they run.
+        """Close the connection; calls in flight fail with ClosedError, and are canceled where they run, as are streams.
 
         A second time, nothing happens.
         """
         if self._closed:
             return
         self._closed = self._quick.closed = True
-        told = self._line.close()
+        told = self._line.close(dict(self._streams))
+        self._streams.clear()
         try:
             self._req.close(linger=_FAREWELL if told else 0)  # whoever wants an answer has waited for it
         except SPError:

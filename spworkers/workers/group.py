@@ -45,7 +45,7 @@ _serials = itertools.count(1)
 _ENDED_WELL = "exit code 0"
 """What the supervisor says of a worker that ended on SIGTERM."""
 
-_GENERATIONS = 8
+_GENERATIONS = 9
 """Processes of one worker that there may be, with those that finish what they have."""
 
 _log = logging.getLogger("spworkers.workers")
@@ -267,6 +267,8 @@ class WorkerGroup:
         grace = min(grace, max(self._ends_by - time.monotonic(), 0.0))
         end = threading.Thread(target=self._end, args=(former_key, grace), name="spworkers-end", daemon=True)
         end.start()
+        if self._generations > 2:  # now, as the next one may fail to start: then nobody has to end for it
+            self._free_row(number, min(grace, DRAIN))
         return end
 
     def _free_row(self, number: int, grace: float) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
-from spworkers.errors import BadOptionError, BadValueError, RemoteError, SPError
+from spworkers.errors import BadOptionError, BadValueError, ClosedError, RemoteError, SPError
 from spworkers.socket import Socket, addresses_of
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.waiting import run
@@ -87,6 +87,7 @@ class Server(Closing):
         self.app = app
         self._ended = End()
         self._reloads = 0
+        self._reload_drain: Seconds = None
         self._reload_lock = threading.RLock()  # a signal's handler takes it too
         self._inside = ""  # where `healthy` asks
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
@@ -194,16 +195,31 @@ class Server(Closing):
         """As `restart`, in a thread of its own; a failure is logged. What comes while it goes on is done after it.
 
         It does not wait for workers that have much to finish.
+
+        Args:
+            drain: as of `restart`.
+
+        Raises:
+            ClosedError: the server is closed.
+            BadValueError: `drain` is no time, or less than 0.
         """
+        drain_of(drain, "drain")
+        if self._ended.is_set:
+            raise ClosedError(f"{self!r} is closed")
+        self._hang_up(drain)
+
+    def _hang_up(self, drain: Seconds = None) -> None:
+        """SIGHUP has come; or `reload` was called."""
         with self._reload_lock:
             self._reloads += 1
-            if self._reloads == 1:
-                threading.Thread(target=self._reload, args=(drain,), name="spworkers-restart", daemon=True).start()
+            self._reload_drain = drain
+            if self._reloads == 1 and not self._ended.is_set:
+                threading.Thread(target=self._reload, name="spworkers-restart", daemon=True).start()
 
-    def _reload(self, drain: Seconds) -> None:
+    def _reload(self) -> None:
         while True:
             with self._reload_lock:
-                wanted = self._reloads
+                wanted, drain = self._reloads, self._reload_drain
             try:
                 self._replace(drain)
                 _log.info("%s: the workers were replaced", self.app.name)
@@ -227,7 +243,7 @@ class Server(Closing):
         Args:
             begun: called once signals do that, to tell others that they may send them.
         """
-        with _signals_to(self._ended, self.reload):
+        with _signals_to(self._ended, self._hang_up):
             if begun is not None:
                 begun()
             run(self._ended.steps(), self._ended.sleepers)

@@ -134,6 +134,10 @@ class Stream(AsyncClosing, Generic[T]):
         self._over = part.last
         self._pipe = pipe
         self._number += 1
+        if part.last:
+            self._caller._streams.pop(self._call_id, None)
+        else:
+            self._caller._streams[self._call_id] = pipe
 
     def _opened(self, call_id: int, part: callformat.Part, pipe: int) -> Self:
         """It is open already, with this first part."""
@@ -143,6 +147,7 @@ class Stream(AsyncClosing, Generic[T]):
 
     def _end(self, error: BaseException) -> None:
         self._over = True
+        self._caller._streams.pop(self._call_id, None)
         if self._closed and isinstance(error, ClosedError):
             raise ClosedError(f"{self._name}(): the stream was closed while its next part was awaited") from None
         if isinstance(error, CanceledError):
@@ -158,6 +163,7 @@ class Stream(AsyncClosing, Generic[T]):
         self._items.clear()
         if not self._over:
             self._over = self._closed = True
+            self._caller._streams.pop(self._call_id, None)
             if self._call_id:
                 self._caller._give_up_stream(self._call_id, self._pipe)
 

@@ -225,6 +225,17 @@ def test_calls_at_the_moment_of_its_death_are_answered_by_its_successor() -> Non
                 context.recv(timeout=0.1)
 
 
+def test_closing_at_that_moment_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no I/O process any more, and for a socket that is being closed there will be none."""
+    monkeypatch.setattr(sp.Rep, "_closing_patience", 10 * BOUND)
+    for _ in range(3):
+        rep = sp.Rep(listen=inproc())
+        psutil.Process(rep.stats()["pid"]).suspend()  # else it might answer before it is killed
+        closing = background(rep.close)
+        kill_supervisor()
+        closing.result(BOUND)
+
+
 def test_a_ticket_of_the_former_one_is_void_and_says_so() -> None:
     with sp.Rep() as rep:
         data = pickle.dumps(rep.open_context())

@@ -32,6 +32,7 @@ from sockets.kit import (
 
 import spworkers as sp
 from spworkers import PipeEvent
+from spworkers.iolink import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -393,6 +394,21 @@ def test_closing_a_socket_whose_process_is_stopped_kills_it_in_the_end() -> None
     process.suspend()
     rep.close(linger=0)
     gone([process])
+
+
+def test_closing_a_client_whose_process_is_stopped_does_not_take_long() -> None:
+    with sp.Rep(listen="tcp://127.0.0.1:0") as rep:
+        client = sp.Client(rep.listeners[0].address)
+        future = client.submit("work")
+        rep.recv(timeout=BOUND)
+        process = psutil.Process(client._req.stats()["pid"])
+        process.suspend()
+        began = time.monotonic()
+        client.close()
+        assert time.monotonic() - began < PATIENCE
+        with pytest.raises(sp.ClosedError):
+            future.result(BOUND)
+        gone([process])
 
 
 def test_what_waits_to_be_drained_is_drained_by_the_successor() -> None:

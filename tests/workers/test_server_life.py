@@ -179,10 +179,13 @@ def test_all_workers_are_replaced_and_no_request_fails(tmp_path: Path, monkeypat
             server.restart()
         assert {worker.pid for worker in server.workers} == after
         assert client.version() == "new!"
+        with pytest.raises(errors.BadValueError, match="drain is -1"):
+            server.reload(drain=-1)
         server.reload()  # the same, in a thread of its own, where it is logged
         eventually(lambda: server._reloads == 0, WAIT)
-    with pytest.raises(errors.ClosedError):
-        server.restart()
+    for again in (server.restart, server.reload):
+        with pytest.raises(errors.ClosedError):
+            again()
     sys.modules.pop("code_of_a_server", None)
 
 
@@ -207,7 +210,7 @@ def test_a_worker_that_is_replaced_has_as_long_as_it_needs(tmp_path: Path) -> No
 def test_predecessors_finish_however_often_a_worker_is_replaced(tmp_path: Path) -> None:
     with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address) as client:
         group: Any = server._pool._group
-        group._generations = 4  # of eight: each takes its time
+        group._generations = 5  # of nine, one of them for who starts: each takes its time
         futures, pids, ends = [], [], []
         for number in range(3):
             pids.append(server.workers[0].pid)
@@ -216,6 +219,10 @@ def test_predecessors_finish_however_often_a_worker_is_replaced(tmp_path: Path) 
             ends.append(group._replace(0, math.inf, WAIT))
         assert client.call("pid", timeout=WAIT) == server.workers[0].pid
         assert len({*pids, server.workers[0].pid}) == 4
+        with pytest.raises(errors.RecvTimeoutError):
+            group._replace(0, math.inf, 0.0)  # it cannot start that fast, and nobody is ended for it
+        assert len(group._leaving) == 3
+        assert not any(future.done() for future in futures)
         ends.append(group._replace(0, 0.1, WAIT))  # there is no room for a fifth: the first is ended
         assert isinstance(futures[0].exception(WAIT), errors.WorkerDiedError)
         (tmp_path / "go2").touch()

@@ -482,6 +482,21 @@ def test_a_closed_stream_is_closed_behind_a_device(behind: Client, tmp_path: Pat
     eventually(lambda: noted(tmp_path, "closed") == 4, WAIT)
 
 
+def test_streams_behind_a_device_are_closed_with_their_client(behind: Client, tmp_path: Path) -> None:
+    """Nobody waits for their next parts; and the connection that the servers see is the device's, which stays."""
+    streams = [behind.call("acount", 10**9, tmp_path) for _ in range(6)]
+    assert [next(stream) for stream in streams] == [0] * 6
+    assert list(behind.acount(3, tmp_path)) == [0, 1, 2], "one that is at its end is not open any more"
+    assert len(behind._streams) == 6
+    streams.pop().close()
+    assert len(behind._streams) == 5
+    behind.close()
+    eventually(lambda: noted(tmp_path, "closed") == 7, WAIT)
+    with pytest.raises(errors.ClosedError):
+        while True:
+            next(streams[0])
+
+
 @pytest.mark.parametrize("way", ["submit", "call", "acall", "map", "stream"])
 def test_a_client_that_is_closed_stops_what_it_waits_for(server: Server, tmp_path: Path, way: str) -> None:
     client = Client(server.address, timeout=WAIT)
