@@ -16,11 +16,23 @@ from typing import Any
 
 import cloudpickle
 
+from spworkers.workers.structsbyvalue import is_meta, is_struct, reduce_meta, reduce_struct
+
 __all__ = ["Pickler", "dumps", "has_file", "is_by_value", "pickled"]
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    """cloudpickle's, whose functions know the file that they come from, for the lines of a traceback."""
+    """cloudpickle's, whose functions know the file that they come from, for the lines of a traceback.
+
+    And classes of msgspec are made anew with all that they are.
+    """
+
+    def reducer_override(self, thing: Any) -> Any:
+        """How this is pickled, if not as usual."""
+        reduced = super().reducer_override(thing)
+        if reduced is NotImplemented:
+            return reduce_meta(thing) if is_meta(thing) else reduced
+        return reduce_struct(thing) if is_struct(thing) else reduced  # by value, as nobody could import it
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

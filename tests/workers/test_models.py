@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -157,3 +160,104 @@ def test_handlers_take_and_return_models() -> None:
         assert client.larger(sent, Row(1)) == {"orderNumber": 8, "placed": NOON, "items": []}
         with pytest.raises(sp.BadArgumentsError, match="expected Order"):
             client.larger({}, Row(1))
+
+
+SCRIPT = """
+from __future__ import annotations
+from typing import Annotated, Any, ClassVar, Generic, Optional, TypeVar
+import msgspec
+import spworkers as sp
+
+T = TypeVar("T")
+
+class Base(msgspec.Struct, rename="camel", tag=True, forbid_unknown_fields=True):
+    first_name: str
+    count: Annotated[int, msgspec.Meta(ge=1)] = 5
+
+class Kid(Base, kw_only=True):
+    parent: Optional[Kid] = None
+    tags: list[str] = msgspec.field(default_factory=list)
+    made: ClassVar[int] = 7
+
+    def __post_init__(self):
+        assert isinstance(self, Kid)
+        if self.first_name == "bad":
+            raise ValueError("a bad name")
+
+    @property
+    def loud(self):
+        return self.first_name.upper()
+
+    def again(self):
+        return Kid(first_name=self.first_name + "!", parent=self, tags=[self.loud, str(Kid.made)])
+
+class Point(msgspec.Struct, frozen=True, order=True, array_like=True):
+    x: int
+    y: int = 0
+
+class Box(msgspec.Struct, Generic[T]):
+    value: T
+
+app = sp.App("script")
+
+@app.handler
+def again(kid: Kid) -> Kid:
+    return kid.again()
+
+@app.handler
+def unpack(box: Box[int], point: Point) -> list[Any]:
+    return [box.value, point, Point(1) < Point(2), hash(point) == hash(Point(point.x, point.y))]
+
+@app.handler
+def bound(number: Annotated[int, msgspec.Meta(le=3)]) -> int:
+    return number
+
+class Kids(sp.Client, results={"again": Kid}):
+    pass
+
+def told(call, *arguments):
+    try:
+        print(call(*arguments))
+    except sp.SPError as error:
+        print(type(error).__name__, error)
+
+def repeat(kid):
+    return kid.again()
+
+if __name__ == "__main__":
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, Kids(server.address, timeout=60) as client:
+        kid = client.again(Kid(first_name="ann"))
+        print(kid, type(kid) is Kid, type(kid.parent) is Kid)
+        told(client.again, {"type": "Kid", "firstName": "bad"})
+        told(client.again, {"type": "Kid", "firstName": "b", "count": 0})
+        told(client.again, {"type": "Kid", "firstName": "b", "more": 0})
+        told(client.unpack, {"value": 3}, [4])
+        told(client.unpack, {"value": "3"}, [4])
+        told(client.bound, 3)
+        told(client.bound, 4)
+    with sp.Pool(1) as pool:
+        kids = list(pool.map(repeat, [Kid(first_name="a"), Kid(first_name="b")]))
+        print([kid.loud for kid in kids], {type(kid) is Kid and type(kid.parent) is Kid for kid in kids})
+"""
+
+
+def test_structs_of_a_script_are_what_they_are_in_its_workers(tmp_path: Path) -> None:
+    """They go by value, with fields, defaults, bounds and methods; what comes back is of the script's own class."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    ann = "Kid(first_name='ann', count=5, parent=None, tags=[])"
+    assert done.stdout.splitlines() == [
+        f"Kid(first_name='ann!', count=5, parent={ann}, tags=['ANN', '7']) True True",
+        "BadArgumentsError again(): kid: expected Kid (a bad name), got dict {'firstName': 'bad', 'type': 'Kid'}",
+        "BadArgumentsError again(): kid.count: expected Kid (Expected `int` >= 1),"
+        " got dict {'count': 0, 'firstName': 'b', 'type': 'Kid'}",
+        "BadArgumentsError again(): kid: expected Kid (Object contains unknown field `more`),"
+        " got dict {'firstName': 'b', 'more': 0, 'type': 'Kid'}",
+        "[3, [4, 0], True, True]",
+        "BadArgumentsError unpack(): box.value: expected Box (Expected `int`, got `str`), got dict {'value': '3'}",
+        "3",
+        "BadArgumentsError bound(): number: expected int <= 3, got int 4",
+        "['A!', 'B!'] {True}",
+    ]

@@ -1,0 +1,163 @@
+"""Classes of msgspec by value: Structs, whose fields come about with the class, and the bounds of annotations.
+
+A class is made by its metaclass from names and defaults, and is told afterwards what may refer to itself: methods and
+the types of its fields, at which msgspec looks when it first needs them.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+__all__ = ["is_meta", "is_struct", "reduce_meta", "reduce_struct"]
+
+_HOW: Final = (
+    "frozen",
+    "eq",
+    "order",
+    "array_like",
+    "gc",
+    "repr_omit_defaults",
+    "omit_defaults",
+    "forbid_unknown_fields",
+    "weakref",
+    "dict",
+    "cache_hash",
+    "tag",
+    "tag_field",
+)
+"""What a class says of itself in the form in which it was told."""
+
+_MADE: Final = frozenset(
+    ("__annotations__", "__dict__", "__weakref__", "__slots__", "__match_args__", "__orig_bases__", "__signature__")
+)
+"""What comes about with a class."""
+
+
+_ids: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_untold: dict[str, Any] = {}  # made, and to be told the rest
+_known: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+"""Classes that have been sent or made here: what comes back is of the same class, and two of one class are alike."""
+
+
+def is_struct(thing: Any) -> bool:
+    """Whether it is a class of msgspec's, beside its own."""
+    msgspec = sys.modules.get("msgspec")
+    struct = getattr(msgspec, "Struct", None)
+    return struct is not None and isinstance(thing, type(struct)) and thing is not struct
+
+
+def reduce_struct(struct: Any) -> tuple[Any, ...]:
+    """What pickle is to know of a class: how it is made, and what it is told then."""
+    import inspect
+
+    import msgspec
+
+    config = struct.__struct_config__
+    own = list(inspect.get_annotations(struct))
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    defaults: dict[str, Any] = {}
+    factories: dict[str, Any] = {}
+    for name in own:
+        field = fields.get(name)  # a ClassVar is none
+        if field is not None and field.default is not msgspec.NODEFAULT:
+            defaults[name] = field.default
+        elif field is not None and field.default_factory is not msgspec.NODEFAULT:
+            factories[name] = field.default_factory
+    how = {name: getattr(config, name) for name in _HOW if hasattr(config, name)}
+    if how["tag"] is None:
+        del how["tag"], how["tag_field"]
+    how["rename"] = {field.name: field.encode_name for field in fields.values()}
+    how["kw_only"] = any(name in fields and name not in struct.__match_args__ for name in own)
+    names = [name for name in own if name in fields]
+    bases = struct.__dict__.get("__orig_bases__", struct.__bases__)
+    later = "__post_init__" in struct.__dict__
+    number = _ids.get(struct) or _know(struct, uuid.uuid4().hex)
+    made = (number, type(struct), struct.__name__, struct.__qualname__, struct.__module__, bases, names, defaults, how)
+    told = {
+        name: value
+        for name, value in struct.__dict__.items()
+        if name not in _MADE and name not in fields and not name.startswith("__struct_")
+    }
+    annotations = {name: fields[name].type if name in fields else ClassVar for name in own}
+    return _struct_of, (*made, factories, later), (annotations, told), None, None, _tell
+
+
+def _know(struct: Any, number: str) -> str:
+    _ids[struct] = number
+    _known[number] = struct
+    return number
+
+
+def _struct_of(
+    number: str,
+    meta: Any,
+    name: str,
+    qualname: str,
+    module: str,
+    bases: tuple[Any, ...],
+    names: list[str],
+    defaults: dict[str, Any],
+    how: dict[str, Any],
+    factories: dict[str, Any],
+    later: bool,
+) -> Any:
+    import msgspec
+
+    known = _known.get(number)
+    if known is not None:
+        return known
+
+    def fill(body: dict[str, Any]) -> None:
+        body.update(__module__=module, __qualname__=qualname, __annotations__=dict.fromkeys(names, Any))
+        body.update(defaults)
+        body.update({field: msgspec.field(default_factory=factory) for field, factory in factories.items()})
+        if later:
+            body["__post_init__"] = _Later()
+
+    struct = _untold[number] = types.new_class(name, bases, {"metaclass": meta, **how}, fill)
+    _know(struct, number)
+    return struct
+
+
+def _tell(struct: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    if _untold.pop(_ids[struct], None) is None:
+        return
+    annotations, told = state
+    struct.__annotations__ = annotations
+    for name, value in told.items():
+        if name == "__post_init__":
+            struct.__dict__[name].call = value
+        if name not in ("__module__", "__qualname__"):
+            setattr(struct, name, value)
+
+
+class _Later:
+    """What a class is to call whenever it was made, which has to be there when the class is made itself."""
+
+    call: Callable[[Any], None]
+
+    def __call__(self, struct: Any) -> None:
+        self.call(struct)
+
+
+def is_meta(thing: Any) -> bool:
+    """Whether it is the bounds of an annotation."""
+    meta = getattr(sys.modules.get("msgspec"), "Meta", None)
+    return meta is not None and type(thing) is meta
+
+
+def reduce_meta(meta: Any) -> tuple[Any, ...]:
+    """What pickle is to know of a `msgspec.Meta`."""
+    told = {name: getattr(meta, name) for name in dir(meta) if not name.startswith("_")}
+    return _meta_of, ({name: value for name, value in told.items() if value is not None},)
+
+
+def _meta_of(told: dict[str, Any]) -> Any:
+    import msgspec
+
+    return msgspec.Meta(**told)
