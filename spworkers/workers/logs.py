@@ -4,20 +4,23 @@
     worker 2 ─┼─▶ one socket of packets ──▶ a thread ──▶ logging.getLogger(name).handle(record)
     worker n ─┘
 
-A worker never waits for that: a packet for which there is no room is dropped, and the next one says how many were. The
-parent's records have what a worker's had, and `request` (the call's id, 16 hexadecimal digits; empty outside of a
-handler), `handler` and `worker`.
+A worker never waits for that: a packet for which there is no room is dropped, and the next one says how many were, or a
+last one before the worker ends; the parent tells of it, once a second at most. Its records have what a worker's had,
+and `request` (the call's id, 16 hexadecimal digits; empty outside of a handler), `handler` and `worker`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
 import socket
 import threading
+import time
+from collections import Counter
 from typing import Any, Final
 
 import msgpack
@@ -26,10 +29,15 @@ from spworkers.channel import KIND
 from spworkers.errors import ResourceError
 from spworkers.workers.currentrequest import current_request
 
-__all__ = ["LogDesk", "clear_loggers", "forward_logs", "lowest_level"]
+__all__ = ["LogDesk", "clear_loggers", "end_forwarding", "forward_logs", "lowest_level"]
 
 _LONGEST: Final = 32 << 10  # characters of one record's text
 _PACKET: Final = 160 << 10  # bytes of a packet: four for each character, and the rest
+
+_PAUSE: Final = 1.0
+"""Seconds at least between two warnings of what was dropped."""
+_LAST_WORDS: Final = 0.2
+"""Seconds for which a worker waits at its end for room to say what was dropped."""
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -76,11 +84,25 @@ class _Forwarder(logging.Handler):
             "request": request.hex_id if request is not None else "",
             "dropped": self._dropped,
         }
+        if not self._send(packet):
+            self._dropped += 1
+
+    def _send(self, packet: dict[str, Any]) -> bool:
         try:
             os.write(self._fd, msgpack.packb(packet, unicode_errors="replace"))  # which does not wait: see LogDesk
-            self._dropped = 0
         except OSError:
-            self._dropped += 1
+            return False
+        self._dropped = 0
+        return True
+
+    def end(self) -> None:
+        """Say what was dropped, and not told yet."""
+        with self.lock or contextlib.nullcontext():
+            if self._dropped:
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll(_LAST_WORDS * 1000)
+                self._send({"worker": self._worker, "dropped": self._dropped})
 
 
 _forwarder = _Forwarder()  # made with the module, in the supervisor: its pages are every worker's
@@ -108,6 +130,11 @@ def forward_logs(fd: int, worker: str, level: int) -> None:
         root.setLevel(level)
 
 
+def end_forwarding() -> None:
+    """In a worker, before it ends: see `_Forwarder.end`."""
+    _forwarder.end()
+
+
 class LogDesk:
     """The parent's end; a thread reads it, from `begin` on. What comes before waits in the socket.
 
@@ -129,6 +156,8 @@ class LogDesk:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._dropped: Counter[str] = Counter()  # by each worker, and not told yet
+        self._told = -math.inf
 
     def begin(self) -> None:
         """Start the thread, unless it is closed already."""
@@ -151,7 +180,7 @@ class LogDesk:
         poll.register(self._wake_read, select.POLLIN)
         over = False
         while not over:
-            over = any(fd == self._wake_read for fd, _ in poll.poll())
+            over = any(fd == self._wake_read for fd, _ in poll.poll(_PAUSE * 1000 if self._dropped else None))
             self._drain()
 
     def _drain(self) -> None:
@@ -159,9 +188,27 @@ class LogDesk:
             try:
                 packet = self._ours.recv(_PACKET)
             except OSError:
-                return
+                break
             with contextlib.suppress(Exception):  # a handler of the user's, or a packet of who knows whom
-                _emit(msgpack.unpackb(packet))
+                self._take(msgpack.unpackb(packet))
+            self._tell_dropped()
+        self._tell_dropped()
+
+    def _take(self, packet: dict[str, Any]) -> None:
+        dropped = packet.pop("dropped")
+        if dropped:
+            self._dropped[packet["worker"]] += dropped
+        if "name" in packet:
+            _emit(packet)
+
+    def _tell_dropped(self, *, at_last: bool = False) -> None:
+        if not self._dropped or (time.monotonic() - self._told < _PAUSE and not at_last):
+            return
+        dropped, self._dropped = self._dropped, Counter()
+        for worker, count in dropped.items():
+            with contextlib.suppress(Exception):  # of a handler of the user's
+                _log.warning("%s: %d log records were dropped, as nobody read them in time", worker, count)
+        self._told = time.monotonic()
 
     def close(self) -> None:
         """Let out what has come, and end the thread."""
@@ -172,6 +219,7 @@ class LogDesk:
         else:
             os.write(self._wake_write, b"\0")
             self._thread.join()
+        self._tell_dropped(at_last=True)
         self._ours.close()
         self._theirs.close()
         os.close(self._wake_read)
@@ -179,9 +227,6 @@ class LogDesk:
 
 
 def _emit(packet: dict[str, Any]) -> None:
-    dropped = packet.pop("dropped")
-    if dropped:
-        _log.warning("%s: %d log records were dropped, as nobody read them in time", packet["worker"], dropped)
     logger = logging.getLogger(packet["name"])
     if logger.isEnabledFor(packet["levelno"]):
         record = logging.makeLogRecord(packet)

@@ -29,7 +29,7 @@ from spworkers.errors import ChannelClosedError, SPError, UsageError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import origin
 from spworkers.workers.hooks import Hooks
-from spworkers.workers.logs import clear_loggers, forward_logs
+from spworkers.workers.logs import clear_loggers, end_forwarding, forward_logs
 from spworkers.workers.measures import Measures
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.middleware.logs import AccessLog
@@ -124,6 +124,7 @@ def run(boot: Boot) -> int:
         _log.info("%s (pid %d) is replaced: %s", spec.name, os.getpid(), retired)
     runner.stop()
     port.close()
+    end_forwarding()
     if stop.by_signal or retired:  # what follows is no death of a bad start, however early it comes
         boot.channel.try_send({"t": "recycle"})
     return 0

@@ -19,7 +19,7 @@ from typing import Any, Final
 from spworkers.errors import ProtoStateError
 from spworkers.ring import Receiver, Record, Region, Sender, wait_readable
 from spworkers.supervisor.boot import Boot
-from spworkers.workers.logs import clear_loggers, forward_logs
+from spworkers.workers.logs import clear_loggers, end_forwarding, forward_logs
 from spworkers.workers.pool.bench import Bench
 from spworkers.workers.pool.kinds import KIND, MEMORY, READY, SETUP, STOP, UNFIT
 from spworkers.workers.pool.ledger import Ledger
@@ -117,6 +117,7 @@ def _live(fds: list[int], spec: dict[str, Any]) -> int:
     bench.work()
     if finalizer is not None:
         finalizer()
+    end_forwarding()
     return 0
 
 
