@@ -189,7 +189,7 @@ class Caller(AsyncClosing):
             iterables: each gives an argument of every call; ends with the shortest.
             timeout: seconds that each call waits for its answer; None: the client's timeout.
             in_flight: calls on their way at most; None: as many as the client may have.
-            return_exceptions: give back what a call ends with as its result, and go on.
+            return_exceptions: give back what a call ends with as its result, and go on, unless the client was closed.
 
         Returns:
             An iterator, whose `close()` gives up what has no answer yet; so does its end in an exception.
