@@ -39,6 +39,10 @@ class Hooks:
         self._stopping = _overridden(every, "worker_stopping")[::-1]
         self.settles: Final = len(self._settled) > 0
 
+    def silence(self) -> None:
+        """Call none of them any more: a handler has forked, and this is its child."""
+        self._started = self._before = self._retry = self._after = self._settled = self._stopping = []
+
     def started(self, worker: WorkerControl) -> None:
         """Raises what a hook raises: the worker then does not start."""
         for hook in self._started:
@@ -62,7 +66,7 @@ class Hooks:
         return None
 
     def after(self, request: RequestInfo, error: BaseException | None) -> None:
-        """A handler has returned, or raised."""
+        """A handler has returned, or raised; or its stream has ended."""
         if self._after:
             seconds = time.monotonic() - request.began
             for hook in self._after:

@@ -14,7 +14,9 @@ import logging
 import time
 import traceback
 from asyncio import CancelledError as AsyncCancelledError
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
+from contextvars import Context, copy_context
 from typing import Any, Final, TypeAlias
 
 from spworkers.errors import BadArgumentsError, GarbledError, SerializationError
@@ -79,9 +81,19 @@ class _HandlerJob(Job):
         self.request = request
         self._pipe = pipe
         self._serial = serial
+        self._context: Context | None = None  # a generator's own, for all of its parts
+        self._stream: SyncStream | AsyncStream | None = None  # it was begun
+        self._unsent: BaseException | None = None  # why the result was not sent
         self.concurrent = handler.concurrent
 
     def run(self) -> Answer:
+        if self._handler.streams:
+            self._context = copy_context()
+            answer: Answer = self._context.run(self._run)
+            return answer
+        return self._run()
+
+    def _run(self) -> Answer:
         token = current.set(self.request)
         hooks, request = self._runner.hooks, self.request
         try:
@@ -92,7 +104,8 @@ class _HandlerJob(Job):
                     if type(result) not in _PLAIN and inspect.isawaitable(result):
                         result = self._runner.portal.run(result)
                     answer = self._done(result)
-                    hooks.after(request, None)
+                    if self._stream is None:
+                        hooks.after(request, self._unsent)
                     return answer
                 except Stopped:
                     raise
@@ -108,7 +121,8 @@ class _HandlerJob(Job):
             hooks.after(request, error)
             return self._failed(error)
         finally:
-            current.reset(token)
+            if self._context is None:
+                current.reset(token)
 
     async def arun(self) -> Answer:
         import asyncio
@@ -116,17 +130,20 @@ class _HandlerJob(Job):
         token = current.set(self.request)
         hooks, request = self._runner.hooks, self.request
         try:
-            hooks.before(request)
+            if self._handler.streams:
+                self._context = copy_context()
+            self._inside(hooks.before, request)
             while True:
                 try:
-                    result = self._call()
+                    result = self._inside(self._call)
                     if inspect.isawaitable(result):
                         result = await Awaited(result)
                     answer = await self._adone(result)
-                    hooks.after(request, None)
+                    if self._stream is None:
+                        self._inside(hooks.after, request, self._unsent)
                     return answer
                 except BaseException as error:
-                    pause = None if is_stop(error) else hooks.retry(request, error, self._handler)
+                    pause = None if is_stop(error) else self._inside(hooks.retry, request, error, self._handler)
                     if pause is None:
                         raise
                 await Awaited(asyncio.sleep(pause))
@@ -134,14 +151,22 @@ class _HandlerJob(Job):
         except BaseException as error:
             if is_stop(error):
                 raise
-            hooks.after(request, error)
+            self._inside(hooks.after, request, error)
             return self._failed(error)
         finally:
             current.reset(token)
 
     def canceled(self, error: BaseException) -> Answer:
-        self._runner.hooks.after(self.request, error)
+        self._inside(self._runner.hooks.after, self.request, error)
         return self._failed(error)
+
+    def _inside(self, what: Callable[..., Any], *args: Any) -> Any:
+        """Call it where a generator's own code runs, too."""
+        return what(*args) if self._context is None else self._context.run(what, *args)
+
+    def _ended(self, error: BaseException | None) -> None:
+        """The stream has come to its end, perhaps with what its generator raised."""
+        self._runner.hooks.after(self.request, error)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler
@@ -153,19 +178,29 @@ class _HandlerJob(Job):
         if self._handler.raw:
             return self._raw(value)
         if type(value) not in _PLAIN and inspect.isgenerator(value):
-            return self._runner.begin(SyncStream(self.request.id, self._serial, self._failed, value), self._pipe)
+            stream = SyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
+            answer = self._runner.begin(stream, self._pipe)
+            self._stream = stream
+            return answer
         return self._value(value)
 
     async def _adone(self, value: Any) -> Answer:
         if not self._handler.raw and inspect.isasyncgen(value):
-            stream = AsyncStream(self.request.id, self._serial, self._failed, value)
-            return await self._runner.abegin(stream, self._pipe)
+            stream = AsyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
+            answer = await self._runner.abegin(stream, self._pipe)
+            self._stream = stream
+            return answer
         return self._done(value)
+
+    def _own_context(self) -> Context:
+        """A generator's; another one's if the handler is none, and has returned one."""
+        return copy_context() if self._context is None else self._context
 
     def _value(self, value: Any) -> Answer:
         try:
             return Answer(callformat.encode_value(self.request.id, value), True)
         except SerializationError as error:
+            self._unsent = error
             message = f"{self._handler.name}() returned what cannot be sent: {error}"
             return _failure(self.request.id, Failure("exception", message, type(error).__name__))
 
@@ -202,7 +237,7 @@ class _PartJob(Job):
         if isinstance(self._stream, AsyncStream):
             answer: Answer = self._runner.portal.run(self.arun())
             return answer
-        return self._runner.keep(self._stream, self._pipe, self._stream.take())
+        return self._runner.keep(self._stream, self._pipe, self._stream.context.run(self._stream.take))
 
     async def arun(self) -> Answer:
         if isinstance(self._stream, SyncStream):
@@ -345,12 +380,19 @@ class Runner:
     # --- streams
 
     def begin(self, stream: SyncStream, pipe: int) -> Answer:
-        """Open a stream; its first part."""
+        """Open a stream; its first part. Raises what the generator raises before its first item."""
         self._put(stream, pipe)
-        return self.keep(stream, pipe, stream.take())
+        try:
+            answer = stream.take()
+        except Stopped:
+            raise
+        except BaseException:
+            self.streams.remove(pipe, stream)
+            raise
+        return self.keep(stream, pipe, answer)
 
     async def abegin(self, stream: AsyncStream, pipe: int) -> Answer:
-        """The same for an async generator. Cancelled before its first part, the stream is closed."""
+        """The same for an async generator. Cancelled before its first part, or without one, the stream is closed."""
         self._put(stream, pipe)
         try:
             return self.keep(stream, pipe, await Awaited(stream.take()))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, Final, TypeVar
 
 from spworkers.workers import callformat, packing
 from spworkers.workers.answer import Answer
@@ -29,6 +31,8 @@ _CLOSED: Final = "the generator of a stream that was given up"
 _log = logging.getLogger("spworkers.workers")
 
 
+T = TypeVar("T")
+
 Failed = Callable[[BaseException], Answer]
 """Makes the answer of an exception."""
 
@@ -36,9 +40,18 @@ Failed = Callable[[BaseException], Answer]
 class _Stream:
     """What both kinds of streams remember between two parts."""
 
-    def __init__(self, call_id: int, serial: int, failed: Failed) -> None:
+    def __init__(
+        self,
+        call_id: int,
+        serial: int,
+        failed: Failed,
+        ended: Callable[[BaseException | None], None],
+        context: Context,
+    ) -> None:
         self.call_id = call_id
         self.serial = serial
+        self.context = context  # in which the generator runs, and whoever hears of its end
+        self._tell_end: Callable[[BaseException | None], None] | None = ended
         self.number = 0  # of the next part
         self.answer: Answer | None = None  # the last one that was given
         self._failed = failed
@@ -68,15 +81,26 @@ class _Stream:
         return self._size >= PART_BYTES or len(self._items) >= PART_ITEMS or time.monotonic() - begun >= PART_TIME
 
     def _finish(self) -> Answer:
-        """The part of what was gathered."""
+        """The part of what was gathered. Raises what the generator has raised before its first item."""
         items, self._items, self._size = self._items, [], 0
+        if self._failure is not None and not items and self.number == 0:
+            self._tell_end = None  # whoever gets this tells
+            raise self._failure
         if self._failure is not None and not items:
             self.answer = self._failed(self._failure)
         else:
             over = self._over and self._failure is None
             self.answer = Answer(callformat.encode_part(self.call_id, items, over), True, more=not over)
         self.number += 1
+        if not self.answer.more:
+            self._end(self._failure)
         return self.answer
+
+    def _end(self, error: BaseException | None = None) -> None:
+        """It is over, or nobody wants more of it: that is told once."""
+        tell, self._tell_end = self._tell_end, None
+        if tell is not None:
+            tell(error)
 
     def _ended(self, error: BaseException | None) -> None:
         self._over = True
@@ -86,12 +110,20 @@ class _Stream:
 class SyncStream(_Stream):
     """The stream of a generator function."""
 
-    def __init__(self, call_id: int, serial: int, failed: Failed, generator: Generator[Any, Any, Any]) -> None:
-        super().__init__(call_id, serial, failed)
+    def __init__(
+        self,
+        call_id: int,
+        serial: int,
+        failed: Failed,
+        ended: Callable[[BaseException | None], None],
+        context: Context,
+        generator: Generator[Any, Any, Any],
+    ) -> None:
+        super().__init__(call_id, serial, failed, ended, context)
         self._generator = generator
 
     def take(self) -> Answer:
-        """The next part."""
+        """The next part; to be called in its context."""
         begun = time.monotonic()
         while not self._over:
             try:
@@ -112,18 +144,32 @@ class SyncStream(_Stream):
         """Have the generator do its `finally`, within so many seconds (0: as long as it takes)."""
         try:
             with time_limit(seconds, _CLOSED):
-                self._generator.close()
+                self.context.run(self._close)
         except Stopped:
             raise
         except BaseException:
             _log.exception("a stream's generator failed at its end")
 
+    def _close(self) -> None:
+        try:
+            self._generator.close()
+        finally:
+            self._end()
+
 
 class AsyncStream(_Stream):
     """The stream of an async generator function."""
 
-    def __init__(self, call_id: int, serial: int, failed: Failed, generator: AsyncGenerator[Any, Any]) -> None:
-        super().__init__(call_id, serial, failed)
+    def __init__(
+        self,
+        call_id: int,
+        serial: int,
+        failed: Failed,
+        ended: Callable[[BaseException | None], None],
+        context: Context,
+        generator: AsyncGenerator[Any, Any],
+    ) -> None:
+        super().__init__(call_id, serial, failed, ended, context)
         self._generator = generator
         self._item: asyncio.Task[Any] | None = None  # the next item, on its way
 
@@ -132,7 +178,7 @@ class AsyncStream(_Stream):
         begun = time.monotonic()
         while not self._over:
             if self._item is None:
-                self._item = asyncio.ensure_future(self._next())
+                self._item = self._begin(self._next())
             left = begun + PART_TIME - time.monotonic() if self._items else None
             done, _ = await asyncio.wait({self._item}, timeout=None if left is None else max(left, 0.0))
             if not done:
@@ -140,7 +186,13 @@ class AsyncStream(_Stream):
             self._take_item()
             if self._is_full(begun):
                 break
-        return self._finish()
+        return self.context.run(self._finish)
+
+    def _begin(self, steps: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 11):
+            return loop.create_task(steps, context=self.context)
+        return self.context.run(loop.create_task, steps)  # in a copy
 
     def _take_item(self) -> None:
         item, self._item = self._item, None
@@ -172,11 +224,16 @@ class AsyncStream(_Stream):
                 if self._item is not None:
                     self._item.cancel()
                     await asyncio.gather(self._item, return_exceptions=True)
-                await self._generator.aclose()
+                await self._begin(self._aclose())
         except asyncio.CancelledError:
             raise
         except BaseException:
             _log.exception("a stream's generator failed at its end")
+        finally:
+            self.context.run(self._end)
+
+    async def _aclose(self) -> None:
+        await self._generator.aclose()
 
 
 _ITEM: Final = "item"

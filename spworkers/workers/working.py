@@ -84,6 +84,7 @@ class Working:
         self._begun = False
         self._given_up: list[SyncStream] = []  # streams to be closed when no handler runs
         _forked.clear()  # that we were is the supervisor's doing
+        os.register_at_fork(after_in_child=runner.hooks.silence)
         self.name = name
         self.retired = ""
 
@@ -119,7 +120,7 @@ class Working:
         looked = 0.0
         while True:
             # A look is a system call; in between it is enough to know that a signal came.
-            if stop.by_signal or self.retired or clock() - looked > _LOOK:
+            if stop.by_signal or self.retired or self._leaving or clock() - looked > _LOOK:
                 if (stop.look() or self.retired) and self._ends():
                     return
                 looked = clock()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from helpers import eventually
 
 from spworkers import errors
 from spworkers.workers.app import App
@@ -22,6 +25,7 @@ from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.middleware.tracing import Tracing
 from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.settings import Settings
+from spworkers.workers.streams import PART_BYTES, PART_TIME
 
 
 class Spy(Middleware):
@@ -113,6 +117,120 @@ def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> Non
     with handlers(App("calc", middleware=[Broken()])).client() as calc:
         assert calc.add(1, 2) == 3
     assert "Broken.after failed" in caplog.text
+
+
+# --- generators
+
+
+def generators(app: App) -> App:
+    """Each in two kinds; their items are as long as a part, so that there are several."""
+
+    @app.handler
+    def rows(count: int, fails: bool = False) -> Iterator[bytes]:
+        for _ in range(count):
+            yield bytes(PART_BYTES)
+        if fails:
+            raise ValueError("late")
+
+    @app.handler
+    async def arows(count: int, fails: bool = False) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            await asyncio.sleep(0)
+            yield bytes(PART_BYTES)
+        if fails:
+            raise ValueError("late")
+
+    @app.handler
+    def who() -> Iterator[tuple[str, bytes]]:
+        for _ in range(3):
+            yield f"{current_request()} {mark.get()}", bytes(PART_BYTES)
+            mark.set(mark.get() + 1)
+
+    @app.handler
+    async def awho() -> AsyncIterator[tuple[str, bytes]]:
+        for _ in range(3):
+            yield f"{current_request()} {mark.get()}", bytes(PART_BYTES)
+
+    return app
+
+
+mark: ContextVar[int] = ContextVar("mark", default=0)
+
+
+@pytest.mark.parametrize("name", ["rows", "arows"])
+def test_after_comes_with_the_end_of_the_stream(name: str) -> None:
+    spy = Spy()
+    with generators(App("streams", middleware=[spy])).client() as client:
+        stream = client.stream(name, 3)
+        next(stream)
+        assert [each[0] for each in spy.seen] == ["before"]
+        assert len(list(stream)) == 2
+        assert spy.seen[1:] == [("after", name, "NoneType")]
+        with pytest.raises(errors.RemoteError, match="late"):
+            list(client.stream(name, 3, True))
+        assert spy.seen[3:] == [("after", name, "ValueError")]
+
+
+@pytest.mark.parametrize("name", ["rows", "arows"])
+def test_after_comes_with_a_stream_that_nobody_wants_more_of(name: str) -> None:
+    spy = Spy()
+    with generators(App("streams", middleware=[spy])).client() as client:
+        with client.stream(name, 3) as stream:
+            next(stream)
+        eventually(lambda: spy.seen[1:] == [("after", name, "NoneType")])
+        with client.stream(name, 3):  # it was not begun
+            pass
+    assert len(spy.seen) == 2
+
+
+@pytest.mark.parametrize("name", ["who", "awho"])
+def test_all_parts_of_a_stream_have_its_context(name: str) -> None:
+    with generators(App("streams")).client() as client:
+        items = [item[0] for item in client.stream(name)]
+        others = [item[0] for item in client.stream(name)]
+    assert len(items) == 3
+    assert all(f"of {name}, attempt 1" in item for item in items)
+    if name == "who":  # what it sets itself stays, and is nobody else's
+        assert [item.split()[-1] for item in items + others] == ["0", "1", "2"] * 2
+    assert current_request() is None
+    assert mark.get() == 0
+
+
+@pytest.mark.parametrize("name", ["plain", "beside"])
+def test_a_generator_that_raises_at_once_is_retried(name: str) -> None:
+    spy = Spy()
+    app = App("streams", middleware=[spy])
+    left = [2]
+
+    @app.handler(retry_on=ConnectionError, retries=2)
+    def plain() -> Iterator[int]:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionError("not yet")
+        yield from range(3)
+
+    @app.handler(retry_on=ConnectionError, retries=2)
+    async def beside() -> AsyncIterator[int]:
+        for number in plain.function():
+            yield number
+
+    with app.client() as client:
+        assert list(client.stream(name)) == [0, 1, 2]
+        left[0] = 9
+        with pytest.raises(errors.RemoteError, match="not yet"):
+            list(client.stream(name))
+        assert left[0] == 6
+        assert len(client._runner.streams) == 0
+    assert [each[0] + each[-1] for each in spy.seen if each[0] == "after"] == ["afterNoneType", "afterConnectionError"]
+
+
+def test_a_result_that_cannot_be_sent_is_an_error() -> None:
+    spy = Spy()
+    app = App("calc", middleware=[spy])
+    app.handler(name="thing")(object)
+    with app.client() as client, pytest.raises(errors.RemoteError, match="cannot be sent"):
+        client.thing()
+    assert spy.seen[-1] == ("after", "thing", "SerializationError")
 
 
 def test_middleware_is_middleware() -> None:
@@ -219,7 +337,7 @@ def test_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.once
-def test_spans_of_opentelemetry() -> None:
+def test_spans_of_opentelemetry(caplog: pytest.LogCaptureFixture) -> None:
     trace = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
@@ -243,11 +361,37 @@ def test_spans_of_opentelemetry() -> None:
     def fail() -> None:
         raise KeyError("no")
 
+    @app.handler
+    def count() -> Iterator[int]:
+        for number in range(3):
+            with provider.get_tracer("mine").start_as_current_span(f"part {number}"):
+                time.sleep(PART_TIME)
+            yield number
+
+    @app.handler
+    async def acount() -> AsyncIterator[int]:
+        for number in range(3):
+            with provider.get_tracer("mine").start_as_current_span(f"apart {number}"):
+                await asyncio.sleep(PART_TIME)
+            yield number
+
     with app.client() as calc:
+        streams = [calc.count(), calc.acount()]
         assert calc.add(1, 2) + calc.aadd(3, 4) == 10
         with pytest.raises(errors.RemoteError):
             calc.fail()
-    spans = {span.name: span for span in exporter.get_finished_spans()}
+        assert [list(stream) for stream in streams] == [[0, 1, 2]] * 2
+    assert caplog.records == [], "no context was left in the midst of another"
+    parts = [span for span in exporter.get_finished_spans() if "part " in span.name]
+    wholes = {span.name: span for span in exporter.get_finished_spans() if "count" in span.name}
+    assert sorted(wholes) == ["acount", "count"]
+    assert len(parts) == 6
+    for part in parts:
+        whole = wholes["acount" if part.name.startswith("a") else "count"]
+        assert part.parent.span_id == whole.context.span_id
+        assert part.end_time <= whole.end_time
+    more = {*wholes, *(part.name for part in parts)}
+    spans = {span.name: span for span in exporter.get_finished_spans() if span.name not in more}
     assert spans.keys() == {"add", "inner", "aadd", "ainner", "fail"}
     for inner, outer in (("inner", "add"), ("ainner", "aadd")):  # what a handler does is part of its request
         assert spans[inner].parent.span_id == spans[outer].context.span_id

@@ -207,6 +207,29 @@ def test_a_worker_that_is_replaced_has_as_long_as_it_needs(tmp_path: Path) -> No
         assert not psutil.pid_exists(first)
 
 
+def test_a_worker_ends_with_the_stream_for_which_it_has_stayed() -> None:
+    """Also one of an App that has plain handlers only: nothing else comes that could wake it."""
+    plain = App("plain")
+
+    @plain.handler
+    def count(n: int) -> Iterator[int]:
+        for number in range(n):
+            time.sleep(0.03)  # a part each
+            yield number
+
+    with plain.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        (first,) = {worker.pid for worker in server.workers}
+        stream = client.count(4)
+        assert next(stream) == 0
+        thread = threading.Thread(target=server.restart)
+        thread.start()
+        eventually(lambda: server.workers[0].pid not in (first, 0), WAIT)
+        assert list(stream) == [1, 2, 3]
+        thread.join(WAIT / 5)
+        assert not thread.is_alive()
+        eventually(lambda: not psutil.pid_exists(first), WAIT / 5)
+
+
 def test_predecessors_finish_however_often_a_worker_is_replaced(tmp_path: Path) -> None:
     with app.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address) as client:
         group: Any = server._pool._group

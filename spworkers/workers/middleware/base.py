@@ -58,11 +58,17 @@ class Middleware:
         """A handler is about to run; raise to refuse."""
 
     def retry(self, request: RequestInfo, error: BaseException, handler: Handler[..., Any]) -> float | None:
-        """A handler raised. Seconds after which it shall run again; None: it shall not, as far as this hook goes."""
+        """A handler raised. Seconds after which it shall run again; None: it shall not, as far as this hook goes.
+
+        It is not asked when a generator raises after its first item.
+        """
         return None
 
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
-        """A handler has returned, or raised this; it took so long, all attempts included."""
+        """A handler has returned, or raised this; it took so long, all attempts included.
+
+        Of a generator this is when its stream ends, however long its reader took; None: also if nobody wanted more.
+        """
 
     def settled(self, worker: WorkerControl) -> None:
         """An answer was sent: the moment for `worker.retire`."""
