@@ -29,8 +29,10 @@ from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.contextpool import ContextPool
 from spworkers.workers.measures import BOUNDS, OTHER, Measures
+from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.prometheus import Measured, MetricsServer, exposition
 from spworkers.workers.reload import Reloader, source_files
+from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.server import Server
 
 ANYWHERE = "tcp://127.0.0.1:0"
@@ -228,6 +230,35 @@ def test_a_worker_ends_with_the_stream_for_which_it_has_stayed() -> None:
         thread.join(WAIT / 5)
         assert not thread.is_alive()
         eventually(lambda: not psutil.pid_exists(first), WAIT / 5)
+
+
+class Witness(Middleware):
+    """A file for each `after`, named by the process."""
+
+    def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
+        (request.args[0] / f"after-{os.getpid()}").touch()
+
+
+def test_a_forked_child_calls_no_hooks(tmp_path: Path) -> None:
+    forking = App("forking", middleware=[Witness()])
+
+    @forking.handler
+    def fork(folder: Path, raises: bool) -> int:
+        child = os.fork()
+        if child == 0:
+            if raises:
+                raise ValueError("in the child")
+            return 0
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with (
+        forking.serve(ANYWHERE, workers=1, block=False, metrics=True) as server,
+        Client(server.address, timeout=WAIT) as client,
+    ):
+        assert [client.call("fork", tmp_path, raises) for raises in (False, True)] == [70, 70]
+        (worker,) = server.workers
+        assert [path.name for path in tmp_path.iterdir()] == [f"after-{worker.pid}"]
+        assert 'spworkers_handler_calls_total{app="forking",handler="fork"} 2' in server.metrics()
 
 
 def test_predecessors_finish_however_often_a_worker_is_replaced(tmp_path: Path) -> None:
