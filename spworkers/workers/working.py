@@ -27,6 +27,7 @@ import queue
 import select
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from spworkers.lookaround import LookAround, several
@@ -218,6 +219,15 @@ def _end_fork() -> None:
     with contextlib.suppress(OSError):
         os.write(2, b"spworkers: a child that a handler had forked returned from the handler; it ends here\n")
     os._exit(70)  # EX_SOFTWARE of sysexits.h
+
+
+def _broken() -> None:
+    """This process does not do as it should: it ends, as one does whose main thread raises, and its requests go on."""
+    with contextlib.suppress(BaseException):
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        os.write(2, b"spworkers: this worker is broken, perhaps by what a handler has done to it; it ends\n")
+    os._exit(70)
 
 
 def _loop_ended() -> None:
@@ -413,6 +423,8 @@ class WorkingBeside(Working):
                 raise
             if request.serial not in self._told:
                 answer = job.canceled(error)
+        except BaseException:  # no handler's: it comes of what one has done to this process
+            _broken()
         finally:
             if _forked:
                 _end_fork()

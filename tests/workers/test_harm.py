@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import itertools
@@ -9,6 +10,7 @@ import math
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -275,3 +277,23 @@ def test_a_thousand_requests_among_murders(name: str) -> None:
             assert set(outcomes) <= {"NoneType", "WorkerDiedError"}
             assert sum(outcomes.values()) == 1000
         eventually(lambda: all(worker.state == "idle" for worker in server.workers), WAIT)
+
+
+def test_a_worker_that_a_handler_has_broken_ends_and_its_requests_go_on() -> None:
+    """Its event loop still runs, but what answers async requests in it does not."""
+    wrecked = App("wrecked")
+
+    @wrecked.handler
+    def wreck() -> None:
+        sys.modules.clear()
+
+    @wrecked.handler
+    async def add_later(a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        return a + b
+
+    with wrecked.serve(ANYWHERE, workers=1, block=False) as server, Client(server.address, timeout=WAIT) as client:
+        (first,) = {worker.pid for worker in server.workers}
+        client.wreck()
+        assert client.add_later(2, 3) == 5
+        assert first not in {worker.pid for worker in server.workers}
