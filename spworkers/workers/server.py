@@ -16,7 +16,7 @@ from typing import Any, Final
 from spworkers._coerce import Seconds
 from spworkers.closing import Closing
 from spworkers.ending import End
-from spworkers.errors import BadOptionError, BadValueError, ClosedError, RemoteError, SPError
+from spworkers.errors import BadOptionError, BadValueError, ClosedError, ProtoStateError, RemoteError, SPError
 from spworkers.socket import Socket, addresses_of
 from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.waiting import run
@@ -125,8 +125,25 @@ class Server(Closing):
 
     @property
     def address(self) -> str:
-        """The first of them."""
-        return self.addresses[0]
+        """The first of them.
+
+        Raises:
+            ProtoStateError: it listens nowhere: it only dials, or all of the app's functions have their own sockets.
+            ClosedError: the server is closed.
+        """
+        self._check_open()
+        addresses = self.addresses
+        if not addresses:
+            raise ProtoStateError(f"server {self.app.name} listens nowhere: {self._instead()}")
+        return addresses[0]
+
+    def _instead(self) -> str:
+        """Where a server is that listens nowhere."""
+        if self.dials:
+            return f"it dials {', '.join(self.dials)} (`dials`)"
+        return (
+            "its respondents, consumers and subscribers have sockets of their own, with the addresses they were given"
+        )
 
     @property
     def dials(self) -> list[str]:
@@ -204,9 +221,12 @@ class Server(Closing):
             BadValueError: `drain` is no time, or less than 0.
         """
         drain_of(drain, "drain")
-        if self._ended.is_set:
-            raise ClosedError(f"{self!r} is closed")
+        self._check_open()
         self._hang_up(drain)
+
+    def _check_open(self) -> None:
+        if self._ended.is_set:
+            raise ClosedError(f"server {self.app.name} is closed")
 
     def _hang_up(self, drain: Seconds = None) -> None:
         """SIGHUP has come; or `reload` was called."""

@@ -94,6 +94,16 @@ def test_an_app_of_parts(tmp_path: Path) -> None:
             eventually(lambda: calls in server.metrics(), WAIT)
 
 
+def test_a_server_of_parts_has_no_address() -> None:
+    app = App("eater")
+    app.consumer(name="eat", listen=ANYWHERE)(lambda body: None)
+    with app.serve(workers=1, block=False) as server:
+        with pytest.raises(errors.ProtoStateError, match=r"server eater listens nowhere: .* sockets of their own"):
+            server.address
+    with pytest.raises(errors.ClosedError, match=r"^server eater is closed$"):
+        server.address
+
+
 def test_a_message_outlives_its_worker_and_its_peer(tmp_path: Path) -> None:
     def careful(body: bytes) -> None:
         marker = tmp_path / "died"
@@ -220,6 +230,9 @@ def test_workers_dial_in_to_a_broker() -> None:
             app.serve(dial=inside, workers=1, block=False) as other,
             Client(front.listeners[0].address, timeout=WAIT) as client,
         ):
+            assert (one.addresses, one.dials) == ([], [inside])
+            with pytest.raises(errors.ProtoStateError, match=f"server behind listens nowhere: it dials {inside}"):
+                one.address
             eventually(lambda: len(back.pipes) == 2, WAIT)
             pids = {client.pid() for _ in range(20)}
             assert pids == {one.workers[0].pid, other.workers[0].pid}
