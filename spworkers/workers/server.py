@@ -174,9 +174,14 @@ class Server(Closing):
         return exposition(self.app.name, [pool.measured() for pool in pools])
 
     def healthy(self, timeout: Seconds = 1.0) -> bool:
-        """Whether a worker answers within this time; asked over a connection inside of this process."""
+        """Whether a worker answers within this time; asked over a connection inside of this process.
+
+        Raises:
+            BadValueError: `timeout` is no time, or less than 0.
+        """
         from spworkers.workers.client import Client
 
+        drain_of(timeout, "timeout")
         try:
             with self._reload_lock:
                 if not self._inside:

@@ -451,6 +451,12 @@ def test_health(server: Server, client: Client) -> None:
     assert len(server.addresses) == 1
 
 
+@pytest.mark.parametrize(("timeout", "says"), [("x", "timeout"), (-1, "timeout is -1; it has to be 0 seconds or more")])
+def test_health_within_no_time(server: Server, timeout: Any, says: str) -> None:
+    with pytest.raises(errors.BadValueError, match=says):
+        server.healthy(timeout)
+
+
 def fetch(url: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(url, timeout=WAIT) as answer:
