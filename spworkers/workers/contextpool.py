@@ -92,8 +92,10 @@ class ContextPool(Closing):
         **settings: Any,
     ) -> None:
         kind = _kind_of(rep)
-        if isinstance(handler, App) and kind != "raw" and not part:
-            raise BadValueError(f"an App's handlers answer requests of a Rep; for {rep!r} give one function")
+        if part:
+            _check_part(handler, part, kind, rep)
+        elif isinstance(handler, App) and kind != "raw":
+            raise BadValueError(f"an App's handlers answer requests of a Rep; for {rep!r} give one function, or part=")
         self.app = handler if isinstance(handler, App) else _raw_app(handler, kind)
         part = part or (self.app.name if kind != "raw" else "")
         self.part = part
@@ -281,6 +283,24 @@ def _kind_of(socket: Any) -> str:
         if isinstance(socket, cls) and not socket.get_option("RAW"):
             return kind
     raise BadValueError(f"a ContextPool works for a Rep, Respondent, Pull or Sub that is not raw, not for {socket!r}")
+
+
+def _check_part(handler: Any, part: Any, kind: str, socket: Socket) -> None:
+    """Make sure that it names a part of an App, and that the socket receives what is for that part.
+
+    Raises:
+        BadValueError: it does not.
+    """
+    if not isinstance(handler, App):
+        raise BadValueError(f"part={part!r:.80} names a part of an App; {handler!r:.80} is none: leave part= out")
+    known = {name: each.handler.kind for name, each in handler.parts.items()}
+    if not isinstance(part, str) or part not in known:
+        there_are = ", ".join(f"{name} ({each})" for name, each in known.items()) or "no parts"
+        raise BadValueError(
+            f"{handler.name} has no respondent, consumer or subscriber {part!r:.80}; it has {there_are}"
+        )
+    if known[part] != kind:
+        raise BadValueError(f"part={part!r} is a {known[part]} of {handler.name}, which {socket!r} is not for")
 
 
 def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -210,6 +211,34 @@ def test_sockets_and_functions_that_do_not_fit() -> None:
         app.respondent(name="one", listen=ANYWHERE)(lambda body: None)
     with pytest.raises(errors.BadValueError, match="consumer two"):
         app.consumer(name="two", listen=ANYWHERE)(lambda: None)
+
+
+def test_a_part_has_to_be_there_and_fit() -> None:
+    app = App("eater")
+    app.consumer(name="eat", listen=ANYWHERE)(lambda body: None)
+    app.respondent(name="vote", listen=ANYWHERE)(lambda body: None)
+    with Pull() as pull:
+        for part in ("x", 5):
+            says = f"eater has no respondent, consumer or subscriber {part!r}; it has eat (consumer), vote (respondent)"
+            with pytest.raises(errors.BadValueError, match=re.escape(says)):
+                ContextPool(pull, app, part=part)  # type: ignore[arg-type]
+        with pytest.raises(errors.BadValueError, match="it has no parts"):
+            ContextPool(pull, App("none"), part="x")
+        with pytest.raises(errors.BadValueError, match=r"'vote' is a respondent of eater, which <Pull.*> is not for"):
+            ContextPool(pull, app, part="vote")
+        with pytest.raises(errors.BadValueError, match=r"part='x' names a part of an App; .* leave part= out"):
+            ContextPool(pull, bytes.upper, part="x")
+    with Rep() as rep, pytest.raises(errors.BadValueError, match="has no respondent, consumer or subscriber 'x'"):
+        ContextPool(rep, app, part="x")
+
+
+def test_a_pool_of_one_part_of_an_app(tmp_path: Path) -> None:
+    app = App("eater")
+    app.consumer(name="eat", listen=ANYWHERE)(writer(tmp_path))
+    with Pull(listen=ANYWHERE) as pull, ContextPool(pull, app, 1, part="eat"):
+        with Push(dial=pull.listeners[0].address) as push:
+            push.send(b"bread", timeout=WAIT)
+        eventually(lambda: noted(tmp_path) == {"bread": 1}, WAIT)
 
 
 def test_workers_dial_in_to_a_broker() -> None:
