@@ -63,7 +63,10 @@ class Parameters:
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError) as error:
-            raise BadValueError(f"handler {name}: {function!r} is no function whose signature can be read") from error
+            raise BadValueError(
+                f"handler {name}: {function!r} is no function whose signature can be read: call it in a function of"
+                " your own, made with def"
+            ) from error
         state = signature.parameters.get(STATE)
         self.takes_state = state is not None and state.kind is inspect.Parameter.KEYWORD_ONLY
         if self.takes_state:

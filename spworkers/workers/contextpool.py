@@ -52,8 +52,11 @@ class ContextPool(Closing):
     """N worker processes that answer the requests of a REP socket, or deal with what another one receives.
 
     ```python
-    with sp.Rep(listen="tcp://127.0.0.1:0") as rep, sp.ContextPool(rep, str.encode, workers=4) as pool:
-        ...
+    def shout(body: bytes) -> bytes:
+        return body.upper()
+
+    with sp.Rep(listen="tcp://127.0.0.1:5555") as rep, sp.ContextPool(rep, shout, workers=4):
+        ...  # a Req that sends b"hey" receives b"HEY"
     ```
 
     A function for a Respondent returns the answer to a survey, or None for none; for a Pull or a Sub it does not matter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import eventually
 
+import spworkers
 from spworkers import errors
 from spworkers.devices import device
 from spworkers.sockets import Pair, Pub, Pull, Push, Rep, Req, Respondent, Sub, Surveyor
@@ -239,6 +241,26 @@ def test_a_pool_of_one_part_of_an_app(tmp_path: Path) -> None:
         with Push(dial=pull.listeners[0].address) as push:
             push.send(b"bread", timeout=WAIT)
         eventually(lambda: noted(tmp_path) == {"bread": 1}, WAIT)
+
+
+def test_the_example_of_a_pool_works() -> None:
+    example = re.search(r"```python\n(.*?)```", inspect.getdoc(ContextPool) or "", re.DOTALL)
+    assert example is not None
+    asked: list[bytes] = []
+
+    def ask(rep: Rep) -> None:
+        with Req(dial=rep.listeners[0].address) as req:
+            req.send(b"hey")
+            asked.append(req.recv(timeout=WAIT))
+
+    code = example[1].replace(":5555", ":0").replace("...", "ask(rep)")
+    exec(code, {"sp": spworkers, "ask": ask, "__name__": "__main__"})
+    assert asked == [b"HEY"]
+
+
+def test_a_builtin_without_a_signature_is_no_handler() -> None:
+    with Rep() as rep, pytest.raises(errors.BadValueError, match="call it in a function of your own, made with def"):
+        ContextPool(rep, bytes.upper)
 
 
 def test_workers_dial_in_to_a_broker() -> None:
