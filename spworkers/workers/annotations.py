@@ -159,8 +159,11 @@ def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: di
     if origin is tuple and arguments[1:] != (...,):
         return shapes.Row([shape_of(item, known) for item in arguments if item != ()])
     if origin in _ARRAYS:
+        if _ARRAYS[origin][0] in (set, frozenset):
+            _check_hashable(arguments[0])
         return _items(origin, shape_of(arguments[0], known))
     if origin in _MAPS:
+        _check_hashable(arguments[0])
         return shapes.Map(shape_of(arguments[0], known), shape_of(arguments[1], known))
     if origin is os.PathLike:
         return _SIMPLE[os.PathLike]
@@ -170,6 +173,16 @@ def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: di
         # numpy.ndarray[...], a generic dataclass or model
         return model_shape(annotation, origin, shape_of) or _class(origin, known)
     raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
+
+
+def _check_hashable(annotation: Any) -> None:
+    """Refuse what is to be in a set, or a key, and never can be."""
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(kind, type) and kind.__hash__ is None:
+        raise UnknownShape(
+            f"{kind.__qualname__} has no hash, so it can neither be in a set nor be the key of a dict: take a list (of"
+            " pairs), a tuple in the place of a list, or make a dataclass @dataclass(frozen=True)"
+        )
 
 
 def _wraps(origin: Any) -> bool:

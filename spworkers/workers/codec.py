@@ -60,7 +60,7 @@ _ARRAY_DTYPE: Final = re.compile(r"[<>|][biufcSU][0-9]{1,9}|[<>][mM]8(\[[0-9]{0,
 _DECODING_ERRORS: Final = (
     ValueError,  # msgpack's own are ValueErrors, or the next
     msgpack.exceptions.UnpackException,
-    TypeError,  # an unhashable key
+    TypeError,
     ArithmeticError,  # decimal's and datetime's out-of-range
     RecursionError,
 )
@@ -70,7 +70,8 @@ class Struct(dict[str, Any]):
     """The fields of a dataclass whose class is not known here.
 
     An ordinary dict (and equal to one), with `type_name`: the `__qualname__` of the class at the sender. It goes out
-    again as the same dataclass, so that a relay loses nothing.
+    again as the same dataclass, so that a relay loses nothing. As frozen dataclasses may be in sets and be keys, it has
+    a hash if all of its fields have one: do not change it there.
     """
 
     __slots__ = ("type_name",)
@@ -81,6 +82,19 @@ class Struct(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"{self.type_name}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        # Of two classes they differ, as the dataclasses do: a set of both keeps both.
+        if isinstance(other, Struct) and self.type_name != other.type_name:
+            return False
+        return dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:  # dict has one of its own
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash((self.type_name, frozenset(self.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Struct, (self.type_name, dict(self))
@@ -105,6 +119,8 @@ def decode_anew(data: bytes | memoryview) -> Any:
         if len(data) < _SCAN_FROM:
             return _unpacked(data)
         return _Decoder().unpack(data)
+    except _Unhashable as error:  # the bytes are all right
+        raise GarbledError(str(error)) from error
     except _DECODING_ERRORS as error:
         raise GarbledError(f"{len(data)} bytes are not a value of the call format: {_reason(error)}") from error
 
@@ -304,10 +320,33 @@ def _distinct(keys: Sequence[Hashable]) -> None:
         raise GarbledError(f"more than {_EQUAL_HASHES} keys have hashes in common")
 
 
+class _Unhashable(Exception):
+    """What Python has no place for in a set or as a key."""
+
+    def __init__(self, values: Sequence[Any], error: TypeError) -> None:
+        culprit = next(value for value in values if not _is_hashable(value))
+        name = culprit.type_name if isinstance(culprit, Struct) else type(culprit).__name__
+        super().__init__(
+            f"a {name} that is in a set, or the key of a dict, cannot be there once it was sent ({error}):"
+            " send a list, of pairs for a dict"
+        )
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    if len(pairs) > _EQUAL_HASHES:
-        _distinct([key for key, _ in pairs])
-    return dict(pairs)
+    try:
+        if len(pairs) > _EQUAL_HASHES:
+            _distinct([key for key, _ in pairs])
+        return dict(pairs)
+    except TypeError as error:
+        raise _Unhashable([key for key, _ in pairs], error) from error
 
 
 def _outermost(code: int, data: bytes) -> Any:
@@ -328,10 +367,13 @@ new_unpacker: Final = functools.partial(msgpack.Unpacker, max_buffer_size=SHORT,
 """The same for what is very short, value after value."""
 
 
-def _members(decoder: _Decoder, data: bytes) -> list[Any]:
+def _members(decoder: _Decoder, data: bytes) -> frozenset[Any]:
     members = decoder.array(data)
-    _distinct(members)
-    return members
+    try:
+        _distinct(members)
+        return frozenset(members)
+    except TypeError as error:
+        raise _Unhashable(members, error) from error
 
 
 def _ascii(data: bytes, limit: int) -> str:
@@ -399,7 +441,7 @@ _RESTORERS: Final[dict[int, Callable[[_Decoder, bytes], Any]]] = {
     COMPLEX: _restore_complex,
     TUPLE: lambda decoder, data: tuple(decoder.array(data)),
     SET: lambda decoder, data: set(_members(decoder, data)),
-    FROZENSET: lambda decoder, data: frozenset(_members(decoder, data)),
+    FROZENSET: _members,
     DATACLASS: _restore_dataclass,
     ENUM: _restore_enum,
     ARRAY: _restore_array,

@@ -204,7 +204,7 @@ class Items(Shape):
         try:
             return self.kind(items)
         except TypeError as error:  # a set of lists, say
-            raise Mismatch(self.text, value) from error
+            raise Mismatch(f"{self.text}, whose items have to be hashable", value) from error
 
 
 class Row(Shape):
@@ -240,9 +240,13 @@ class Map(Shape):
         fitted = {}
         for key, item in value.items():
             try:
-                fitted[self.key.fit(key, exact)] = self.value.fit(item, exact)
+                fitted_key, fitted_item = self.key.fit(key, exact), self.value.fit(item, exact)
             except Mismatch as mismatch:
                 raise mismatch.within(f"[{reprlib.repr(key)}]") from mismatch.__cause__
+            try:
+                fitted[fitted_key] = fitted_item
+            except TypeError as error:  # a dataclass that is not frozen, say
+                raise Mismatch(f"{self.text}, whose keys have to be hashable", value) from error
         return fitted
 
 

@@ -53,6 +53,11 @@ class Positive:
             raise KeyError("not positive")
 
 
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    x: int
+
+
 class Movie(typing_extensions.TypedDict):
     title: str
     year: typing_extensions.NotRequired[int]
@@ -150,6 +155,9 @@ def test_what_fits_is_taken_as_it_is(annotation: Any, value: Any) -> None:
         (typing.Literal[Colour.RED], "red", Colour.RED),
         (Point, {"x": 1}, Point(1)),
         (Point, Struct("Point", {"x": 1, "y": 2}), Point(1, 2)),
+        (set[Spot], {Struct("Spot", {"x": 1})}, {Spot(1)}),
+        (frozenset[Spot], [{"x": 1}, {"x": 1}], frozenset({Spot(1)})),
+        (dict[Spot, int], {Struct("Spot", {"x": 1}): 2}, {Spot(1): 2}),
         (Node, {"name": "a", "children": [{"name": "b"}]}, Node("a", [Node("b")])),
         (Point | Node, {"name": "a"}, Node("a")),
         (list[Point], [{"x": 1}, {"x": 2}], [Point(1), Point(2)]),
@@ -317,6 +325,26 @@ def test_parameters_without_annotations_take_anything() -> None:
 
 
 class Custom: ...
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [(set[Point], "Point"), (dict[Point, int], "Point"), (list[frozenset[list[int]]], "list"), (set[Movie], "Movie")],
+)
+def test_what_has_no_hash_is_in_no_set_and_no_key(annotation: Any, name: str) -> None:
+    def function(value: Any) -> None: ...
+
+    function.__annotations__["value"] = annotation
+    words = f"handler odd: parameter 'value': {name} has no hash, so .* @dataclass"
+    with pytest.raises(BadValueError, match=words):
+        Parameters(function, "odd")
+
+
+def test_keys_that_are_made_unhashable_do_not_fit() -> None:
+    with pytest.raises(BadArgumentsError, match="whose keys have to be hashable"):
+        fitted(dict[collections.abc.Sequence[int], int], {(1, 2): 3})
+    with pytest.raises(BadArgumentsError, match="whose items have to be hashable"):
+        fitted(set[collections.abc.Sequence[int]], {(1, 2)})
 
 
 @pytest.mark.parametrize(

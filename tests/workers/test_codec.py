@@ -176,6 +176,52 @@ def test_a_dataclass_comes_back_as_the_fields_that_make_it() -> None:
     assert decode(encode(back)).type_name == "Point"
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    x: Any
+
+
+def test_frozen_dataclasses_come_back_in_sets_and_as_keys() -> None:
+    one, other = Struct("Frozen", {"x": 1}), Struct("Other", {"x": 1})
+    assert one != other
+    assert one == {"x": 1}
+    assert not one != {"x": 1}
+    assert one != 5
+    for kind in (set, frozenset):
+        back = decode(encode(kind({Frozen(1), Other(1)})))
+        assert type(back) is kind
+        assert back == {one, other}
+    assert decode(encode({Frozen((1, Frozen(2))): 3})) == {
+        Struct("Frozen", {"x": (1, Struct("Frozen", {"x": 2}))}): 3,
+    }
+    many = {Frozen(number) for number in range(1000)}
+    assert {each["x"] for each in decode(encode(many))} == set(range(1000))
+
+
+@dataclasses.dataclass(eq=False)
+class Itself:
+    x: list[int]
+
+
+Listed: Any = enum.Enum("Listed", {"ONE": [1]})
+
+
+@pytest.mark.parametrize("number", [1, 300])
+@pytest.mark.parametrize(("value", "name"), [(Itself([1]), "Itself"), (Listed.ONE, "list")])
+def test_what_cannot_be_in_a_set_is_not_the_bytes_fault(value: Any, name: str, number: int) -> None:
+    others = dict.fromkeys(range(number))
+    for whole in ({*others, value}, frozenset({*others, value}), {**others, value: 1}, [{(value,)}]):
+        with pytest.raises(GarbledError, match=r"^a (\w+) that is in a set, or the key of a dict, cannot") as caught:
+            decode(encode(whole))
+        assert str(caught.value).startswith(f"a {'tuple' if type(whole) is list else name} that")
+        assert "unhashable type: 'list'" in str(caught.value)
+
+
 def test_enums_come_back_as_their_values() -> None:
     assert decode(encode([Colour.RED, Level.HIGH])) == ["red", 3]
     assert type(decode(encode(Level.HIGH))) is int
