@@ -33,7 +33,7 @@ from spworkers.workers.requestinfo import RequestInfo, current
 from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
 from spworkers.workers.stops import Stopped, is_canceled, is_stop
-from spworkers.workers.streams import AsyncStream, Streams, SyncStream
+from spworkers.workers.streams import AsyncStream, Streams, SyncStream, Unsendable
 from spworkers.workers.timelimit import CLOSING
 
 __all__ = ["HANDLERS", "HEALTH", "Job", "Runner"]
@@ -118,7 +118,7 @@ class _HandlerJob(Job):
         except Stopped:
             raise
         except BaseException as error:
-            hooks.after(request, error)
+            self._ended(error)
             return self._failed(error)
         finally:
             if self._context is None:
@@ -151,7 +151,7 @@ class _HandlerJob(Job):
         except BaseException as error:
             if is_stop(error):
                 raise
-            self._inside(hooks.after, request, error)
+            self._inside(self._ended, error)
             return self._failed(error)
         finally:
             current.reset(token)
@@ -165,8 +165,8 @@ class _HandlerJob(Job):
         return what(*args) if self._context is None else self._context.run(what, *args)
 
     def _ended(self, error: BaseException | None) -> None:
-        """The stream has come to its end, perhaps with what its generator raised."""
-        self._runner.hooks.after(self.request, error)
+        """The handler has raised this; or its stream has come to its end, perhaps with what the generator raised."""
+        self._runner.hooks.after(self.request, error.__cause__ if isinstance(error, Unsendable) else error)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler
@@ -201,8 +201,11 @@ class _HandlerJob(Job):
             return Answer(callformat.encode_value(self.request.id, value), True)
         except SerializationError as error:
             self._unsent = error
-            message = f"{self._handler.name}() returned what cannot be sent: {error}"
-            return _failure(self.request.id, Failure("exception", message, type(error).__name__))
+            return self._unsendable("returned", error)
+
+    def _unsendable(self, how: str, error: Exception) -> Answer:
+        message = f"{self._handler.name}() {how} what cannot be sent: {error}"
+        return _failure(self.request.id, Failure("exception", message, SerializationError.__name__))
 
     def _raw(self, value: Any) -> Answer:
         if self._handler.kind in ("consumer", "subscriber") or (value is None and self._handler.kind == "respondent"):
@@ -218,6 +221,8 @@ class _HandlerJob(Job):
         if self._handler.raw:
             _log.error("%s: %s %s failed", self._runner.app.name, self._handler.kind_text, name, exc_info=error)
             return Answer(b"", False, silent=self._handler.kind != "raw")
+        if isinstance(error, Unsendable):
+            return self._unsendable("yielded", error)
         text = _text_of(error)
         _log.info("%s: handler %s raised %s: %s", self._runner.app.name, name, type(error).__name__, text)
         trace = _traceback_of(error, self._handler)

@@ -15,12 +15,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, Final, TypeVar
 
+from spworkers.errors import SerializationError
 from spworkers.workers import callformat, packing
 from spworkers.workers.answer import Answer
 from spworkers.workers.stops import Stopped
 from spworkers.workers.timelimit import time_limit
 
-__all__ = ["AsyncStream", "Streams", "SyncStream"]
+__all__ = ["AsyncStream", "Streams", "SyncStream", "Unsendable"]
 
 PART_BYTES: Final = 64 << 10
 PART_ITEMS: Final = 1024
@@ -32,6 +33,11 @@ _log = logging.getLogger("spworkers.workers")
 
 
 T = TypeVar("T")
+
+
+class Unsendable(SerializationError):
+    """An item that cannot be sent; what hooks are told is its cause."""
+
 
 Failed = Callable[[BaseException], Answer]
 """Makes the answer of an exception."""
@@ -73,7 +79,10 @@ class _Stream:
         raise LookupError(number)
 
     def _add(self, item: object) -> None:
-        encoded = packing.encode(item)
+        try:
+            encoded = packing.encode(item)
+        except SerializationError as error:  # of its own kind: a generator may raise the same
+            raise Unsendable(str(error)) from error
         self._items.append(encoded)
         self._size += len(encoded)
 

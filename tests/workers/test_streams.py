@@ -240,6 +240,20 @@ async def aitem_ends(what: str) -> AsyncIterator[Any]:
     yield Unsendable(what)
 
 
+@app.handler
+def yields_anything(raises: bool) -> Iterator[Any]:
+    if raises:
+        raise errors.SerializationError("its own")
+    yield object()
+
+
+@app.handler
+async def ayields_anything(raises: bool) -> AsyncIterator[Any]:
+    if raises:
+        raise errors.SerializationError("its own")
+    yield object()
+
+
 class Unsendable(dict[str, int]):
     """Something whose encoding raises what it is told to."""
 
@@ -381,6 +395,18 @@ def test_a_closed_stream_closes_the_generator(server: Server, tmp_path: Path, na
         else:
             client.close()
         eventually(lambda: noted(tmp_path, "closed"), WAIT)
+
+
+@pytest.mark.parametrize("name", ["yields_anything", "ayields_anything"])
+def test_an_item_that_cannot_be_sent_is_told_as_a_result_is(client: Client, name: str) -> None:
+    with pytest.raises(
+        errors.RemoteError, match=rf"{name}\(\) yielded what cannot be sent: a builtins.object"
+    ) as caught:
+        list(client.stream(name, False))
+    assert caught.value.type == "SerializationError"
+    with pytest.raises(errors.RemoteError, match="its own") as caught:
+        list(client.stream(name, True))
+    assert caught.value.type == "spworkers.errors.SerializationError"
 
 
 @pytest.mark.parametrize(
