@@ -274,7 +274,7 @@ class CallLine:
                 if record.kind == ERROR:
                     name = record.body().decode("ascii", "replace")
                     why = WHY.get(name, f"it failed: {name}")
-                    waiting.end(None, from_name(name, [f"a call by {self.port.describe()}: {why}"]))
+                    waiting.end(None, from_name(name, [why]))
                 else:
                     waiting.end(Reply(record.body(), record.pipe), None)
                     if waiting.unwanted:

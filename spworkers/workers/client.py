@@ -14,8 +14,10 @@ from spworkers._coerce import Seconds
 from spworkers.errors import (
     BadOptionError,
     BadValueError,
+    CanceledError,
     ClosedError,
     ConnResetError,
+    NoPeersError,
     RecvTimeoutError,
     SendTimeoutError,
     SPError,
@@ -117,7 +119,7 @@ class Client(Caller):
         else:
             return self._made(result, name, timeout) if self._results or type(result) is Opened else result
         try:
-            self._raise(error, name, size)
+            self._raise(error, name, size, patience)
         finally:
             del error  # which has this frame in its traceback
 
@@ -155,7 +157,7 @@ class Client(Caller):
         reply = waiting.reply
         if reply is None:
             assert waiting.error is not None
-            self._raise(waiting.error, name, waiting.size)
+            self._raise(waiting.error, name, waiting.size, patience)
         value = decode_answer(reply.body, name, waiting.call_id)
         if quick.plain and type(value) is not Part:
             return value
@@ -173,12 +175,13 @@ class Client(Caller):
     def _exchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         if self._closed:
             self._check_open(what)
+        patience = left_until(deadline)
         if not self._slots.take():
             self._wait_for_slot(deadline, what)
         try:
             return self._line.call(payload, deadline, call_id, pipe)
         except SPError as error:
-            self._raise(error, what, len(payload))
+            self._raise(error, what, len(payload), patience)
         finally:
             self._slots.give()
 
@@ -194,13 +197,13 @@ class Client(Caller):
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:
         if self._closed:
             self._check_open(what)
-        places = self._places_of_tasks()
-        if not await place(places, left_until(deadline)):
+        places, patience = self._places_of_tasks(), left_until(deadline)
+        if not await place(places, patience):
             raise self._no_slot(what)
         try:
             return await acall(self._line, payload, deadline, call_id, pipe)
         except SPError as error:
-            self._raise(error, what, len(payload))
+            self._raise(error, what, len(payload), patience)
         finally:
             places.give()
 
@@ -208,16 +211,17 @@ class Client(Caller):
         self, payload: bytes, deadline: float, what: str, read: Callable[[Reply], Any], call_id: int
     ) -> Future[Any]:
         self._check_open(what)
+        patience = left_until(deadline)
 
         def explain(error: BaseException) -> BaseException:
-            return self._explained(error, what, len(payload))
+            return self._explained(error, what, len(payload), patience)
 
         try:
             return self._line.submit(what, payload, deadline, call_id, read, explain)
         except NoPlace:
             raise self._no_slot(what) from None
         except SPError as error:
-            self._raise(error, what, len(payload))
+            self._raise(error, what, len(payload), patience)
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
         if not self._closed and not self._line.end_call(call_id) and pipe:
@@ -225,25 +229,34 @@ class Client(Caller):
 
     def _check_open(self, what: str) -> None:
         if self._closed:
-            raise ClosedError(f"{what}(): {self!r} is closed")
+            raise ClosedError(f"{what}(): the client of {', '.join(self._addresses)} is closed")
 
-    def _raise(self, error: BaseException, what: str, size: int) -> NoReturn:
-        raise self._explained(error, what, size)
+    def _raise(self, error: BaseException, what: str, size: int, patience: float) -> NoReturn:
+        raise self._explained(error, what, size, patience)
 
-    def _explained(self, error: BaseException, what: str, size: int) -> BaseException:
-        """An error in a caller's words: not which socket, but which call and which server."""
+    def _explained(self, error: BaseException, what: str, size: int, patience: float) -> BaseException:
+        """An error in a caller's words: not which socket, but which call and which server.
+
+        Args:
+            what: the handler's name.
+            size: of the call, in bytes.
+            patience: its timeout, in seconds.
+        """
         where = ", ".join(self._addresses)
+        within = f"within its timeout of {round(patience, 3):g} s"
         if isinstance(error, SendTimeoutError):
-            told: SPError = RecvTimeoutError(f"{what}(): no server at {where} took the call within its timeout")
+            told: SPError = RecvTimeoutError(f"{what}(): no server at {where} took the call {within}")
         elif isinstance(error, RecvTimeoutError):
-            told = RecvTimeoutError(f"{what}(): no answer from {where} within its timeout")
+            told = RecvTimeoutError(f"{what}(): no answer from {where} {within}")
         elif isinstance(error, ConnResetError):
             told = ConnResetError(
                 f"{what}(): the connection to {where} was lost each time that this call of {size:,} bytes was sent: a"
                 " server closes it when a call is longer than its MAX-RCV-SIZE (max_rcv_size=)"
             )
         elif isinstance(error, ClosedError):
-            told = ClosedError(f"{what}(): {self!r} was closed")
+            told = ClosedError(f"{what}(): the client of {where} was closed meanwhile")
+        elif isinstance(error, (CanceledError, NoPeersError)):
+            told = type(error)(f"{what}(): no answer from {where}: {error}")
         else:
             return error
         told.__cause__ = error
