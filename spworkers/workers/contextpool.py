@@ -30,7 +30,7 @@ from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.group import WorkerGroup, WorkerInfo
-from spworkers.workers.lending import ExecutorGroup, refuse_unsupported, slots_of
+from spworkers.workers.lending import ExecutorGroup, crew_text, refuse_unsupported, slots_of
 from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
 from spworkers.workers.origin import origin_of
 from spworkers.workers.prometheus import Measured, exposition
@@ -121,6 +121,7 @@ class ContextPool(Closing):
         raw = [self.app.raw_handler.name] if self.app.raw_handler is not None else []
         measured = ([part] if part else [*self.app.handlers, *raw]) if self.settings.metrics else []
         self._process = os.getpid()
+        self._executor = executor
         self._group: WorkerGroup | ExecutorGroup
         if executor is None:
             origin = origin_of(self.app)
@@ -192,8 +193,7 @@ class ContextPool(Closing):
 
     def replace(self, drain: Seconds = None, timeout: Seconds = None) -> list[threading.Thread]:
         """As `restart`, without waiting until the workers that were replaced have ended, which these threads do."""
-        if self._closed:
-            raise ClosedError(f"{self!r} is closed")
+        self._check_open()
         limit = math.inf if timeout is None else left_until(deadline_of(drain_of(timeout, "timeout")))
         ends = self._group.replace(left_until(deadline_of(drain_of(drain, "drain"))), limit)
         if isinstance(self._group, WorkerGroup):
@@ -236,8 +236,7 @@ class ContextPool(Closing):
         Raises:
             ClosedError: the pool or its socket is closed.
         """
-        if self._closed:
-            raise ClosedError(f"{self!r} is closed")
+        self._check_open()
         deadline = deadline_of(timeout)
         self._rep._request("set_option", place="socket", key=0, name="DRAINING", value=True)
         while not self._rep.stats().get("idle", not self._group.busy):
@@ -272,12 +271,17 @@ class ContextPool(Closing):
                 self._supervisor.forget_restart(self._restarted)
             self._group.close(left_until(deadline))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"context pool {self._name} is closed")
+
     def __repr__(self) -> str:
         if self._closed:
             return f"<ContextPool {self._name}: closed>"
         workers = self._group.workers
-        busy = sum(worker.state == "busy" for worker in workers)
-        return f"<ContextPool {self._name}: {len(workers)} workers, {busy} busy, {self.answered} answered>"
+        busy = sum(worker.state == "busy" for worker in workers) if self._executor is None else self._group.busy
+        crew = crew_text(len(workers), self._executor)
+        return f"<ContextPool {self._name}: {crew}, {busy} busy, {self.answered} answered>"
 
 
 def _kind_of(socket: Any) -> str:

@@ -46,7 +46,7 @@ from spworkers.workers.pool.executor import PoolView
 from spworkers.workers.settings import Settings
 from spworkers.workers.workerport import Request, RingPort
 
-__all__ = ["ExecutorGroup", "refuse_unsupported", "slots_of"]
+__all__ = ["ExecutorGroup", "crew_text", "refuse_unsupported", "slots_of"]
 
 UNKNOWN_WORKERS: Final = 16
 """How many workers an executor is taken to have that does not say."""
@@ -130,6 +130,13 @@ def _check_timeout(timeout: Any, who: str, executor: Any) -> None:
 def slots_of(executor: Any, workers: int | None) -> int:
     """How many requests it has at once: twice as many as it runs, so that it always has one more to run."""
     return 2 * int(_workers_of(executor) or workers or UNKNOWN_WORKERS)
+
+
+def crew_text(count: int, executor: Any) -> str:
+    """Who runs requests, for a repr: so many workers of ours, or the executor's, as far as it says how many."""
+    own = count if executor is None else _workers_of(executor)
+    crew = "workers" if own is None else f"{own} worker{'' if own == 1 else 's'}"
+    return crew if executor is None else f"{crew} of a {type(executor).__name__}"
 
 
 def _workers_of(executor: Any) -> int | None:

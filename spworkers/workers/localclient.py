@@ -59,7 +59,7 @@ class LocalClient(Caller):
 
     def _check_open(self, what: str) -> None:
         if self._closed:
-            raise ClosedError(f"{what}: {self!r} is closed")
+            raise ClosedError(f"{what}(): the LocalClient of {self._runner.app.name} is closed")
 
     def close(self) -> None:
         """Run the `on_stop` functions; a second time, nothing."""

@@ -25,6 +25,7 @@ from spworkers.workers.caller import deadline_of
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.contextpool import DRAIN, ContextPool
 from spworkers.workers.group import WorkerInfo
+from spworkers.workers.lending import crew_text
 from spworkers.workers.prometheus import exposition
 from spworkers.workers.runner import HEALTH
 from spworkers.workers.settings import NAMES, drain_of, misspelt
@@ -85,6 +86,7 @@ class Server(Closing):
                 f"{app!r} would be served nowhere: give serve() an address, such as 'tcp://127.0.0.1:5555', or dial="
             )
         self.app = app
+        self._executor = executor
         self._ended = End()
         self._reloads = 0
         self._reload_drain: Seconds = None
@@ -165,11 +167,20 @@ class Server(Closing):
 
         Returns:
             Those of the handlers; in `parts` those of each respondent, consumer and subscriber by its name.
+
+        Raises:
+            ClosedError: the server is closed.
         """
+        self._check_open()
         return {**self._pool.stats(), "parts": {pool.part: pool.stats() for _, pool in self._parts}}
 
     def metrics(self) -> str:
-        """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on."""
+        """What is counted, in Prometheus' text format; of each handler too, if the setting `metrics` is on.
+
+        Raises:
+            ClosedError: the server is closed.
+        """
+        self._check_open()
         pools = [self._pool, *(pool for _, pool in self._parts)]
         return exposition(self.app.name, [pool.measured() for pool in pools])
 
@@ -205,6 +216,7 @@ class Server(Closing):
             ClosedError: the server is closed.
             BadValueError: `drain` or `timeout` is no time, or less than 0.
         """
+        self._check_open()
         for end in self._replace(drain, timeout):
             end.join()
 
@@ -303,9 +315,9 @@ class Server(Closing):
             warnings.warn(words, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        workers = self.workers
         where = ", ".join([*self.addresses, *self.dials]) if not self._ended.is_set else "closed"
-        return f"<Server {self.app.name}: {where}, {len(workers)} workers, {self.answered} answered>"
+        crew = crew_text(len(self.workers), self._executor)
+        return f"<Server {self.app.name}: {where}, {crew}, {self.answered} answered>"
 
 
 _SOCKETS: Final[dict[str, type[Socket]]] = {"respondent": Respondent, "consumer": Pull, "subscriber": Sub}

@@ -336,7 +336,7 @@ def test_close_ends_what_is_in_flight(server: Answerer) -> None:
         lambda: client.submit("add", 1, 2),
         lambda: asyncio.run(client.acall("add", 1, 2)),
     ):
-        with pytest.raises(errors.ClosedError, match="closed"):
+        with pytest.raises(errors.ClosedError, match=rf"^add\(\): the client of {server.address} is closed$"):
             call_()
     assert "closed" in repr(client)
     assert not [each for each in threading.enumerate() if each.name == "spworkers-client"]

@@ -124,6 +124,7 @@ def test_the_bodies_run_there(executor: Executor, server: sp.Server, client: sp.
     assert (pid == os.getpid()) == isinstance(executor, ThreadPoolExecutor)
     assert server.healthy(WAIT)
     assert executor.submit(pow, 2, 3).result() == 8  # it is still its user's
+    assert f", 2 workers of a {type(executor).__name__}, " in repr(server)
 
 
 def test_errors_arrive(client: sp.Client) -> None:
@@ -289,6 +290,7 @@ def test_an_executor_may_hold_a_lock_while_it_calls_back() -> None:
     with app.serve("inproc://locking", executor=Locking(1), block=False, retries=1) as server:
         with sp.Client(server.addresses[0]) as client:
             assert client.call("add", 1, 2, timeout=WAIT / 2) == 3
+            eventually(lambda: "inproc://locking, workers of a Locking, 1 answered" in repr(server), WAIT)
 
 
 def test_parts_run_there_too() -> None:

@@ -301,7 +301,7 @@ def test_the_end(caplog: pytest.LogCaptureFixture) -> None:
     assert client.state.loop.is_closed()
     assert not [thread for thread in threading.enumerate() if thread.name == "spworkers-async"]
     for call in (functools.partial(client.add, 1, 2), functools.partial(client.raw, b"")):
-        with pytest.raises(errors.ClosedError):
+        with pytest.raises(errors.ClosedError, match=r"LocalClient of \w+ is closed$"):
             call()
 
 

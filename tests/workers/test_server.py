@@ -181,6 +181,7 @@ def test_large_arguments_and_results(calc: Client) -> None:
 def test_several_addresses(tmp_path: Path) -> None:
     with app.serve([ANYWHERE, f"ipc://{tmp_path}/calc"], workers=1, block=False) as server:
         assert server.addresses[1] == f"ipc://{tmp_path}/calc"
+        assert ", 1 worker, 0 answered>" in repr(server)
         for address in server.addresses:
             with Client(address, timeout=WAIT) as client:
                 assert client.add(1, 1) == 2
@@ -391,6 +392,9 @@ def test_close_answers_what_is_at_hand(tmp_path: Path) -> None:
         assert not closing.is_alive()
     server.close()  # a second time, nothing
     assert repr(server).startswith("<Server calc: closed")
+    for use in (server.restart, server.reload, server.stats, server.metrics):
+        with pytest.raises(errors.ClosedError, match=r"^server calc is closed$"):
+            use()
 
 
 def test_close_does_not_wait_longer_than_told(tmp_path: Path) -> None:
@@ -539,8 +543,9 @@ def test_a_pool_answers_the_requests_of_a_socket() -> None:
         assert repr(pool) == "<ContextPool backwards: 2 workers, 0 busy, 20 answered>"
         assert [worker.name for worker in pool.workers] == ["backwards-1", "backwards-2"]
     assert repr(pool) == "<ContextPool backwards: closed>"
-    with pytest.raises(errors.ClosedError):
-        pool.drain()
+    for use in (pool.drain, pool.restart):
+        with pytest.raises(errors.ClosedError, match=r"^context pool backwards is closed$"):
+            use()
 
 
 def test_a_pool_wants_a_rep_and_a_function() -> None:
