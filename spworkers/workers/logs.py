@@ -62,11 +62,21 @@ class _Forwarder(logging.Handler):
         self._worker = worker
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send it, or drop it; a record of which no text can be made is shown on stderr, as every handler does."""
+        try:
+            if not self._send(self._packet(record)):
+                self._dropped += 1
+        except RecursionError:  # as logging's own handlers have it: there is no room to say anything here
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def _packet(self, record: logging.LogRecord) -> dict[str, Any]:
         request = current_request()
         text = record.getMessage()
         if record.exc_info:
             record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-        packet = {
+        return {
             "name": record.name,
             "levelno": record.levelno,
             "levelname": record.levelname,
@@ -84,8 +94,6 @@ class _Forwarder(logging.Handler):
             "request": request.hex_id if request is not None else "",
             "dropped": self._dropped,
         }
-        if not self._send(packet):
-            self._dropped += 1
 
     def _send(self, packet: dict[str, Any]) -> bool:
         try:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 import spworkers as sp
+from spworkers.workers.logs import _Forwarder
+from spworkers.workers.stops import Stopped
 
 WAIT = 60.0
 RECORDS = 6000
@@ -25,6 +27,27 @@ def flood(count: int) -> int:
     for number in range(count):
         log.info("%d %s", number, "x" * 1000)
     return count
+
+
+class Unspeakable:
+    """An argument of which no text can be made."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+
+@app.handler
+def misspelt(way: str) -> str:
+    if way == "format":
+        log.warning("%d files", "three")
+    elif way == "argument":
+        log.warning("%s", Unspeakable(ZeroDivisionError("no text")))
+    else:
+        log.warning("a record that comes after them")
+    return way
 
 
 class Slow(logging.Handler):
@@ -81,3 +104,33 @@ def test_a_pools_workers_count_them_too(slow: Slow) -> None:
         assert pool.submit(flood, RECORDS).result(WAIT) == RECORDS
         slow.gate.set()
     assert len(slow.numbers) + dropped(slow) == RECORDS
+
+
+# --- records of which no text can be made
+
+WAYS = ["format", "argument", "none"]
+
+
+def test_a_mistake_in_a_log_call_does_not_fail_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, sp.Client(server.address) as client:
+        assert [client.call("misspelt", way, timeout=WAIT) for way in WAYS] == WAYS
+    assert "a record that comes after them" in caplog.text
+
+
+def test_nor_a_task_of_a_pool() -> None:
+    with sp.Pool(1) as pool:
+        assert [pool.submit(misspelt, way).result(WAIT) for way in WAYS] == WAYS
+
+
+@pytest.mark.parametrize("arguments", [("three",), (Unspeakable(ZeroDivisionError("no text")),)])
+def test_it_is_shown_on_stderr(arguments: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.LogRecord("mine", logging.WARNING, __file__, 1, "%d files", arguments, None)
+    _Forwarder().handle(record)
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, Stopped])
+def test_what_stops_the_caller_is_not_kept_from_it(stop: type[BaseException]) -> None:
+    record = logging.LogRecord("mine", logging.WARNING, __file__, 1, "%s", (Unspeakable(stop()),), None)
+    with pytest.raises(stop):
+        _Forwarder().handle(record)
