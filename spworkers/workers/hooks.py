@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from spworkers._coerce import seconds
 from spworkers.workers.middleware.base import Middleware, WorkerControl
 from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.stops import Stopped
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from spworkers.workers.handler import Handler
 
 __all__ = ["Hooks"]
+
+_LONGEST: Final = 86400
+"""Seconds of a pause, at most: the caller has given up long before."""
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -44,9 +48,9 @@ class Hooks:
         self._started = self._before = self._retry = self._after = self._settled = self._stopping = []
 
     def started(self, worker: WorkerControl) -> None:
-        """Raises what a hook raises: the worker then does not start."""
+        """The worker is about to take its first request."""
         for hook in self._started:
-            hook(worker)
+            _logged(hook, worker)
 
     def before(self, request: RequestInfo) -> None:
         """Raises what a hook raises: the request is then answered with it."""
@@ -56,13 +60,18 @@ class Hooks:
             hook(request)
 
     def retry(self, request: RequestInfo, error: BaseException, handler: Handler[..., Any]) -> float | None:
-        """Seconds after which the handler runs again; None: it does not."""
+        """Seconds after which the handler runs again; None: it does not. Other answers of a hook are logged."""
         if not handler.options.retry_on and len(self._retry) == 0:
             return None
         for hook in self._retry:
-            pause: float | None = _logged(hook, request, error, handler)
-            if pause is not None:
-                return pause
+            answer = _logged(hook, request, error, handler)
+            if answer is not None:
+                pause = _pause(answer)
+                if pause >= 0.0:
+                    return pause
+                _log.error(
+                    "hook %s returned %.80r: it has to be seconds from 0 to %d, or None", _name(hook), answer, _LONGEST
+                )
         return None
 
     def after(self, request: RequestInfo, error: BaseException | None) -> None:
@@ -93,5 +102,18 @@ def _logged(hook: Callable[..., Any], *args: Any) -> Any:
     except Stopped:
         raise
     except BaseException:
-        _log.exception("hook %s failed", getattr(hook, "__qualname__", hook))
+        _log.exception("hook %s failed", _name(hook))
         return None
+
+
+def _name(hook: Callable[..., Any]) -> Any:
+    return getattr(hook, "__qualname__", hook)
+
+
+def _pause(answer: Any) -> float:
+    """What a hook says is a pause, in seconds; -1: it is none."""
+    try:
+        pause = seconds(answer)
+    except Exception:  # a ValueError, or what the answer's own repr raises
+        return -1.0
+    return pause if 0.0 <= pause <= _LONGEST else -1.0

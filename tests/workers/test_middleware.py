@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +19,11 @@ from helpers import eventually
 
 from spworkers import errors
 from spworkers.workers.app import App
+from spworkers.workers.client import Client
 from spworkers.workers.contextpool import dispatcher_options
 from spworkers.workers.currentrequest import current_request
 from spworkers.workers.hooks import Hooks
-from spworkers.workers.middleware.base import Middleware
+from spworkers.workers.middleware.base import Middleware, WorkerControl
 from spworkers.workers.middleware.logs import AccessLog
 from spworkers.workers.middleware.memory import MemoryLimit
 from spworkers.workers.middleware.retry import Retry
@@ -26,6 +32,8 @@ from spworkers.workers.middleware.tracing import Tracing
 from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.settings import Settings
 from spworkers.workers.streams import PART_BYTES, PART_TIME
+
+WAIT = 60.0
 
 
 class Spy(Middleware):
@@ -233,6 +241,40 @@ def test_a_result_that_cannot_be_sent_is_an_error() -> None:
     assert spy.seen[-1] == ("after", "thing", "SerializationError")
 
 
+class BrokenAtBothEnds(Middleware):
+    def worker_started(self, worker: WorkerControl) -> None:
+        raise RuntimeError("broken at its start")
+
+    def worker_stopping(self, worker: WorkerControl) -> None:
+        raise RuntimeError("broken at its end")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_worker_outlives_its_start_and_end_hooks(beside: bool, caplog: pytest.LogCaptureFixture) -> None:
+    app = App("calc", middleware=[BrokenAtBothEnds()])
+    app.handler(name="pid")(os.getpid)
+    if beside:
+        handlers(app)
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, Client(server.address) as calc:
+        first = calc.call("pid", timeout=WAIT)
+        assert calc.call("pid", timeout=WAIT) == first
+    for hook, words in (("worker_started", "broken at its start"), ("worker_stopping", "broken at its end")):
+        assert caplog.text.count(f"hook BrokenAtBothEnds.{hook} failed") == 1
+        assert words in caplog.text
+
+
+def test_so_does_an_executors(caplog: pytest.LogCaptureFixture) -> None:
+    app = App("calc", middleware=[BrokenAtBothEnds()])
+    app.handler(name="pid")(os.getpid)
+    with (
+        ThreadPoolExecutor(1) as threads,
+        app.serve("tcp://127.0.0.1:0", executor=threads, block=False) as server,
+        Client(server.address) as calc,
+    ):
+        assert calc.call("pid", timeout=WAIT) == os.getpid()
+    assert caplog.text.count("hook BrokenAtBothEnds.worker_started failed") == 1
+
+
 def test_middleware_is_middleware() -> None:
     with pytest.raises(errors.BadValueError, match=r"sp\.Middleware"):
         App("calc", middleware=[Spy])  # type: ignore[list-item]
@@ -289,6 +331,49 @@ def test_other_exceptions_are_not() -> None:
 def test_retry_on_takes_exceptions(value: Any) -> None:
     with pytest.raises(errors.BadValueError, match="retry_on"):
         App("calc").handler(name="f", retry_on=value)(lambda: None)
+
+
+class Says(Middleware):
+    """Its `retry` gives this answer, once for each request."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def retry(self, request: RequestInfo, error: BaseException, handler: Any) -> Any:
+        return self.answer if request.attempt == 1 else None
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("name", ["plain", "later"])
+@pytest.mark.parametrize("answer", ["x", math.nan, -1, math.inf, 10**400, True, b"", []])
+def test_a_pause_that_is_none_is_its_hooks_mistake(name: str, answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = App("calc", middleware=[Says(answer)])
+    count = flaky(app, 9)
+    with app.client() as calc, pytest.raises(errors.RemoteError, match="ConnectionError: flaky"):
+        calc.call(name)
+    assert count() == 1
+    assert "hook Says.retry returned" in caplog.text
+
+
+def test_nor_does_one_that_cannot_be_shown_replace_the_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "spworkers.workers")  # pytest's handler raises where others print
+    app = App("calc", middleware=[Says(Unspeakable())])
+    flaky(app, 9)
+    with app.client() as calc, pytest.raises(errors.RemoteError, match="ConnectionError: flaky"):
+        calc.plain()
+
+
+@pytest.mark.parametrize("answer", [0, 0.001, timedelta(milliseconds=1)])
+def test_a_pause_is_a_time(answer: Any) -> None:
+    app = App("calc", middleware=[Says(answer)])
+    count = flaky(app, 1)
+    with app.client() as calc:
+        assert calc.plain() == 2
+    assert count() == 2
 
 
 def test_pauses_grow() -> None:
@@ -405,6 +490,13 @@ def test_spans_of_opentelemetry(caplog: pytest.LogCaptureFixture) -> None:
     assert spans["fail"].attributes["spworkers.attempts"] == 2
     assert (spans["fail"].status.status_code.name, spans["fail"].status.description) == ("ERROR", "KeyError")
     assert spans["fail"].events[0].attributes["exception.type"] == "KeyError"
+
+
+def test_traces_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with handlers(App("calc", middleware=[Tracing()])).client() as calc:
+        with pytest.raises(errors.RemoteError, match=r"UsageError.*pip install 'spworkers\[otel\]'"):
+            calc.add(1, 2)
 
 
 def test_limits_reach_the_dispatcher() -> None:

@@ -41,12 +41,16 @@ class Middleware:
     ```
 
     Hooks run in the worker, in the thread or task that runs the handler; `serving` alone runs in the parent. An
-    exception of `before` is answered as if the handler had raised it, and the handler does not run; one of any other
-    hook is logged.
+    exception of `before` is answered as if the handler had raised it, and the handler does not run; one of `serving`
+    comes out of `serve`; one of any other hook is logged, and all goes on as if the hook had returned None.
     """
 
     def serving(self, app: App, options: dict[str, Any]) -> None:
-        """The app is about to be served; `options` are the dispatcher's (docs/handlers.md), and may be changed."""
+        """The app is about to be served; `options` are the dispatcher's (docs/handlers.md), and may be changed.
+
+        What it raises ends the start, and `serve` raises it. So does BadOptionError or BadValueError, if it leaves an
+        option that the dispatcher does not know, or a value that is none.
+        """
 
     def worker_started(self, worker: WorkerControl) -> None:
         """A worker is ready, its `on_start` functions have run."""
@@ -61,6 +65,7 @@ class Middleware:
         """A handler raised. Seconds after which it shall run again; None: it shall not, as far as this hook goes.
 
         It is not asked when a generator raises after its first item.
+        Any other answer is logged, and counts as None.
         """
         return None
 

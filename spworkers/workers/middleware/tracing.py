@@ -24,8 +24,7 @@ class Tracing(Middleware):
     Args:
         provider: a TracerProvider; None: the global one, when the worker has started.
 
-    Raises:
-        UsageError: in a worker in which opentelemetry is not installed.
+    Where opentelemetry is not installed a worker logs that at its start, and answers each request with UsageError.
     """
 
     def __init__(self, provider: Any = None) -> None:
@@ -45,19 +44,20 @@ class Tracing(Middleware):
         return self._tracer
 
     def before(self, request: RequestInfo) -> None:
+        tracer = self._set_up()
         from opentelemetry import context, trace
 
         attributes = {"rpc.system": "spworkers", "rpc.method": request.handler, "spworkers.request": request.hex_id}
-        span = self._set_up().start_span(request.handler, kind=trace.SpanKind.SERVER, attributes=attributes)
+        span = tracer.start_span(request.handler, kind=trace.SpanKind.SERVER, attributes=attributes)
         request.notes["span"] = span
         request.notes["span_token"] = context.attach(trace.set_span_in_context(span))
 
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
-        from opentelemetry import context, trace
-
         span = request.notes.pop("span", None)
         if span is None:
             return
+        from opentelemetry import context, trace
+
         context.detach(request.notes.pop("span_token"))
         span.set_attribute("spworkers.attempts", request.attempt)
         if error is not None:
