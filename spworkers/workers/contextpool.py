@@ -29,6 +29,7 @@ from spworkers.sockets import Pull, Rep, Respondent, Sub
 from spworkers.workers.app import App
 from spworkers.workers.caller import deadline_of
 from spworkers.workers.callwaiting import left_until
+from spworkers.workers.dispatching import AUTO, check_dispatching
 from spworkers.workers.group import WorkerGroup, WorkerInfo
 from spworkers.workers.lending import ExecutorGroup, crew_text, refuse_unsupported, slots_of
 from spworkers.workers.middleware.timelimit import TimeLimit, own_limits
@@ -43,7 +44,6 @@ _pools: Final[weakref.WeakKeyDictionary[Socket, weakref.ref[ContextPool]]] = wea
 """The last pool of each socket."""
 
 _log: Final = logging.getLogger("spworkers.workers")
-_AUTO: Final = -1  # of PREFETCH: it is up to the dispatcher, who goes by how fast each worker answers
 _LOOK: Final = 0.01  # seconds between two looks whether all requests are answered
 _ERRORS: Final = "spworkers.workers.callformat:CALL_ERRORS"
 
@@ -311,7 +311,11 @@ def _check_part(handler: Any, part: Any, kind: str, socket: Socket) -> None:
 
 
 def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str, Any]:
-    """What the dispatcher is told, after all middleware has had its say."""
+    """What the dispatcher is told, after all middleware has had its say.
+
+    Raises:
+        BadOptionError, BadValueError: a middleware has left an option that there is not, or a value that is none.
+    """
     access = {"ACCESS-LOG": True} if settings.access_log else {}
     if part:
         (own,) = own_limits(app, part).values()
@@ -329,11 +333,13 @@ def dispatcher_options(app: App, settings: Settings, part: str = "") -> dict[str
         **access,
         "BACKLOG": settings.backlog,
         "QUARANTINE": settings.quarantine,
-        "PREFETCH": _AUTO,
+        "PREFETCH": AUTO,
         "CONCURRENT": settings.max_async_tasks if any(handler.concurrent for handler in handlers) else 0,
     }
-    for middleware in (TimeLimit(settings.timeout, settings.retries), *app.middleware):
+    TimeLimit(settings.timeout, settings.retries).serving(app, options)
+    for middleware in app.middleware:
         middleware.serving(app, options)
+        check_dispatching(options, f"{app.name}: {type(middleware).__qualname__}.serving")
     return options
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "THREAD_VARIABLES",
     "WORKERS_LIMIT",
     "Settings",
+    "check_flag",
     "drain_of",
     "misspelt",
     "workers_of",
@@ -119,7 +120,12 @@ def _timeout(value: Seconds, who: str) -> float | None:
     return None if value is None else check_timeout(value, who)
 
 
-def _flag(value: Any, who: str) -> bool:
+def check_flag(value: Any, who: str) -> bool:
+    """True or False.
+
+    Raises:
+        BadValueError: it is neither.
+    """
     if type(value) is not bool:
         raise BadValueError(f"{who} is True or False, not {value!r:.80}")
     return value
@@ -193,6 +199,6 @@ _CHECKS: Final[dict[str, Any]] = {
     "memory_limit": _bytes,
     "affinity": _affinity,
     "threads_per_worker": _count_or_none(1),
-    "access_log": _flag,
-    "metrics": _flag,
+    "access_log": check_flag,
+    "metrics": check_flag,
 }

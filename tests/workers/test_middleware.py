@@ -518,6 +518,80 @@ def test_limits_reach_the_dispatcher() -> None:
     }
 
 
+class Sets(Middleware):
+    """Its `serving` sets this option."""
+
+    def __init__(self, name: Any, value: Any) -> None:
+        self.name = name
+        self.value = value
+
+    def serving(self, app: App, options: dict[str, Any]) -> None:
+        options[self.name] = self.value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("TIMEOUT", "x", "wants seconds .* not 'x'"),
+        ("TIMEOUT", -1, "is -1 s"),
+        ("STREAM-TIMEOUT", None, "not None"),
+        ("GRACE", -1, "is -1 s"),
+        ("RETRIES", 1.5, "whole number from 0, not 1.5"),
+        ("BACKLOG", -1, "whole number from 0, not -1"),
+        ("QUARANTINE", "3", "whole number from 0, not '3'"),
+        ("PREFETCH", 0, "whole number from 1, not 0"),
+        ("CONCURRENT", 1 << 20, "16384 at most"),
+        ("ACCESS-LOG", 1, "True or False, not 1"),
+        ("LIMITS", [], r"a mapping .* not \[\]"),
+        ("LIMITS", {1: [0, 0]}, "a mapping .* not {1:"),
+        ("LIMITS", {"add": 3}, "of 'add' .* not 3"),
+        ("LIMITS", {"add": ["x", 0]}, "of 'add', its time, wants seconds .* not 'x'"),
+        ("LIMITS", {"add": [1, -1]}, "of 'add', its retries, wants a whole number from 0, not -1"),
+        ("LIMITS", {"add": [1, 1, 1]}, "of 'add', whether it is async, is True or False, not 1"),
+    ],
+)
+def test_a_wrong_value_for_the_dispatcher_names_who_set_it(name: str, value: Any, words: str) -> None:
+    app = handlers(App("calc", middleware=[Sets(name, value)]))
+    with pytest.raises(errors.BadValueError, match=rf"^calc: Sets\.serving: {name}.* {words}"):
+        app.serve("tcp://127.0.0.1:0", workers=1, block=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("FOO", "there are TIMEOUT, RETRIES"),
+        ("time_out", "did you mean 'TIMEOUT'"),
+        (3, "there are"),
+        ("", "there are"),
+    ],
+)
+def test_so_does_an_option_that_there_is_not(name: Any, hint: str) -> None:
+    app = handlers(App("calc", middleware=[Sets(name, 1)]))
+    with pytest.raises(errors.BadOptionError, match=rf"^calc: Sets\.serving: .* no option {name!r}; {hint}"):
+        app.serve("tcp://127.0.0.1:0", workers=1, block=False)
+
+
+def test_values_for_the_dispatcher_come_in_several_forms() -> None:
+    sets = {"TIMEOUT": timedelta(seconds=2), "STREAM-TIMEOUT": math.inf, "LIMITS": {"add": (1, 2)}, "GRACE": math.inf}
+    app = handlers(App("calc", middleware=[Sets(*each) for each in sets.items()]))
+    options = dispatcher_options(app, Settings())
+    assert {name: options[name] for name in sets} == {
+        "TIMEOUT": 2.0,
+        "STREAM-TIMEOUT": 0.0,
+        "LIMITS": {"add": [1.0, 2, False]},
+        "GRACE": math.inf,
+    }
+
+
+def test_what_serving_raises_is_not_touched() -> None:
+    class Divides(Middleware):
+        def serving(self, app: App, options: dict[str, Any]) -> None:
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        handlers(App("calc", middleware=[Divides()])).serve("tcp://127.0.0.1:0", workers=1, block=False)
+
+
 def test_hooks_that_nobody_wrote_are_not_called() -> None:
     hooks = Hooks([Middleware(), Retry()])
     assert not hooks._before

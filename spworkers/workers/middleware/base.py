@@ -48,8 +48,8 @@ class Middleware:
     def serving(self, app: App, options: dict[str, Any]) -> None:
         """The app is about to be served; `options` are the dispatcher's (docs/handlers.md), and may be changed.
 
-        What it raises ends the start, and `serve` raises it. So does BadOptionError or BadValueError, if it leaves an
-        option that the dispatcher does not know, or a value that is none.
+        What it raises ends the start, and comes out of `serve` as it is. If it leaves an option that there is not, or a
+        value that is none, `serve` raises BadOptionError or BadValueError, which names the hook.
         """
 
     def worker_started(self, worker: WorkerControl) -> None:
