@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from helpers import eventually
 
 import spworkers as sp
 from spworkers.workers.logs import _Forwarder
@@ -17,6 +18,8 @@ from spworkers.workers.stops import Stopped
 WAIT = 60.0
 RECORDS = 6000
 """Of a kilobyte, more than there is room for between a worker and its parent."""
+QUIET = 3
+"""A level that no other logger lets through."""
 
 log = logging.getLogger("spworkers-test-flood")
 app = sp.App("flood")
@@ -48,6 +51,12 @@ def misspelt(way: str) -> str:
     else:
         log.warning("a record that comes after them")
     return way
+
+
+@app.handler
+def whisper(text: str) -> str:
+    log.log(QUIET, text)
+    return text
 
 
 class Slow(logging.Handler):
@@ -134,3 +143,35 @@ def test_what_stops_the_caller_is_not_kept_from_it(stop: type[BaseException]) ->
     record = logging.LogRecord("mine", logging.WARNING, __file__, 1, "%s", (Unspeakable(stop()),), None)
     with pytest.raises(stop):
         _Forwarder().handle(record)
+
+
+# --- levels
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Its handler shows everything; the logger's level is put back."""
+    caplog.handler.setLevel(0)
+    level = log.level
+    yield caplog
+    log.setLevel(level)
+
+
+def test_a_lowered_level_counts_for_workers_that_start_later(quiet: pytest.LogCaptureFixture) -> None:
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, sp.Client(server.address) as client:
+        client.call("whisper", "before", timeout=WAIT)
+        log.setLevel(QUIET)
+        client.call("whisper", "lowered", timeout=WAIT)
+        server.restart(timeout=WAIT)
+        client.call("whisper", "restarted", timeout=WAIT)
+    assert [record.getMessage() for record in quiet.records if record.levelno == QUIET] == ["restarted"]
+
+
+def test_a_raised_level_counts_at_once(quiet: pytest.LogCaptureFixture) -> None:
+    log.setLevel(QUIET)
+    with app.serve("tcp://127.0.0.1:0", workers=1, block=False) as server, sp.Client(server.address) as client:
+        client.call("whisper", "before", timeout=WAIT)
+        eventually(lambda: "before" in quiet.text, WAIT, what="its record")
+        log.setLevel(logging.WARNING)
+        client.call("whisper", "raised", timeout=WAIT)
+    assert [record.getMessage() for record in quiet.records if record.levelno == QUIET] == ["before"]
