@@ -33,6 +33,7 @@ from sockets.kit import (
 import spworkers as sp
 from spworkers import PipeEvent
 from spworkers.iolink import PATIENCE
+from spworkers.supervisor.client import ChildEvent
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,24 @@ def test_it_is_replaced_at_once_and_everything_is_as_before(address: str) -> Non
             assert ask(req, b"x") == b"X"
             served.result(BOUND)
         assert (len(rep.listeners), len(req.dialers)) == (1, 1)
+
+
+def test_its_death_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Which process, how it died, and what follows."""
+    with sp.Rep(listen="tcp://127.0.0.1:0") as rep:
+        before = kill_io(rep)
+        successor(rep, before)
+        told = f"I/O process {before['pid']} of {rep._link.key} died: killed by SIGKILL; a successor takes over"
+        eventually(lambda: told in caplog.text, BOUND, what="the record of its death")
+
+
+def test_deaths_at_its_start_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with sp.Rep(listen="tcp://127.0.0.1:0") as rep:
+        key = rep._link.key
+        rep._link._happened(ChildEvent("failed", key, reason="exit code 3", retry=0.5))
+    (record,) = caplog.records
+    told = f"I/O process of {key} dies at its start, again and again: exit code 3; the next attempt is in 0.5 s"
+    assert (record.levelname, record.getMessage()) == ("ERROR", told)
 
 
 def test_how_long_it_takes_is_not_felt() -> None:

@@ -136,7 +136,7 @@ def test_a_killed_web_server_is_replaced_and_connections_live_on(
                 served.result(BOUND)
         assert req.pipes[0].id == pipe
         assert process_of(web).pid != killed.pid
-        assert "it is replaced" in caplog.text
+        assert f"process {killed.pid} of {web!r} died: killed by SIGKILL; it is replaced" in caplog.text
         assert get(web, "/")[2] == b"page"
 
 
