@@ -90,6 +90,11 @@ def say(text: str, level: int = logging.INFO) -> None:
 
 
 @app.handler
+def raises() -> None:
+    raise ValueError("no")
+
+
+@app.handler
 def shout(n: int) -> None:
     for number in range(n):
         log.warning("%d %s", number, "x" * 1000)
@@ -469,7 +474,7 @@ def test_metrics(server: Server, client: Client) -> None:
     for _ in range(10):
         client.pid()
     with pytest.raises(errors.RemoteError):
-        client.say("x", 10**30)
+        client.raises()
     with MetricsServer("127.0.0.1:0", server.metrics, server.healthy) as shown:
         status, page = fetch(f"http://{shown.address}/metrics")
         assert fetch(f"http://{shown.address}/health") == (200, "ok\n")
@@ -478,7 +483,7 @@ def test_metrics(server: Server, client: Client) -> None:
             MetricsServer(shown.address, server.metrics, server.healthy)
     assert status == 200
     lines = page.splitlines()
-    assert 'spworkers_handler_errors_total{app="life",handler="say"} 1' in lines
+    assert 'spworkers_handler_errors_total{app="life",handler="raises"} 1' in lines
     value = next(line for line in lines if line.startswith('spworkers_handler_seconds_count{app="life",handler="pid"}'))
     assert int(value.split()[1]) >= 10
     assert any(line.startswith('spworkers_worker_answers_total{app="life",worker="life-1"} ') for line in lines)
