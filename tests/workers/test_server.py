@@ -650,4 +650,10 @@ def test_peers_that_read_no_answers_hold_up_no_worker_for_long(budget: int, coun
         for thread in threads:
             thread.join(WAIT)
         with Client(server.address, timeout=WAIT) as client:
-            assert client.add(1, 2) == 3
+
+            def answered() -> bool:
+                with contextlib.suppress(errors.BusyError):  # the last that were poured are not answered yet
+                    return bool(client.add(1, 2) == 3)
+                return False
+
+            eventually(answered, WAIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -19,10 +20,8 @@ from spworkers.errors import RecvTimeoutError
 from spworkers.supervisor.boot import Boot
 from spworkers.workers import callformat, worker
 from spworkers.workers.app import App
-from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.origin import origin_of
 from spworkers.workers.report import FAILED, ReportDesk
-from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.runner import Runner
 from spworkers.workers.stops import Stopped
 from spworkers.workers.tally import Row, Stage, Tally
@@ -260,11 +259,16 @@ def test_it_ends_with_its_supervisor(port: FakePort, supervisor: Channel, stop: 
     work(port, Runner(app), row, stop)
 
 
-class StopsLate(Middleware):
-    """As a cancellation does that comes when a handler is through."""
+@dataclasses.dataclass
+class StopsLate:
+    """As a cancellation does that comes when a generator's first part is all but made."""
 
-    def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
-        raise Stopped
+    late: int = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "late":
+            raise Stopped
+        return object.__getattribute__(self, name)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -273,13 +277,13 @@ def test_a_stream_of_a_request_that_is_stopped_in_its_last_moment_is_closed(
 ) -> None:
     """Else it would be open for good, as nobody knows of it, and the worker would wait for its end."""
     closed = []
-    streaming = App("streaming", middleware=[StopsLate()])
+    streaming = App("streaming")
 
     @streaming.handler
-    def items() -> Iterator[int]:
+    def items() -> Iterator[Any]:
         try:
-            while True:
-                yield 1
+            yield 1
+            yield StopsLate()
         finally:
             closed.append(True)
 
