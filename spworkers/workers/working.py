@@ -423,7 +423,7 @@ class WorkingBeside(Working):
                 raise
             if request.serial not in self._told:
                 answer = job.canceled(error)
-        except BaseException:  # no handler's: it comes of what one has done to this process
+        except Exception:  # no handler's: it comes of what one has done to this process
             _broken()
         finally:
             if _forked:
