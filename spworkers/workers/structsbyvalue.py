@@ -6,6 +6,7 @@ the types of its fields, at which msgspec looks when it first needs them.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 import uuid
@@ -55,7 +56,7 @@ def reduce_struct(struct: Any) -> tuple[Any, ...]:
     """What pickle is to know of a class: how it is made, and what it is told then."""
     import inspect
 
-    import msgspec
+    msgspec: Any = importlib.import_module("msgspec")
 
     config = struct.__struct_config__
     own = list(inspect.get_annotations(struct))
@@ -106,7 +107,7 @@ def _struct_of(
     factories: dict[str, Any],
     later: bool,
 ) -> Any:
-    import msgspec
+    msgspec: Any = importlib.import_module("msgspec")
 
     known = _known.get(number)
     if known is not None:
@@ -158,6 +159,6 @@ def reduce_meta(meta: Any) -> tuple[Any, ...]:
 
 
 def _meta_of(told: dict[str, Any]) -> Any:
-    import msgspec
+    msgspec: Any = importlib.import_module("msgspec")
 
     return msgspec.Meta(**told)
