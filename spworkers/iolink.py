@@ -161,7 +161,8 @@ class IOLink:
             with contextlib.suppress(SPError):
                 self.supervisor.end(self.key, timeout=PATIENCE)
         except SPError:  # it cannot be started any more: there is nobody who could drain anything
-            pass
+            _finishing.pop(self.key, None)
+            self.supervisor.forget(self.key)
         except KeyboardInterrupt:  # nobody waits for it any more, the program's end neither
             if self.key in _finishing:
                 _finishing[self.key] = (self.supervisor, time.monotonic())

@@ -194,6 +194,10 @@ class Supervisor:
             self._control.post(life.channel, message)
         return ""
 
+    def forget(self, key: str) -> None:
+        """Tell no more of a child that has ended with its supervisor, and that nobody starts again."""
+        self._forget(key)
+
     def _forget(self, key: str) -> None:
         self._events.pop(key, None)
         self._homes.pop(key, None)

@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from spworkers.workers.structsbyvalue import is_meta, is_struct, reduce_meta, reduce_struct
+from spworkers.workers.structsbyvalue import forget_lookups, is_meta, is_struct, reduce_meta, reduce_struct
 
 __all__ = ["Pickler", "dumps", "has_file", "is_by_value", "pickled"]
 
@@ -32,7 +32,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         reduced = super().reducer_override(thing)
         if reduced is NotImplemented:
             return reduce_meta(thing) if is_meta(thing) else reduced
-        return reduce_struct(thing) if is_struct(thing) else reduced  # by value, as nobody could import it
+        if is_struct(thing):  # by value, as nobody could import it
+            return reduce_struct(thing)
+        if isinstance(thing, type):
+            forget_lookups(reduced)
+        return reduced
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

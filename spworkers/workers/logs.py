@@ -5,8 +5,8 @@
     worker n ─┘
 
 A worker never waits for that: a packet for which there is no room is dropped, and the next one says how many were, or a
-last one before the worker ends; the parent tells of it, once a second at most. Its records have what a worker's had,
-and `request` (the call's id, 16 hexadecimal digits; empty outside of a handler), `handler` and `worker`.
+last one before the worker ends; the parent tells of it, once a second at most, and at the end. Its records have what a
+worker's had, and `request` (the call's id, 16 hexadecimal digits; empty outside of a handler), `handler` and `worker`.
 
 What no logger of the parent would let through is not sent: a worker is told the lowest of their levels when it starts;
 a server's worker that replaces a dead one, what that was told. A level that is lowered later counts for later workers.

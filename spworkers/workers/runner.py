@@ -84,12 +84,18 @@ class _HandlerJob(Job):
         self._context: Context | None = None  # a generator's own, for all of its parts
         self._stream: SyncStream | AsyncStream | None = None  # it was begun
         self._unsent: BaseException | None = None  # why the result was not sent
+        self._entered = False  # this runs in the context
+        self._told = False  # hooks were told of the end
         self.concurrent = handler.concurrent
 
     def run(self) -> Answer:
         if self._handler.streams:
             self._context = copy_context()
-            answer: Answer = self._context.run(self._run)
+            self._entered = True
+            try:
+                answer: Answer = self._context.run(self._run)
+            finally:
+                self._entered = False
             return answer
         return self._run()
 
@@ -105,7 +111,7 @@ class _HandlerJob(Job):
                         result = self._runner.portal.run(result)
                     answer = self._done(result)
                     if self._stream is None:
-                        hooks.after(request, self._unsent)
+                        self._ended(self._unsent)
                     return answer
                 except Stopped:
                     raise
@@ -115,7 +121,9 @@ class _HandlerJob(Job):
                         raise
                     time.sleep(pause)
                     request.attempt += 1
-        except Stopped:
+        except Stopped as stop:
+            if self._stream is None:  # else it is closed first
+                self._ended(stop)
             raise
         except BaseException as error:
             self._ended(error)
@@ -140,7 +148,7 @@ class _HandlerJob(Job):
                         result = await Awaited(result)
                     answer = await self._adone(result)
                     if self._stream is None:
-                        self._inside(hooks.after, request, self._unsent)
+                        self._inside(self._ended, self._unsent)
                     return answer
                 except BaseException as error:
                     pause = None if is_stop(error) else self._inside(hooks.retry, request, error, self._handler)
@@ -150,6 +158,8 @@ class _HandlerJob(Job):
                 request.attempt += 1
         except BaseException as error:
             if is_stop(error):
+                if self._stream is None:
+                    self._inside(self._ended, Stopped())
                 raise
             self._inside(self._ended, error)
             return self._failed(error)
@@ -157,7 +167,7 @@ class _HandlerJob(Job):
             current.reset(token)
 
     def canceled(self, error: BaseException) -> Answer:
-        self._inside(self._runner.hooks.after, self.request, error)
+        self._inside(self._ended, error)
         return self._failed(error)
 
     def _inside(self, what: Callable[..., Any], *args: Any) -> Any:
@@ -166,7 +176,9 @@ class _HandlerJob(Job):
 
     def _ended(self, error: BaseException | None) -> None:
         """The handler has raised this; or its stream has come to its end, perhaps with what the generator raised."""
-        self._runner.hooks.after(self.request, error.__cause__ if isinstance(error, Unsendable) else error)
+        if not self._told:
+            self._told = True
+            self._runner.hooks.after(self.request, error.__cause__ if isinstance(error, Unsendable) else error)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler
@@ -179,22 +191,25 @@ class _HandlerJob(Job):
             return self._raw(value)
         if type(value) not in _PLAIN and inspect.isgenerator(value):
             stream = SyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
-            answer = self._runner.begin(stream, self._pipe)
-            self._stream = stream
-            return answer
+            self._keep(stream)
+            return self._runner.begin(stream, self._pipe, self._entered)
         return self._value(value)
 
     async def _adone(self, value: Any) -> Answer:
         if not self._handler.raw and inspect.isasyncgen(value):
             stream = AsyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
-            answer = await self._runner.abegin(stream, self._pipe)
-            self._stream = stream
-            return answer
+            self._keep(stream)
+            return await self._runner.abegin(stream, self._pipe)
         return self._done(value)
 
     def _own_context(self) -> Context:
         """A generator's; another one's if the handler is none, and has returned one."""
         return copy_context() if self._context is None else self._context
+
+    def _keep(self, stream: SyncStream | AsyncStream) -> None:
+        """A stream begins, whose end is the handler's if that is a generator function; else it has returned one."""
+        if self._context is not None:
+            self._stream = stream
 
     def _value(self, value: Any) -> Answer:
         try:
@@ -384,11 +399,15 @@ class Runner:
 
     # --- streams
 
-    def begin(self, stream: SyncStream, pipe: int) -> Answer:
-        """Open a stream; its first part. Raises what the generator raises before its first item."""
+    def begin(self, stream: SyncStream, pipe: int, entered: bool) -> Answer:
+        """Open a stream; its first part. Raises what the generator raises before its first item.
+
+        Args:
+            entered: this runs in the stream's context already.
+        """
         self._put(stream, pipe)
         try:
-            answer = stream.take()
+            answer: Answer = stream.take() if entered else stream.context.run(stream.take)
         except Stopped:
             raise
         except BaseException:

@@ -28,6 +28,7 @@ PART_ITEMS: Final = 1024
 PART_TIME: Final = 0.02  # seconds
 
 _CLOSED: Final = "the generator of a stream that was given up"
+_FAILED_AT_ITS_END: Final = "a stream's generator failed at its end"
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -92,7 +93,7 @@ class _Stream:
     def _finish(self) -> Answer:
         """The part of what was gathered. Raises what the generator has raised before its first item."""
         items, self._items, self._size = self._items, [], 0
-        if self._failure is not None and not items and self.number == 0:
+        if self._failure is not None and not items and self.number == 0 and not isinstance(self._failure, Unsendable):
             self._tell_end = None  # whoever gets this tells
             raise self._failure
         if self._failure is not None and not items:
@@ -143,11 +144,23 @@ class SyncStream(_Stream):
                     self._ended(None)
             except Stopped:
                 raise
+            except Unsendable as error:
+                self._ended(error)
+                self._close_generator()
             except BaseException as error:
                 self._ended(error)
             if self._is_full(begun):
                 break
         return self._finish()
+
+    def _close_generator(self) -> None:
+        """It has yielded what cannot be sent: nobody is going to ask it for more."""
+        try:
+            self._generator.close()
+        except Stopped:
+            raise
+        except BaseException:
+            _log.exception(_FAILED_AT_ITS_END)
 
     def close(self, seconds: float = 0.0) -> None:
         """Have the generator do its `finally`, within so many seconds (0: as long as it takes)."""
@@ -157,7 +170,7 @@ class SyncStream(_Stream):
         except Stopped:
             raise
         except BaseException:
-            _log.exception("a stream's generator failed at its end")
+            _log.exception(_FAILED_AT_ITS_END)
 
     def _close(self) -> None:
         try:
@@ -193,6 +206,8 @@ class AsyncStream(_Stream):
             if not done:
                 break
             self._take_item()
+            if isinstance(self._failure, Unsendable):
+                await self.close()
             if self._is_full(begun):
                 break
         return self.context.run(self._finish)
@@ -237,9 +252,9 @@ class AsyncStream(_Stream):
         except asyncio.CancelledError:
             raise
         except BaseException:
-            _log.exception("a stream's generator failed at its end")
+            _log.exception(_FAILED_AT_ITS_END)
         finally:
-            self.context.run(self._end)
+            self.context.run(self._end, self._failure)
 
     async def _aclose(self) -> None:
         await self._generator.aclose()

@@ -14,7 +14,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-__all__ = ["is_meta", "is_struct", "reduce_meta", "reduce_struct"]
+__all__ = ["forget_lookups", "is_meta", "is_struct", "reduce_meta", "reduce_struct"]
+
+_LOOKUPS: Final = "__msgspec_cache__"
+"""What msgspec remembers of a class, of an enum or a dataclass too, when it first meets it."""
 
 _HOW: Final = (
     "frozen",
@@ -34,7 +37,16 @@ _HOW: Final = (
 """What a class says of itself in the form in which it was told."""
 
 _MADE: Final = frozenset(
-    ("__annotations__", "__dict__", "__weakref__", "__slots__", "__match_args__", "__orig_bases__", "__signature__")
+    (
+        _LOOKUPS,
+        "__annotations__",
+        "__dict__",
+        "__weakref__",
+        "__slots__",
+        "__match_args__",
+        "__orig_bases__",
+        "__signature__",
+    )
 )
 """What comes about with a class."""
 
@@ -60,19 +72,21 @@ def reduce_struct(struct: Any) -> tuple[Any, ...]:
 
     config = struct.__struct_config__
     own = list(inspect.get_annotations(struct))
-    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    fields = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    all_defaults = struct.__struct_defaults__
     defaults: dict[str, Any] = {}
     factories: dict[str, Any] = {}
-    for name in own:
-        field = fields.get(name)  # a ClassVar is none
-        if field is not None and field.default is not msgspec.NODEFAULT:
-            defaults[name] = field.default
-        elif field is not None and field.default_factory is not msgspec.NODEFAULT:
-            factories[name] = field.default_factory
+    for name, default in zip(struct.__struct_fields__[len(fields) - len(all_defaults) :], all_defaults, strict=True):
+        if name not in own or default is msgspec.NODEFAULT:
+            continue
+        if hasattr(default, "factory"):
+            factories[name] = default.factory
+        else:
+            defaults[name] = default
     how = {name: getattr(config, name) for name in _HOW if hasattr(config, name)}
     if how["tag"] is None:
         del how["tag"], how["tag_field"]
-    how["rename"] = {field.name: field.encode_name for field in fields.values()}
+    how["rename"] = fields
     how["kw_only"] = any(name in fields and name not in struct.__match_args__ for name in own)
     names = [name for name in own if name in fields]
     bases = struct.__dict__.get("__orig_bases__", struct.__bases__)
@@ -84,8 +98,19 @@ def reduce_struct(struct: Any) -> tuple[Any, ...]:
         for name, value in struct.__dict__.items()
         if name not in _MADE and name not in fields and not name.startswith("__struct_")
     }
-    annotations = {name: fields[name].type if name in fields else ClassVar for name in own}
+    kinds = _types_of(struct, msgspec)
+    annotations = {name: kinds[name] if name in fields else ClassVar for name in own}
     return _struct_of, (*made, factories, later), (annotations, told), None, None, _tell
+
+
+def _types_of(struct: Any, msgspec: Any) -> dict[str, Any]:
+    """Of its fields; as they are written, where that cannot be understood here either."""
+    import inspect
+
+    try:
+        return {field.name: field.type for field in msgspec.structs.fields(struct)}
+    except Exception:  # a name that only a type checker has, or only a function
+        return inspect.get_annotations(struct)
 
 
 def _know(struct: Any, number: str) -> str:
@@ -150,6 +175,13 @@ def is_meta(thing: Any) -> bool:
     """Whether it is the bounds of an annotation."""
     meta = getattr(sys.modules.get("msgspec"), "Meta", None)
     return meta is not None and type(thing) is meta
+
+
+def forget_lookups(reduced: Any) -> None:
+    """Take out of what cloudpickle says of a class what msgspec remembers of it, which cannot be sent."""
+    state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
+    if isinstance(state, tuple) and state and isinstance(state[0], dict):
+        state[0].pop(_LOOKUPS, None)
 
 
 def reduce_meta(meta: Any) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from spworkers.workers.middleware.tasks import MaxTasks
 from spworkers.workers.middleware.tracing import Tracing
 from spworkers.workers.requestinfo import RequestInfo
 from spworkers.workers.settings import Settings
+from spworkers.workers.stops import Stopped
 from spworkers.workers.streams import PART_BYTES, PART_TIME
 
 WAIT = 60.0
@@ -230,6 +231,97 @@ def test_a_generator_that_raises_at_once_is_retried(name: str) -> None:
         assert left[0] == 6
         assert len(client._runner.streams) == 0
     assert [each[0] + each[-1] for each in spy.seen if each[0] == "after"] == ["afterNoneType", "afterConnectionError"]
+
+
+@pytest.mark.parametrize("name", ["plain", "beside"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_generator_whose_item_cannot_be_sent_is_closed_and_not_run_again(name: str, first: bool) -> None:
+    spy = Spy()
+    app = App("streams", middleware=[spy])
+    done: list[str] = []
+
+    @app.handler(retry_on=Exception, retries=2)
+    def plain() -> Iterator[Any]:
+        done.append("begun")
+        try:
+            if not first:
+                yield bytes(PART_BYTES)
+            yield object()
+        finally:
+            done.append("closed")
+
+    @app.handler(retry_on=Exception, retries=2)
+    async def beside() -> AsyncIterator[Any]:
+        done.append("begun")
+        try:
+            if not first:
+                yield bytes(PART_BYTES)
+            yield object()
+        finally:
+            done.append("closed")
+
+    with app.client() as client:
+        with pytest.raises(errors.RemoteError, match=f"{name}.. yielded what cannot be sent"):
+            list(client.stream(name))
+        assert done == ["begun", "closed"]
+    assert spy.seen[1:] == [("after", name, "SerializationError")]
+
+
+def test_a_generator_that_is_returned_has_one_context_too_and_leaves_nothing() -> None:
+    app = App("streams")
+
+    def numbers() -> Iterator[tuple[int, bytes]]:
+        mark.set(7)
+        for _ in range(3):
+            yield mark.get(), bytes(PART_BYTES)
+
+    app.handler(name="plain")(lambda: numbers())
+
+    @app.handler
+    async def beside() -> Iterator[tuple[int, bytes]]:
+        return numbers()
+
+    with app.client() as client:
+        for name in ("plain", "beside"):
+            assert [item[0] for item in client.stream(name)] == [7, 7, 7]
+
+        async def main() -> list[int]:
+            return [item[0] async for item in client.stream("plain")]
+
+        assert asyncio.run(main()) == [7, 7, 7]
+    assert mark.get() == 0
+
+
+def test_hooks_hear_of_a_call_that_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Else a span would be open for good; the access log and the metrics leave that to who has given it up."""
+    caplog.set_level(logging.INFO, "spworkers.access")
+    spy = Spy()
+    app = App("given up", middleware=[spy, AccessLog()])
+
+    begun = asyncio.Event()
+
+    @app.handler
+    async def nap() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    @app.handler
+    def stopped() -> None:
+        raise Stopped
+
+    async def main() -> None:
+        with app.client() as client:
+            task = asyncio.ensure_future(client.acall("nap"))
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert spy.seen[1:] == [("after", "nap", "Stopped")]
+    with app.client() as client, pytest.raises(Stopped):
+        client.stopped()
+    assert spy.seen[3:] == [("after", "stopped", "Stopped")]
+    assert caplog.records == []
 
 
 def test_a_result_that_cannot_be_sent_is_an_error() -> None:

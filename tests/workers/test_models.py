@@ -261,3 +261,63 @@ def test_structs_of_a_script_are_what_they_are_in_its_workers(tmp_path: Path) ->
         "BadArgumentsError bound(): number: expected int <= 3, got int 4",
         "['A!', 'B!'] {True}",
     ]
+
+
+DECODED = """
+import dataclasses, enum, sys
+from typing import TYPE_CHECKING, Optional
+import msgspec
+import spworkers as sp
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+class Color(enum.Enum):
+    RED = "red"
+
+@dataclasses.dataclass
+class Size:
+    width: int
+
+class Car(msgspec.Struct):
+    color: Color
+    size: Size
+
+class Priced(msgspec.Struct):
+    price: "Optional[Decimal]" = None
+
+def local():
+    class Node(msgspec.Struct):
+        value: int
+        following: "Optional[Node]" = None
+
+    return Node(1, Node(2))
+
+def same(value):
+    return value
+
+def decoded(raw):
+    return msgspec.json.decode(raw, type=Car)
+
+if __name__ == "__main__":
+    raw = b'{"color":"red","size":{"width":3}}'
+    with sp.Pool(1) as pool:
+        print(pool.submit(decoded, raw).result(60))
+        print(pool.submit(same, decoded(raw)).result(60) == Car(Color.RED, Size(3)))
+        print(pool.submit(same, Color.RED).result(60) is Color.RED)
+        print(pool.submit(same, Priced(3)).result(60), pool.submit(same, local()).result(60))
+"""
+
+
+def test_what_msgspec_has_met_can_still_be_sent(tmp_path: Path) -> None:
+    """It leaves what it needs on classes that are not its own; and names that it cannot find are no hindrance."""
+    script = tmp_path / "script.py"
+    script.write_text(DECODED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "Car(color=<Color.RED: 'red'>, size=Size(width=3))",
+        "True",
+        "True",
+        "Priced(price=3) Node(value=1, following=Node(value=2, following=None))",
+    ]

@@ -73,6 +73,7 @@ class Middleware:
         """A handler has returned, or raised this; it took so long, all attempts included.
 
         Of a generator this is when its stream ends, however long its reader took; None: also if nobody wanted more.
+        Where the call was given up while the handler ran, the error is `spworkers.workers.stops.Stopped`.
         """
 
     def settled(self, worker: WorkerControl) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.requestinfo import RequestInfo
+from spworkers.workers.stops import Stopped
 
 __all__ = ["AccessLog"]
 
@@ -25,6 +26,8 @@ class AccessLog(Middleware):
         self.level = level
 
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
+        if isinstance(error, Stopped):  # nobody waits for it; the parent tells of those whose time was over
+            return
         self.write(request.handler, seconds, "" if error is None else type(error).__name__)
 
     def write(self, handler: str, seconds: float, error: str = "", extra: Mapping[str, object] | None = None) -> None:

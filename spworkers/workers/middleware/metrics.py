@@ -5,6 +5,7 @@ from __future__ import annotations
 from spworkers.workers.measures import Measures
 from spworkers.workers.middleware.base import Middleware
 from spworkers.workers.requestinfo import RequestInfo
+from spworkers.workers.stops import Stopped
 
 __all__ = ["Metrics"]
 
@@ -22,4 +23,5 @@ class Metrics(Middleware):
         self._worker = worker
 
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
-        self._measures.add(self._worker, request.handler, seconds, error is not None)
+        if not isinstance(error, Stopped):  # who has given it up knows how long that took
+            self._measures.add(self._worker, request.handler, seconds, error is not None)
