@@ -197,7 +197,7 @@ class IOLink:
         if event.kind == "ended":
             _finishing.pop(self.key, None)
         elif event.kind in ("died", "failed") and not self.closed and self.key not in _finishing:
-            _log_death(self.key, event)
+            event.log(log, "I/O process", self.key, "a successor takes over")
 
     def restarted(self) -> None:
         """Another supervisor is at work: describe this socket to it, and ask again what was not answered."""
@@ -220,14 +220,6 @@ class IOLink:
             else:
                 self.supervisor.unregister(channel)
             channel.close()
-
-
-def _log_death(key: str, event: ChildEvent) -> None:
-    if event.kind == "died":
-        log.warning("I/O process %d of %s died: %s; a successor takes over", event.pid, key, event.reason)
-    else:
-        words = "I/O process of %s dies at its start, again and again: %s; the next attempt is in %.1f s"
-        log.error(words, key, event.reason, event.retry)
 
 
 _finishing: dict[str, tuple[Supervisor, float]] = {}

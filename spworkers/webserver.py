@@ -165,13 +165,8 @@ class WebServer(Closing):
         self._supervisor.spawn(self._key, "web", self._spec, restart=True, fds=fds, on_event=self._happened)
 
     def _happened(self, event: ChildEvent) -> None:
-        if self._closed:
-            return
-        if event.kind == "died":
-            _log.warning("process %d of %r died: %s; it is replaced", event.pid, self, event.reason)
-        elif event.kind == "failed":
-            words = "the process of %r dies at its start, again and again: %s; the next attempt is in %.1f s"
-            _log.error(words, self, event.reason, event.retry)
+        if not self._closed:
+            event.log(_log, "process", repr(self), "it is replaced")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._spec['pages'])} pages, {len(self._spec['static'])} static"

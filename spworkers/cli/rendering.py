@@ -26,7 +26,7 @@ def _no_constant(name: str) -> Any:
 
 def as_text(value: Any) -> str | bytes:
     """A value for people: text and bytes as they are, everything else as JSON."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if _is_no_number(value):
         return str(value)
     return value if isinstance(value, (str, bytes)) else as_json(value)
 
@@ -36,8 +36,13 @@ def as_json(value: Any) -> str:
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
+def _is_no_number(value: Any) -> bool:
+    """NaN, or an infinity: numbers that JSON does not know."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
+    if _is_no_number(value):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

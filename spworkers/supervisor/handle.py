@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.channel import Channel
 from spworkers.errors import (
@@ -33,6 +33,9 @@ from spworkers.supervisor.control import Control, OnClosed, OnMessage
 from spworkers.supervisor.life import Life
 from spworkers.supervisor.recovery import Recovery
 from spworkers.supervisor.surroundings import surroundings, whereabouts
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 __all__ = ["ChildEvent", "OnEvent", "Supervisor"]
 
@@ -72,6 +75,19 @@ class ChildEvent:
     generation: int = 0
     reason: str = ""
     retry: float = 0.0
+
+    def log(self, log: Logger, process: str, of: str, follows: str) -> None:
+        """Tell of a process that "died" or "failed".
+
+        Args:
+            process: what it is, "I/O process" say, and `of` whose.
+            follows: what becomes of its work, after a death.
+        """
+        if self.kind == "died":
+            log.warning("%s %d of %s died: %s; %s", process, self.pid, of, self.reason, follows)
+        elif self.kind == "failed":
+            words = "%s of %s dies at its start, again and again: %s; the next attempt is in %.1f s"
+            log.error(words, process, of, self.reason, self.retry)
 
 
 OnEvent = Callable[[ChildEvent], None]

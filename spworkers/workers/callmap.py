@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from spworkers.workers.caller import patience_of
 from spworkers.workers.manycalls import END, Asker, ManyCalls
 from spworkers.workers.quickcalls import Opened, Unanswered
 from spworkers.workers.slots import NoPlace
@@ -53,8 +52,7 @@ class CallMap:
             client._check_open(self._name)
             raise client._no_slot(self._name) from None
         except Unanswered as unanswered:
-            patience = client._patience if self._timeout is None else patience_of(self._timeout)
-            error = client._explained(unanswered.error, self._name, unanswered.size, patience)
+            error = client._explained(unanswered.error, self._name, unanswered.size, self._many.patience)
         except Exception as raised:
             error = raised
         except BaseException:  # Ctrl-C: nobody waits for the rest

@@ -104,7 +104,7 @@ class ManyCalls:
         self._slots: Final = slots
         self._name: Final = name
         self._items: Iterator[tuple[Any, ...]] | None = items
-        self._patience: Final = patience
+        self.patience: Final = patience
         self._window: Final = window
         self._most: Final = LATE * window
         self._calls: deque[ManyWaiting] = deque()
@@ -153,7 +153,7 @@ class ManyCalls:
         self._calls.append(waiting)
         self._away += 1
         try:
-            waiting.call_id, waiting.deadline, payload = self._quick.begin(self._name, args, {}, self._patience)
+            waiting.call_id, waiting.deadline, payload = self._quick.begin(self._name, args, {}, self.patience)
             waiting.size = len(payload)
             self._line.send(waiting, payload, 0, waiting.deadline)
         except Exception as error:
@@ -190,7 +190,7 @@ class ManyCalls:
 
     def _wait_for_slot(self) -> bool:
         """Send at least one, when other calls of the client leave a place for it. False: there are no more."""
-        deadline = FOREVER if self._patience == FOREVER else monotonic() + self._patience
+        deadline = FOREVER if self.patience == FOREVER else monotonic() + self.patience
         while not self._calls:
             if self._items is None:
                 return False

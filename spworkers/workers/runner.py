@@ -33,7 +33,7 @@ from spworkers.workers.requestinfo import RequestInfo, current
 from spworkers.workers.shapes import closest
 from spworkers.workers.state import State
 from spworkers.workers.stops import Stopped, is_canceled, is_stop
-from spworkers.workers.streams import AsyncStream, Streams, SyncStream, Unsendable
+from spworkers.workers.streams import AsyncStream, Opening, Streams, SyncStream, Unsendable
 from spworkers.workers.timelimit import CLOSING
 
 __all__ = ["HANDLERS", "HEALTH", "Job", "Runner"]
@@ -65,6 +65,9 @@ class Job:
         """The same in an event loop."""
         return self.run()
 
+    def stopped(self) -> None:
+        """It was given up while it ran."""
+
     def canceled(self, error: BaseException) -> Answer:
         """The answer, if its task was cancelled by nobody but itself."""
         raise error
@@ -84,18 +87,12 @@ class _HandlerJob(Job):
         self._context: Context | None = None  # a generator's own, for all of its parts
         self._stream: SyncStream | AsyncStream | None = None  # it was begun
         self._unsent: BaseException | None = None  # why the result was not sent
-        self._entered = False  # this runs in the context
-        self._told = False  # hooks were told of the end
         self.concurrent = handler.concurrent
 
     def run(self) -> Answer:
         if self._handler.streams:
             self._context = copy_context()
-            self._entered = True
-            try:
-                answer: Answer = self._context.run(self._run)
-            finally:
-                self._entered = False
+            answer: Answer = self._context.run(self._run)
             return answer
         return self._run()
 
@@ -116,13 +113,14 @@ class _HandlerJob(Job):
                 except Stopped:
                     raise
                 except BaseException as error:  # a KeyboardInterrupt is its own too: signals do not raise it here
+                    self._stream = None  # it has failed at once, and says nothing of that
                     pause = hooks.retry(request, error, self._handler)
                     if pause is None:
                         raise
                     time.sleep(pause)
                     request.attempt += 1
         except Stopped as stop:
-            if self._stream is None:  # else it is closed first
+            if self._stream is None:
                 self._ended(stop)
             raise
         except BaseException as error:
@@ -151,24 +149,32 @@ class _HandlerJob(Job):
                         self._inside(self._ended, self._unsent)
                     return answer
                 except BaseException as error:
-                    pause = None if is_stop(error) else self._inside(hooks.retry, request, error, self._handler)
+                    if is_stop(error):
+                        raise
+                    self._stream = None
+                    pause = self._inside(hooks.retry, request, error, self._handler)
                     if pause is None:
                         raise
                 await Awaited(asyncio.sleep(pause))
                 request.attempt += 1
         except BaseException as error:
-            if is_stop(error):
-                if self._stream is None:
-                    self._inside(self._ended, Stopped())
+            if is_stop(error):  # whose doing that was, is known to who awaits this
                 raise
             self._inside(self._ended, error)
             return self._failed(error)
         finally:
             current.reset(token)
 
+    def stopped(self) -> None:
+        self._given_up(Stopped())
+
     def canceled(self, error: BaseException) -> Answer:
-        self._inside(self._ended, error)
+        self._given_up(error)
         return self._failed(error)
+
+    def _given_up(self, error: BaseException) -> None:
+        if self._stream is None:  # else that tells its end itself, when it is closed
+            self._inside(self._ended, error)
 
     def _inside(self, what: Callable[..., Any], *args: Any) -> Any:
         """Call it where a generator's own code runs, too."""
@@ -176,9 +182,7 @@ class _HandlerJob(Job):
 
     def _ended(self, error: BaseException | None) -> None:
         """The handler has raised this; or its stream has come to its end, perhaps with what the generator raised."""
-        if not self._told:
-            self._told = True
-            self._runner.hooks.after(self.request, error.__cause__ if isinstance(error, Unsendable) else error)
+        self._runner.hooks.after(self.request, error.__cause__ if isinstance(error, Unsendable) else error)
 
     def _call(self) -> Any:
         request, handler = self.request, self._handler
@@ -190,26 +194,27 @@ class _HandlerJob(Job):
         if self._handler.raw:
             return self._raw(value)
         if type(value) not in _PLAIN and inspect.isgenerator(value):
-            stream = SyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
-            self._keep(stream)
-            return self._runner.begin(stream, self._pipe, self._entered)
+            stream = SyncStream(self._opening(), value)
+            if self._context is None:
+                return self._runner.begin(stream, self._pipe)
+            self._stream = stream
+            return self._runner.begin(stream, self._pipe, entered=True)
         return self._value(value)
 
     async def _adone(self, value: Any) -> Answer:
         if not self._handler.raw and inspect.isasyncgen(value):
-            stream = AsyncStream(self.request.id, self._serial, self._failed, self._ended, self._own_context(), value)
-            self._keep(stream)
+            stream = AsyncStream(self._opening(), value)
+            if self._context is not None:
+                self._stream = stream
             return await self._runner.abegin(stream, self._pipe)
-        return self._done(value)
+        answer: Answer = self._inside(self._done, value)
+        return answer
 
-    def _own_context(self) -> Context:
-        """A generator's; another one's if the handler is none, and has returned one."""
-        return copy_context() if self._context is None else self._context
-
-    def _keep(self, stream: SyncStream | AsyncStream) -> None:
-        """A stream begins, whose end is the handler's if that is a generator function; else it has returned one."""
-        if self._context is not None:
-            self._stream = stream
+    def _opening(self) -> Opening:
+        """For the stream of a generator handler, whose end is the call's; or of one that has returned a generator."""
+        if self._context is None:
+            return Opening(self.request.id, self._serial, copy_context(), self._failed, _nothing)
+        return Opening(self.request.id, self._serial, self._context, self._failed, self._ended)
 
     def _value(self, value: Any) -> Answer:
         try:
@@ -355,6 +360,7 @@ class Runner:
             return await job.arun()
         except AsyncCancelledError as error:
             if is_canceled():
+                job.stopped()
                 raise
             return job.canceled(error)
 
@@ -399,7 +405,7 @@ class Runner:
 
     # --- streams
 
-    def begin(self, stream: SyncStream, pipe: int, entered: bool) -> Answer:
+    def begin(self, stream: SyncStream, pipe: int, *, entered: bool = False) -> Answer:
         """Open a stream; its first part. Raises what the generator raises before its first item.
 
         Args:
@@ -475,6 +481,10 @@ class Runner:
         import os
 
         return {"status": "ok", "app": self.app.name, "pid": os.getpid()}
+
+
+def _nothing(error: BaseException | None) -> None:
+    """Nobody hears of the end."""
 
 
 def _failure(call_id: int, failure: Failure) -> Answer:

@@ -131,13 +131,16 @@ class Stream(AsyncClosing, Generic[T]):
 
     def _add(self, part: callformat.Part, pipe: int) -> None:
         self._items.extend(part.items)
-        self._over = part.last
         self._pipe = pipe
         self._number += 1
         if part.last:
-            self._caller._streams.pop(self._call_id, None)
+            self._finish()
         else:
             self._caller._streams[self._call_id] = pipe
+
+    def _finish(self) -> None:
+        self._over = True
+        self._caller._streams.pop(self._call_id, None)
 
     def _opened(self, call_id: int, part: callformat.Part, pipe: int) -> Self:
         """It is open already, with this first part."""
@@ -146,8 +149,7 @@ class Stream(AsyncClosing, Generic[T]):
         return self
 
     def _end(self, error: BaseException) -> None:
-        self._over = True
-        self._caller._streams.pop(self._call_id, None)
+        self._finish()
         if self._closed and isinstance(error, ClosedError):
             raise ClosedError(f"{self._name}(): the stream was closed while its next part was awaited") from None
         if isinstance(error, CanceledError):
@@ -162,8 +164,8 @@ class Stream(AsyncClosing, Generic[T]):
         """
         self._items.clear()
         if not self._over:
-            self._over = self._closed = True
-            self._caller._streams.pop(self._call_id, None)
+            self._closed = True
+            self._finish()
             if self._call_id:
                 self._caller._give_up_stream(self._call_id, self._pipe)
 

@@ -8,12 +8,13 @@ one part ahead of its reader.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextvars import Context
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from spworkers.errors import SerializationError
 from spworkers.workers import callformat, packing
@@ -21,14 +22,13 @@ from spworkers.workers.answer import Answer
 from spworkers.workers.stops import Stopped
 from spworkers.workers.timelimit import time_limit
 
-__all__ = ["AsyncStream", "Streams", "SyncStream", "Unsendable"]
+__all__ = ["AsyncStream", "Opening", "Streams", "SyncStream", "Unsendable"]
 
 PART_BYTES: Final = 64 << 10
 PART_ITEMS: Final = 1024
 PART_TIME: Final = 0.02  # seconds
 
 _CLOSED: Final = "the generator of a stream that was given up"
-_FAILED_AT_ITS_END: Final = "a stream's generator failed at its end"
 
 _log = logging.getLogger("spworkers.workers")
 
@@ -40,28 +40,46 @@ class Unsendable(SerializationError):
     """An item that cannot be sent; what hooks are told is its cause."""
 
 
-Failed = Callable[[BaseException], Answer]
-"""Makes the answer of an exception."""
+class Opening(NamedTuple):
+    """What a stream knows of the call that has begun it.
+
+    Attributes:
+        call_id: the call's.
+        serial: the dispatcher's number for the request.
+        context: in which the generator runs, and whoever hears of its end.
+        failed: makes the answer of an exception.
+        ended: hears of the end, with what the generator raised.
+    """
+
+    call_id: int
+    serial: int
+    context: Context
+    failed: Callable[[BaseException], Answer]
+    ended: Callable[[BaseException | None], None]
+
+
+@contextlib.contextmanager
+def _logged(stop: type[BaseException]) -> Iterator[None]:
+    """Around the end of a generator: what it raises there is nobody's answer. Only a stop comes out."""
+    try:
+        yield
+    except stop:
+        raise
+    except BaseException:
+        _log.exception("a stream's generator failed at its end")
 
 
 class _Stream:
     """What both kinds of streams remember between two parts."""
 
-    def __init__(
-        self,
-        call_id: int,
-        serial: int,
-        failed: Failed,
-        ended: Callable[[BaseException | None], None],
-        context: Context,
-    ) -> None:
-        self.call_id = call_id
-        self.serial = serial
-        self.context = context  # in which the generator runs, and whoever hears of its end
-        self._tell_end: Callable[[BaseException | None], None] | None = ended
+    def __init__(self, opening: Opening) -> None:
+        self.call_id = opening.call_id
+        self.serial = opening.serial
+        self.context = opening.context
+        self._failed = opening.failed
+        self._tell_end: Callable[[BaseException | None], None] | None = opening.ended
         self.number = 0  # of the next part
         self.answer: Answer | None = None  # the last one that was given
-        self._failed = failed
         self._failure: BaseException | None = None  # what the generator raised after its last items
         self._over = False
         self._items: list[bytes] = []
@@ -103,14 +121,14 @@ class _Stream:
             self.answer = Answer(callformat.encode_part(self.call_id, items, over), True, more=not over)
         self.number += 1
         if not self.answer.more:
-            self._end(self._failure)
+            self._end()
         return self.answer
 
-    def _end(self, error: BaseException | None = None) -> None:
-        """It is over, or nobody wants more of it: that is told once."""
+    def _end(self) -> None:
+        """It is over, or nobody wants more of it: that is told once, with what the generator has raised."""
         tell, self._tell_end = self._tell_end, None
         if tell is not None:
-            tell(error)
+            tell(self._failure)
 
     def _ended(self, error: BaseException | None) -> None:
         self._over = True
@@ -120,16 +138,8 @@ class _Stream:
 class SyncStream(_Stream):
     """The stream of a generator function."""
 
-    def __init__(
-        self,
-        call_id: int,
-        serial: int,
-        failed: Failed,
-        ended: Callable[[BaseException | None], None],
-        context: Context,
-        generator: Generator[Any, Any, Any],
-    ) -> None:
-        super().__init__(call_id, serial, failed, ended, context)
+    def __init__(self, opening: Opening, generator: Generator[Any, Any, Any]) -> None:
+        super().__init__(opening)
         self._generator = generator
 
     def take(self) -> Answer:
@@ -146,52 +156,28 @@ class SyncStream(_Stream):
                 raise
             except Unsendable as error:
                 self._ended(error)
-                self._close_generator()
+                with _logged(Stopped):  # it is not asked for more
+                    self._generator.close()
             except BaseException as error:
                 self._ended(error)
             if self._is_full(begun):
                 break
         return self._finish()
 
-    def _close_generator(self) -> None:
-        """It has yielded what cannot be sent: nobody is going to ask it for more."""
-        try:
-            self._generator.close()
-        except Stopped:
-            raise
-        except BaseException:
-            _log.exception(_FAILED_AT_ITS_END)
-
     def close(self, seconds: float = 0.0) -> None:
         """Have the generator do its `finally`, within so many seconds (0: as long as it takes)."""
         try:
-            with time_limit(seconds, _CLOSED):
-                self.context.run(self._close)
-        except Stopped:
-            raise
-        except BaseException:
-            _log.exception(_FAILED_AT_ITS_END)
-
-    def _close(self) -> None:
-        try:
-            self._generator.close()
+            with _logged(Stopped), time_limit(seconds, _CLOSED):
+                self.context.run(self._generator.close)
         finally:
-            self._end()
+            self.context.run(self._end)
 
 
 class AsyncStream(_Stream):
     """The stream of an async generator function."""
 
-    def __init__(
-        self,
-        call_id: int,
-        serial: int,
-        failed: Failed,
-        ended: Callable[[BaseException | None], None],
-        context: Context,
-        generator: AsyncGenerator[Any, Any],
-    ) -> None:
-        super().__init__(call_id, serial, failed, ended, context)
+    def __init__(self, opening: Opening, generator: AsyncGenerator[Any, Any]) -> None:
+        super().__init__(opening)
         self._generator = generator
         self._item: asyncio.Task[Any] | None = None  # the next item, on its way
 
@@ -244,17 +230,13 @@ class AsyncStream(_Stream):
     async def close(self, seconds: float = 0.0) -> None:
         """Cancel what it waits for, and have the generator do its `finally`, as with `SyncStream.close`."""
         try:
-            with time_limit(seconds, _CLOSED):
+            with _logged(asyncio.CancelledError), time_limit(seconds, _CLOSED):
                 if self._item is not None:
                     self._item.cancel()
                     await asyncio.gather(self._item, return_exceptions=True)
                 await self._begin(self._aclose())
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            _log.exception(_FAILED_AT_ITS_END)
         finally:
-            self.context.run(self._end, self._failure)
+            self.context.run(self._end)
 
     async def _aclose(self) -> None:
         await self._generator.aclose()

@@ -12,7 +12,7 @@ import types
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 __all__ = ["forget_lookups", "is_meta", "is_struct", "reduce_meta", "reduce_struct"]
 
@@ -57,6 +57,26 @@ _known: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 """Classes that have been sent or made here: what comes back is of the same class, and two of one class are alike."""
 
 
+class _Recipe(NamedTuple):
+    """How a class is made; `number` is the same wherever it is known."""
+
+    number: str
+    meta: Any
+    name: str
+    qualname: str
+    module: str
+    bases: tuple[Any, ...]
+    fields: list[str]
+    defaults: dict[str, Any]
+    factories: dict[str, Any]
+    has_post_init: bool
+    how: dict[str, Any]
+
+
+def _msgspec() -> Any:
+    return importlib.import_module("msgspec")  # by name: its types may not be at hand
+
+
 def is_struct(thing: Any) -> bool:
     """Whether it is a class of msgspec's, beside its own."""
     msgspec = sys.modules.get("msgspec")
@@ -68,8 +88,7 @@ def reduce_struct(struct: Any) -> tuple[Any, ...]:
     """What pickle is to know of a class: how it is made, and what it is told then."""
     import inspect
 
-    msgspec: Any = importlib.import_module("msgspec")
-
+    msgspec = _msgspec()
     config = struct.__struct_config__
     own = list(inspect.get_annotations(struct))
     fields = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
@@ -89,26 +108,35 @@ def reduce_struct(struct: Any) -> tuple[Any, ...]:
     how["rename"] = fields
     how["kw_only"] = any(name in fields and name not in struct.__match_args__ for name in own)
     names = [name for name in own if name in fields]
-    bases = struct.__dict__.get("__orig_bases__", struct.__bases__)
-    later = "__post_init__" in struct.__dict__
-    number = _ids.get(struct) or _know(struct, uuid.uuid4().hex)
-    made = (number, type(struct), struct.__name__, struct.__qualname__, struct.__module__, bases, names, defaults, how)
+    recipe = _Recipe(
+        _ids.get(struct) or _know(struct, uuid.uuid4().hex),
+        type(struct),
+        struct.__name__,
+        struct.__qualname__,
+        struct.__module__,
+        struct.__dict__.get("__orig_bases__", struct.__bases__),
+        names,
+        defaults,
+        factories,
+        "__post_init__" in struct.__dict__,
+        how,
+    )
     told = {
         name: value
         for name, value in struct.__dict__.items()
         if name not in _MADE and name not in fields and not name.startswith("__struct_")
     }
-    kinds = _types_of(struct, msgspec)
+    kinds = _types_of(struct)
     annotations = {name: kinds[name] if name in fields else ClassVar for name in own}
-    return _struct_of, (*made, factories, later), (annotations, told), None, None, _tell
+    return _struct_of, (recipe,), (annotations, told), None, None, _tell
 
 
-def _types_of(struct: Any, msgspec: Any) -> dict[str, Any]:
+def _types_of(struct: Any) -> dict[str, Any]:
     """Of its fields; as they are written, where that cannot be understood here either."""
     import inspect
 
     try:
-        return {field.name: field.type for field in msgspec.structs.fields(struct)}
+        return {field.name: field.type for field in _msgspec().structs.fields(struct)}
     except Exception:  # a name that only a type checker has, or only a function
         return inspect.get_annotations(struct)
 
@@ -119,34 +147,23 @@ def _know(struct: Any, number: str) -> str:
     return number
 
 
-def _struct_of(
-    number: str,
-    meta: Any,
-    name: str,
-    qualname: str,
-    module: str,
-    bases: tuple[Any, ...],
-    names: list[str],
-    defaults: dict[str, Any],
-    how: dict[str, Any],
-    factories: dict[str, Any],
-    later: bool,
-) -> Any:
-    msgspec: Any = importlib.import_module("msgspec")
-
-    known = _known.get(number)
+def _struct_of(recipe: _Recipe) -> Any:
+    known = _known.get(recipe.number)
     if known is not None:
         return known
+    field = _msgspec().field
 
     def fill(body: dict[str, Any]) -> None:
-        body.update(__module__=module, __qualname__=qualname, __annotations__=dict.fromkeys(names, Any))
-        body.update(defaults)
-        body.update({field: msgspec.field(default_factory=factory) for field, factory in factories.items()})
-        if later:
+        body.update(__module__=recipe.module, __qualname__=recipe.qualname)
+        body.update(__annotations__=dict.fromkeys(recipe.fields, Any))
+        body.update(recipe.defaults)
+        body.update({name: field(default_factory=factory) for name, factory in recipe.factories.items()})
+        if recipe.has_post_init:
             body["__post_init__"] = _Later()
 
-    struct = _untold[number] = types.new_class(name, bases, {"metaclass": meta, **how}, fill)
-    _know(struct, number)
+    struct = types.new_class(recipe.name, recipe.bases, {"metaclass": recipe.meta, **recipe.how}, fill)
+    _untold[recipe.number] = struct
+    _know(struct, recipe.number)
     return struct
 
 
@@ -191,6 +208,4 @@ def reduce_meta(meta: Any) -> tuple[Any, ...]:
 
 
 def _meta_of(told: dict[str, Any]) -> Any:
-    msgspec: Any = importlib.import_module("msgspec")
-
-    return msgspec.Meta(**told)
+    return _msgspec().Meta(**told)

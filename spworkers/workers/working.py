@@ -419,10 +419,12 @@ class WorkingBeside(Working):
         try:
             answer = await job.arun()
         except asyncio.CancelledError as error:
+            if self._over or request.serial in self._told:
+                job.stopped()
+            else:
+                answer = job.canceled(error)
             if self._over:
                 raise
-            if request.serial not in self._told:
-                answer = job.canceled(error)
         except Exception:  # no handler's: it comes of what one has done to this process
             _broken()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -252,13 +253,9 @@ def test_a_generator_whose_item_cannot_be_sent_is_closed_and_not_run_again(name:
 
     @app.handler(retry_on=Exception, retries=2)
     async def beside() -> AsyncIterator[Any]:
-        done.append("begun")
-        try:
-            if not first:
-                yield bytes(PART_BYTES)
-            yield object()
-        finally:
-            done.append("closed")
+        with contextlib.closing(plain.function()) as items:
+            for item in items:
+                yield item
 
     with app.client() as client:
         with pytest.raises(errors.RemoteError, match=f"{name}.. yielded what cannot be sent"):
@@ -322,6 +319,44 @@ def test_hooks_hear_of_a_call_that_is_given_up(caplog: pytest.LogCaptureFixture)
         client.stopped()
     assert spy.seen[3:] == [("after", "stopped", "Stopped")]
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["plain", "beside"])
+def test_hooks_hear_of_a_generator_that_is_given_up_before_it_runs_again(name: str) -> None:
+    class Paused(Spy):
+        def retry(self, request: RequestInfo, error: BaseException, handler: Any) -> float | None:
+            if not handler.concurrent:
+                raise Stopped  # as if it came in the pause
+            begun.set()
+            return 60.0
+
+    spy = Paused()
+    app = App("streams", middleware=[spy])
+    begun = asyncio.Event()
+
+    @app.handler
+    def plain() -> Iterator[int]:
+        raise ConnectionError
+        yield 1
+
+    @app.handler
+    async def beside() -> AsyncIterator[int]:
+        raise ConnectionError
+        yield 1
+
+    async def main() -> None:
+        with app.client() as client:
+            task = asyncio.ensure_future(client.acall(name))
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+
+    if name == "beside":
+        asyncio.run(main())
+    else:
+        with app.client() as client, pytest.raises(Stopped):
+            client.call(name)
+    assert spy.seen[1:] == [("after", name, "Stopped")]
 
 
 def test_a_result_that_cannot_be_sent_is_an_error() -> None:
