@@ -201,7 +201,7 @@ class Supervisor:
         Returns:
             How it ended; nothing if that was not waited for.
         """
-        self._forget(key)
+        self.forget(key)
         message = {"t": "end", "key": key, "grace": grace}
         if wait:
             return str(self._ask(message, (), timeout))
@@ -211,10 +211,7 @@ class Supervisor:
         return ""
 
     def forget(self, key: str) -> None:
-        """Tell no more of a child that has ended with its supervisor, and that nobody starts again."""
-        self._forget(key)
-
-    def _forget(self, key: str) -> None:
+        """Tell no more of a child, as it has ended, or is to."""
         self._events.pop(key, None)
         self._homes.pop(key, None)
 
@@ -402,7 +399,7 @@ class Supervisor:
             event = ChildEvent(kind.removeprefix("child_"), **facts)
             found = self._events.get(event.key)
             if event.kind == "ended":
-                self._forget(event.key)
+                self.forget(event.key)
             if found is not None:
                 found(event)
 
