@@ -14,6 +14,7 @@ from spworkers.errors import BadOptionError, BadValueError
 from spworkers.options import Place, keywords
 from spworkers.workers.handler import Handler, HandlerOptions, check_name, check_text
 from spworkers.workers.middleware.base import Middleware
+from spworkers.workers.quantities import check_flag
 from spworkers.workers.settings import drain_of, misspelt, workers_of
 
 if TYPE_CHECKING:
@@ -369,7 +370,7 @@ class App:
         from spworkers.workers.server import Server, deaf_to
 
         drain_of(drain, "drain")
-        if not block:
+        if not check_flag(block, "block"):
             return Server(self, listen, dial=dial, workers=workers, executor=executor, **options)
         with deaf_to(signal.SIGHUP):  # it is not for workers that are new, or about to end
             server = Server(self, listen, dial=dial, workers=workers, executor=executor, **options)

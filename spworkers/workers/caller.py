@@ -22,7 +22,7 @@ from spworkers.workers.annotations import UnknownShape, shape_of
 from spworkers.workers.answer import Reply
 from spworkers.workers.callwaiting import left_until
 from spworkers.workers.handler import check_text
-from spworkers.workers.quantities import check_count
+from spworkers.workers.quantities import check_count, check_flag
 from spworkers.workers.runner import HANDLERS
 from spworkers.workers.shapes import Mismatch, Shape
 from spworkers.workers.stream import Stream
@@ -203,6 +203,10 @@ class Caller(AsyncClosing):
             raise BadValueError(f"map({name!r}) wants at least one iterable, of the arguments")
         deadline_of(timeout)
         window = 0 if in_flight is None else check_count(in_flight, "in_flight", least=1)
+        for each in iterables:
+            if not isinstance(each, Iterable) and not hasattr(each, "__getitem__"):
+                raise BadValueError(f"map({name!r}) wants iterables, of the arguments; {each!r:.80} is none")
+        check_flag(return_exceptions, "return_exceptions")
         items = zip(*iterables)  # noqa: B905  # the shortest ends it
         return self._map(name, items, timeout, window, return_exceptions)
 

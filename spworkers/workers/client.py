@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final, NoReturn
 
 from anyio.lowlevel import RunVar
 
+from spworkers._atexit import at_exit
 from spworkers._coerce import Seconds
 from spworkers.errors import (
     BadOptionError,
@@ -46,6 +49,16 @@ IN_FLIGHT = 128
 
 
 _FAREWELL: Final = 0.2  # seconds, in which servers can be told that nobody waits for them any more
+
+
+_REFUSED: Final = {
+    "raw": "its socket is a REQ that is not raw",
+    "dial": "its addresses are its first argument",
+    "listen": "it calls who listens; who dials in to it would get no calls of its own choosing",
+}
+"""What Req takes, and a client has no use for."""
+
+_open: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
 
 
 class Client(Caller):
@@ -86,6 +99,9 @@ class Client(Caller):
         **options: Any,
     ) -> None:
         super().__init__(timeout)
+        for option, why in _REFUSED.items():
+            if option in options:
+                raise BadOptionError(f"a Client takes no {option}=: {why}", option)
         self._addresses = addresses_of(addresses, "a Client")
         if not self._addresses:
             raise BadValueError("a Client needs an address: where is the App served?")
@@ -101,6 +117,7 @@ class Client(Caller):
             raise misspelt(error, "a Client", ("timeout", "in_flight", "name")) from None
         self._line = CallLine(self._req, len(self._addresses), self._slots)
         self._quick = QuickCalls(self._ids, self._slots, self._line, self._patience, not self._results)
+        _open.add(self)
 
     # --- sending and receiving
 
@@ -140,6 +157,8 @@ class Client(Caller):
 
     async def acall(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Any:
         """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
+        if type(name) is not str or not name:
+            check_text(name, "a handler's name")
         quick = self._quick  # the only look-up: each of ours is two, for the sake of `__getattr__`
         patience = quick.patience if timeout is None else patience_of(timeout)
         waiting = quick.begin_task(name, args, kwargs, patience)
@@ -267,7 +286,7 @@ class Client(Caller):
     def close(self) -> None:
         """Close the connection; calls in flight fail with ClosedError, and are canceled where they run, as are streams.
 
-        A second time, nothing happens.
+        A second time, nothing happens. The program's end does it too.
         """
         if self._closed:
             return
@@ -288,3 +307,11 @@ class Client(Caller):
         if self._closed:
             return f"<Client of {', '.join(self._addresses)}: closed>"
         return f"<Client of {', '.join(self._addresses)}: {len(self._line.collector)} submitted calls in flight>"
+
+
+@at_exit
+def _close_all() -> None:
+    """The program ends, by Ctrl-C perhaps: servers hear of what nobody waits for any more."""
+    for client in list(_open):
+        if client._line.port.pid == os.getpid():  # in a forked child they are its parent's
+            client.close()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from spworkers.errors import BadOptionError, BadValueError
-from spworkers.workers.quantities import check_count, seconds_of
-from spworkers.workers.settings import ASYNC_TASKS_LIMIT, check_flag
+from spworkers.workers.quantities import check_count, check_flag, seconds_of
+from spworkers.workers.settings import ASYNC_TASKS_LIMIT
 from spworkers.workers.shapes import closest
 
 __all__ = ["AUTO", "check_dispatching"]

@@ -11,7 +11,7 @@ from typing import Any, Final
 from spworkers._coerce import seconds
 from spworkers.errors import BadValueError
 
-__all__ = ["bytes_of", "check_count", "memory_of", "seconds_of", "size_text"]
+__all__ = ["bytes_of", "check_count", "check_flag", "memory_of", "seconds_of", "size_text"]
 
 LEAST_MEMORY: Final = 8 << 20
 """Bytes that no worker does with, whatever it does: an interpreter that has imported nothing has as much."""
@@ -85,3 +85,14 @@ def size_text(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.0f} {name}"
     return "1 byte" if size == 1 else f"{size} bytes"
+
+
+def check_flag(value: Any, who: str) -> bool:
+    """True or False.
+
+    Raises:
+        BadValueError: it is neither.
+    """
+    if type(value) is not bool:
+        raise BadValueError(f"{who} is True or False, not {value!r:.80}")
+    return value

@@ -92,6 +92,8 @@ class Server(Closing):
         self._reload_drain: Seconds = None
         self._reload_lock = threading.RLock()  # a signal's handler takes it too
         self._inside = ""  # where `healthy` asks
+        if "name" in options:
+            raise BadOptionError(f"serve() takes no name=: the server has its App's, {app.name}", "name")
         options.setdefault("max_rcv_size", LARGEST_REQUEST)
         self._parts: list[tuple[Socket, ContextPool]] = []
         settings = {name: options.pop(name) for name in NAMES if name in options}
@@ -279,7 +281,12 @@ class Server(Closing):
 
         Args:
             begun: called once signals do that, to tell others that they may send them.
+
+        Raises:
+            BadValueError: `begun` cannot be called.
         """
+        if begun is not None and not callable(begun):
+            raise BadValueError(f"wait() has no timeout; begun is a function to call when it waits, not {begun!r:.80}")
         with _signals_to(self._ended, self._hang_up):
             if begun is not None:
                 begun()

@@ -11,7 +11,7 @@ from spworkers._coerce import Seconds, seconds
 from spworkers.errors import BadOptionError, BadValueError
 from spworkers.options import timeout_seconds
 from spworkers.workers.handler import check_timeout
-from spworkers.workers.quantities import check_count, memory_of
+from spworkers.workers.quantities import check_count, check_flag, memory_of
 from spworkers.workers.shapes import closest
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "THREAD_VARIABLES",
     "WORKERS_LIMIT",
     "Settings",
-    "check_flag",
     "drain_of",
     "misspelt",
     "workers_of",
@@ -118,17 +117,6 @@ def _count_or_none(least: int) -> Any:
 
 def _timeout(value: Seconds, who: str) -> float | None:
     return None if value is None else check_timeout(value, who)
-
-
-def check_flag(value: Any, who: str) -> bool:
-    """True or False.
-
-    Raises:
-        BadValueError: it is neither.
-    """
-    if type(value) is not bool:
-        raise BadValueError(f"{who} is True or False, not {value!r:.80}")
-    return value
 
 
 def workers_of(value: Any, who: str) -> int:

@@ -700,3 +700,26 @@ def test_what_a_client_is_told_later_is_refused(server: Answerer) -> None:
             client.timeout = 5  # type: ignore[attr-defined]
         own.found = 3  # type: ignore[attr-defined]
         assert own.found == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("option", "value"), [("raw", True), ("dial", "tcp://127.0.0.1:1"), ("listen", "inproc://x")])
+def test_options_of_req_that_a_client_has_no_use_for(option: str, value: Any) -> None:
+    with pytest.raises(errors.BadOptionError, match=f"a Client takes no {option}=: ") as caught:
+        Client("tcp://127.0.0.1:1", **{option: value})
+    assert caught.value.option == option
+
+
+def test_arguments_that_no_call_can_have(calc: Client) -> None:
+    for name in (3, None, b"add", ""):
+        with pytest.raises(errors.BadValueError, match="a handler's name is text"):
+            asyncio.run(calc.acall(name))  # type: ignore[arg-type]
+    with pytest.raises(errors.BadValueError, match=r"map\('add'\) wants iterables, of the arguments; 3 is none"):
+        calc.map("add", [1], 3)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadValueError, match="return_exceptions is True or False, not 'no'"):
+        calc.map("add", [1], [2], return_exceptions="no")  # type: ignore[arg-type]
+
+    class Old:
+        def __getitem__(self, index: int) -> int:
+            return [1, 2][index]
+
+    assert list(calc.map("add", Old(), Old())) == [2, 4]

@@ -496,6 +496,13 @@ def test_mistakes_are_told_before_anything_is_started() -> None:
     for options in ({"workers": 0}, {"retries": -1}, {"backlog": -1}, {"timeout": 0}, {"workers": 1.5}):
         with pytest.raises(errors.BadValueError):
             app.serve(ANYWHERE, block=False, **options)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadValueError, match="block is True or False, not 'no'"):
+        app.serve(ANYWHERE, block="no")  # type: ignore[call-overload]
+    with pytest.raises(errors.BadOptionError, match=r"serve\(\) takes no name=: the server has its App's, calc"):
+        app.serve(ANYWHERE, block=False, name="other")
+    with app.serve(ANYWHERE, workers=1, block=False) as server:
+        with pytest.raises(errors.BadValueError, match=r"wait\(\) has no timeout"):
+            server.wait(5.0)  # type: ignore[arg-type]
     with pytest.raises(errors.BadValueError, match="workers is 5000; it may be 1000 at most"):
         app.serve(ANYWHERE, block=False, workers=5000)
     for drain, words in ((-1, "drain is -1; it has to be 0 seconds or more"), ("soon", "drain wants seconds")):

@@ -556,6 +556,34 @@ def test_a_client_that_is_closed_stops_what_it_waits_for(server: Server, tmp_pat
     eventually(lambda: noted(tmp_path, stopped) == many, WAIT / 4)
 
 
+LEAVES = """
+import sys
+import spworkers as sp
+
+client = sp.Client(sys.argv[1])
+future = client.submit("nap", 60.0, sys.argv[2])
+print(flush=True)
+if sys.argv[3] == "waits":
+    future.result()
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("how", ["waits", "ends"])
+def test_the_end_of_a_program_stops_what_it_has_submitted(server: Server, tmp_path: Path, how: str) -> None:
+    """By Ctrl-C in `result()`, or as its last line is done."""
+    command = [sys.executable, "-c", LEAVES, server.address, str(tmp_path), how]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=ENV) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        eventually(lambda: noted(tmp_path, "napping") == 1, WAIT)
+        if how == "waits":
+            program.send_signal(signal.SIGINT)
+        program.communicate(b"\n", timeout=WAIT)
+    eventually(lambda: noted(tmp_path, "stopped") == 1, WAIT / 4)
+
+
 # --- async handlers
 
 

@@ -72,8 +72,9 @@ class Middleware:
     def after(self, request: RequestInfo, error: BaseException | None, seconds: float) -> None:
         """A handler has returned, or raised this; it took so long, all attempts included.
 
-        Of a generator this is when its stream ends, however long its reader took; None: also if nobody wanted more.
-        Where the call was given up while the handler ran, the error is `spworkers.workers.stops.Stopped`.
+        Of a generator this is when its stream ends, however long its reader took; None: also if nobody wanted more of
+        it, or waited for its first part any longer. Where another handler's call was given up while it ran, the error
+        is `spworkers.workers.stops.Stopped`.
         """
 
     def settled(self, worker: WorkerControl) -> None:
