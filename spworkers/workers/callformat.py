@@ -142,23 +142,22 @@ class Failure:
     def as_error(self, handler: str) -> SPError:
         """The exception that the caller of `handler` gets."""
         detail = self.detail
+        named = f"{handler}(): {self.message}"
         match self.kind:
             case "arguments":
                 return BadArgumentsError(self.message, handler)
             case "unknown":
                 return UnknownHandlerError(self.message, handler, _names(detail.get("nearest")))
             case "busy":
-                return BusyError(self.message)
+                return BusyError(named)
             case "died":
-                return WorkerDiedError(
-                    self.message, handler, _whole(detail.get("pid")) or 0, _whole(detail.get("status"))
-                )
+                return WorkerDiedError(named, handler, _whole(detail.get("pid")) or 0, _whole(detail.get("status")))
             case "timeout":
-                return TaskTimeoutError(self.message, handler, _seconds(detail.get("seconds")))
+                return TaskTimeoutError(named, handler, _seconds(detail.get("seconds")))
             case "quarantined":
-                return QuarantinedError(self.message, handler, _whole(detail.get("deaths")) or 0)
+                return QuarantinedError(named, handler, _whole(detail.get("deaths")) or 0)
             case "lost":
-                return StreamLostError(f"{handler}(): {self.message}")
+                return StreamLostError(named)
             case "exception":
                 return RemoteError(self.type or "Exception", self.message, self.traceback)
         return RemoteError(self.kind, self.message, self.traceback)  # a kind of a later version

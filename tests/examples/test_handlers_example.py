@@ -26,7 +26,7 @@ def test_handlers() -> None:
         "BadArgumentsError: primes(): below: expected int, got str 'many'",
         "UnknownHandlerError: handlers has no handler 'prime'; did you mean 'primes'?",
         "RemoteError: KeyError: 'coffee'",
-        "TaskTimeoutError: the request ran longer than 0.3 s, was stopped, and may not be tried again",
+        "TaskTimeoutError: nap(): the request ran longer than 0.3 s, was stopped, and may not be tried again",
         "after a death: [2, 3, 5, 7] by another worker: True",
     ]
     deaths = done.stderr.splitlines()
