@@ -36,6 +36,7 @@ ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py"
 
 # These know nothing of the Python they run on, but each of them may find what compiling has changed.
 ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
+ALIKE += ("faults/test_death_of_supervisor.py",)
 ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py", "examples/test_originals.py")
 ALIKE += tuple(f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "batch_examples"))
 

@@ -10,7 +10,8 @@
     launch.py    the exec                           store.py inproc.py tickets.py   what it holds for them
 
     both sides: loop.py (poll), watch.py (ends of processes), system.py (what only the operating system does),
-    claims.py (both ends of the claim socket), surroundings.py (what goes along with a spawn)
+    brood.py (whom it takes along), claims.py (both ends of the claim socket), surroundings.py (what goes along with a
+    spawn)
 
 Nothing is imported here: a supervisor loads its own side only.
 """

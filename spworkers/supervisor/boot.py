@@ -11,6 +11,7 @@ from typing import Any, Final
 from spworkers.channel import Channel
 from spworkers.errors import BadValueError
 from spworkers.lean import item, lean
+from spworkers.supervisor.brood import MARK
 
 __all__ = ["ENTRIES", "PRELOAD", "Boot", "Entry", "entry_of", "environment", "load_entry", "preload", "set_environment"]
 
@@ -24,6 +25,8 @@ ENTRIES: Final[dict[str, str]] = {
 PRELOAD: Final[tuple[str, ...]] = ("spworkers.ioproc.main",)
 """Modules that the supervisor imports at its start: a program's first child is an I/O process, and somebody waits for
 it. The modules of our other roles it imports when the first child of that role is asked for."""
+
+_MARK: Final = MARK.encode()
 
 
 @lean
@@ -60,13 +63,19 @@ is replaced."""
 
 
 def environment() -> bytes:
-    """The environment of this process, in one piece: two that are the same are so told without a look at each name."""
-    return b"\0".join([name + b"=" + value for name, value in os.environb.items()])
+    """The environment of this process, in one piece: two that are the same are so told without a look at each name.
+
+    But for the mark of a brood: a child has its supervisor's.
+    """
+    return b"\0".join([name + b"=" + value for name, value in os.environb.items() if name != _MARK])
 
 
 def set_environment(packed: bytes) -> None:
-    """Have the environment that `environment` has told."""
+    """Have the environment that `environment` has told, and keep the mark."""
+    mark = os.environb.get(_MARK)
     os.environ.clear()
+    if mark is not None:
+        os.environb[_MARK] = mark
     for variable in packed.split(b"\0") if packed else ():
         name, _, value = variable.partition(b"=")
         os.environb[name] = value

@@ -18,6 +18,7 @@ from spworkers.channel import Channel
 from spworkers.errors import ResourceError, SupervisorError, from_os_error
 from spworkers.lean import lean
 from spworkers.packet import anonymous_file, close_fds
+from spworkers.supervisor.brood import MARK, apart, mark
 from spworkers.supervisor.watch import ProcessWatch, own_pidfd, watch_process
 
 __all__ = ["Launched", "absolute_path", "launch"]
@@ -40,6 +41,7 @@ class Launched:
     """A supervisor that was started; it may not have reached its first line yet."""
 
     pid: int
+    mark: str
     channel: Channel
     watch: ProcessWatch | None
 
@@ -67,7 +69,8 @@ def launch(preload: Sequence[str]) -> Launched:
         opened += [] if parent is None else [parent]
         numbers = [_CHANNEL, -1 if parent is None else _PARENT, os.getpid()]
         arguments = [sys.executable, *_flags(), "-c", _STUB, _LABEL, *map(str, numbers), *preload]
-        pid = _spawn(arguments, [theirs.fileno(), *opened], opened)
+        name = mark()
+        pid = _spawn(arguments, {**os.environ, MARK: name}, [theirs.fileno(), *opened], opened)
     except OSError as error:
         ours.close()
         told = from_os_error(error, f"start the supervisor with {sys.executable}")
@@ -80,10 +83,10 @@ def launch(preload: Sequence[str]) -> Launched:
     finally:
         theirs.close()
         close_fds(opened)
-    return Launched(pid, ours, watch_process(pid))
+    return Launched(pid, name, ours, watch_process(pid))
 
 
-def _spawn(arguments: list[str], fds: list[int], opened: list[int]) -> int:
+def _spawn(arguments: list[str], environment: dict[str, str], fds: list[int], opened: list[int]) -> int:
     """Exec with `fds` as 3, 4, ...; adds what it opens to `opened`."""
     actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     for number in (1, 2):
@@ -98,9 +101,9 @@ def _spawn(arguments: list[str], fds: list[int], opened: list[int]) -> int:
         actions.append((os.POSIX_SPAWN_DUP2, source, target))
     spawn: dict[str, Any] = {"file_actions": actions, "setsigmask": [], "setsigdef": _DEFAULT_SIGNALS}
     try:
-        return os.posix_spawn(sys.executable, arguments, os.environ, setsid=True, **spawn)
+        return os.posix_spawn(sys.executable, arguments, environment, **apart(), **spawn)
     except NotImplementedError:  # an old C library; the supervisor does it itself
-        return os.posix_spawn(sys.executable, arguments, os.environ, **spawn)
+        return os.posix_spawn(sys.executable, arguments, environment, **spawn)
 
 
 def _is_open(fd: int) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from spworkers.channel import Channel
+from spworkers.supervisor.brood import kill_brood
 from spworkers.supervisor.launch import launch
-from spworkers.supervisor.system import kill_session
 from spworkers.supervisor.watch import ProcessWatch, reason_of
 
 __all__ = ["Life"]
@@ -36,6 +36,7 @@ class Life:
     def __init__(self, preload: Sequence[str]) -> None:
         launched = launch(preload)
         self.pid: int = launched.pid
+        self._mark: str = launched.mark
         self.channel: Channel = launched.channel
         self.watch: ProcessWatch | None = launched.watch
         self.started = time.monotonic()
@@ -60,14 +61,14 @@ class Life:
         return self.bury()
 
     def bury(self) -> str:
-        """Kill it if it still lives, wait until nobody of its session does, and reap it. Returns how it ended."""
+        """Kill it if it still lives, wait until nobody of its brood does, and reap it. Returns how it ended."""
         if self._is_ours():
-            # Not reaped, so its number is nobody else's, neither as a process nor as a session.
+            # Not reaped, so its number is nobody else's, neither as a process nor as a group or session.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._await_end(BURIAL)
             deadline = time.monotonic() + BURIAL
-            while kill_session(self.pid) and time.monotonic() < deadline:
+            while kill_brood(self.pid, self._mark) and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
         reason = self._reap()
         self.forget()

@@ -1,7 +1,7 @@
 """The supervisor's process: set-up, the poll loop, and the end of everybody in it.
 
 It ends when the process that started it is dead (seen by pidfd or kqueue) or has hung up, and then takes every process
-of its session with it: children, and what they forked. SIGINT and SIGTERM are the user's process' business; here they
+of its brood with it: children, and what they forked. SIGINT and SIGTERM are the user's process' business; here they
 are ignored.
 """
 
@@ -21,11 +21,12 @@ from typing import Final
 from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.boot import preload
+from spworkers.supervisor.brood import MARK, kill_brood, set_apart
 from spworkers.supervisor.forking import repairs_left_out
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
 from spworkers.supervisor.sharing import prepare_memory
-from spworkers.supervisor.system import close_all_but, kill_session, name_process, subreaper
+from spworkers.supervisor.system import close_all_but, name_process, subreaper
 from spworkers.supervisor.watch import ProcessWatch, watch_process
 
 __all__ = ["main"]
@@ -70,10 +71,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _become_supervisor() -> None:
-    with contextlib.suppress(PermissionError):  # the exec made it one already
-        os.setsid()
+    set_apart()
     os.chdir("/")  # pin nobody's file system
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # The terminal is there for the user's process. Whoever of us reads from it gets an error (EIO), and is not stopped.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     name_process("spw-supervisor")
     subreaper()
@@ -130,11 +131,11 @@ def _preload(names: Sequence[str]) -> None:
 
 
 def _bury(service: Service, wake: int) -> None:
-    """Kill the whole session, and wait until nobody of it is left."""
+    """Kill the whole brood, and wait until nobody of it is left."""
     deadline = time.monotonic() + BURIAL
     poll = select.poll()
     poll.register(wake, select.POLLIN)
-    while kill_session(os.getpid()) and time.monotonic() < deadline:
+    while kill_brood(os.getpid(), os.environ.get(MARK, "")) and time.monotonic() < deadline:
         poll.poll(20)  # SIGCHLD ends it; so does time, for who is an orphan's child and not ours yet
         _drain(wake)
         service.nursery.bury_all()

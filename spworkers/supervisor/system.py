@@ -16,7 +16,6 @@ __all__ = [
     "close_all_but",
     "die_with_parent",
     "kill_group",
-    "kill_session",
     "name_process",
     "subreaper",
 ]
@@ -98,45 +97,3 @@ def kill_group(pid: int) -> None:
     """SIGKILL to the process group that `pid` leads. Call it before `pid` is reaped: its number is still taken then."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def kill_session(leader: int) -> set[int]:
-    """SIGKILL to every process of a session but its leader; call it while the leader is not reaped.
-
-    Returns:
-        Their pids. Who was just being forked is found by the next look only, so look until there is nobody.
-    """
-    found = {pid for pid in _pids() if pid != leader and _session_of(pid) == leader and not _is_corpse(pid)}
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    return found
-
-
-def _session_of(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return -1
-
-
-def _is_corpse(pid: int) -> bool:
-    """Whether it is dead and only not reaped (by an init that does not care, say)."""
-    if not LINUX:
-        return False  # getsid does not find those there
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except OSError:
-        return True
-
-
-def _pids() -> list[int]:
-    if LINUX:
-        try:
-            return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        except OSError:  # no descriptor left, or no /proc: then those in groups of their own are not found
-            return []
-    import psutil
-
-    return list(psutil.pids())

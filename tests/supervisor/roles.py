@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from typing import Any
@@ -149,6 +150,8 @@ class Remote:
             "ask": self.ask,
             "ask_io": self.ask_io,
             "grandchild": grandchild,
+            "errno_of_reading": errno_of_reading,
+            "terminal_settings": terminal_settings,
         }
 
     def ask(self, message: dict[str, Any]) -> list[int]:
@@ -173,6 +176,23 @@ class Remote:
             found = self.io.recv(timeout=20.0).message
             if found["t"] == "answer":
                 return found["value"]
+
+
+def errno_of_reading() -> int:
+    """What comes of reading from the terminal."""
+    try:
+        with open("/dev/tty") as terminal:
+            terminal.read(1)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def terminal_settings() -> str:
+    """Set the terminal's as they are."""
+    with open("/dev/tty") as terminal:
+        termios.tcsetattr(terminal, termios.TCSANOW, termios.tcgetattr(terminal))
+    return "fine"
 
 
 def grandchild(*, session: bool = False, group: bool = False) -> int:

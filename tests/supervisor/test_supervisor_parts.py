@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import eventually
-from supervising import dead, open_fds, run_script
+from supervising import open_fds, run_script
 
 from spworkers.channel import Channel
 from spworkers.errors import AddrInUseError, BadValueError, ConnRefusedError, ResourceError, SupervisorError
-from spworkers.supervisor import launch, main, surroundings, system, watch
+from spworkers.supervisor import launch, main, surroundings, watch
 from spworkers.supervisor.boot import PRELOAD, Boot, entry_of, load_entry
 from spworkers.supervisor.inproc import Inproc
 from spworkers.supervisor.loop import READ, WRITE, Loop
@@ -252,20 +251,6 @@ def test_closing_all_but_some() -> None:
     """
     for kind in ("as it is", "no close_range", "an old kernel", "no /proc either"):
         assert run_script(script, kind)[0] == "fine\n"
-
-
-def test_a_session_is_killed_but_for_its_leader() -> None:
-    script = "import os, signal; os.fork(); os.fork(); os.write(1, b'%d\\n' % os.getpid()); signal.pause()"
-    leader = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert leader.stdout is not None
-    pids = {int(leader.stdout.readline()) for _ in range(4)}
-    others = pids - {leader.pid}
-    assert system.kill_session(leader.pid) == others
-    eventually(lambda: all(dead(pid) for pid in others))
-    assert not system.kill_session(leader.pid)  # corpses do not count
-    assert not dead(leader.pid)
-    leader.kill()
-    leader.communicate()
 
 
 # --- Store

@@ -1,0 +1,200 @@
+"""Whom a supervisor takes along: who is told by his mark, his parent or his group, and who is left alone."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+
+import pytest
+from helpers import eventually
+from supervising import HERE, Remote, dead, gone
+
+from spworkers.supervisor import brood
+from spworkers.supervisor.brood import MARK, kill_brood, mark
+from spworkers.supervisor.handle import Supervisor
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is a session")
+
+LEADER = """
+import os, signal, subprocess, sys
+if os.getsid(0) != os.getpid():
+    os.setpgid(0, 0)
+def member(*, group=False, plain=False, session=False, orphan=False):
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(write)
+        found = int(os.read(read, 20))
+        if orphan:
+            os.waitpid(pid, 0)
+        return found
+    if orphan and os.fork():
+        os._exit(0)
+    if session:
+        os.setsid()
+    if group:
+        os.setpgid(0, 0)
+    os.write(write, b"%d" % os.getpid())
+    if plain:
+        os.execvpe("sleep", ["sleep", "1000"], {"PATH": os.environ["PATH"]})
+    signal.pause()
+"""
+
+
+class Leader:
+    """A process with a mark, that starts others as it is told."""
+
+    def __init__(self, code: str, **more: object) -> None:
+        self.mark = mark()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LEADER + code],
+            env={**os.environ, MARK: self.mark},
+            stdout=subprocess.PIPE,
+            text=True,
+            **more,  # type: ignore[call-overload]
+        )
+        assert self.process.stdout is not None
+        self.members = [int(word) for word in self.process.stdout.readline().split()]
+
+    def kill(self) -> set[int]:
+        return kill_brood(self.process.pid, self.mark)
+
+
+@pytest.fixture
+def leaders() -> Iterator[list[Leader]]:
+    """Those that are put here are ended, and all of their members."""
+    made: list[Leader] = []
+    yield made
+    for leader in made:
+        for pid in leader.members:
+            if not gone(pid):
+                os.kill(pid, signal.SIGKILL)
+        leader.process.kill()
+        leader.process.communicate()
+        eventually(lambda leader=leader: all(dead(pid) for pid in leader.members))
+
+
+@linux_only
+def test_a_brood_is_told_by_mark_parent_or_group(leaders: list[Leader]) -> None:
+    code = """
+print(
+    member(), member(group=True), member(group=True, orphan=True),  # by their mark
+    member(plain=True), member(plain=True, group=True),  # they have none: by their parent
+    member(plain=True, orphan=True),  # by its group
+    flush=True,
+)
+signal.pause()
+"""
+    leader = Leader(code)
+    leaders.append(leader)
+    assert len(leader.members) == 6
+    assert leader.kill() == set(leader.members)
+    eventually(lambda: all(dead(pid) for pid in leader.members))
+    assert not leader.kill()  # corpses do not count
+    assert not dead(leader.process.pid)
+
+
+@linux_only
+def test_a_dead_leaders_brood_is_found_too(leaders: list[Leader]) -> None:
+    code = "print(member(), member(group=True), member(plain=True), flush=True); signal.pause()"
+    leader = Leader(code)
+    leaders.append(leader)
+    os.kill(leader.process.pid, signal.SIGKILL)
+    eventually(lambda: dead(leader.process.pid))
+    assert leader.kill() == set(leader.members)
+    eventually(lambda: all(dead(pid) for pid in leader.members))
+
+
+@linux_only
+def test_others_are_left_alone(leaders: list[Leader]) -> None:
+    """Who has left the session, whoever is of another brood, and we."""
+    one = Leader("print(member(session=True), member(session=True, orphan=True), flush=True); signal.pause()")
+    two = Leader("print(member(), member(group=True), flush=True); signal.pause()")
+    leaders += [one, two]
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        assert not one.kill()
+        assert not any(dead(pid) for pid in [*one.members, *two.members, bystander.pid, one.process.pid])
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_elsewhere_a_session_is_killed_but_for_its_leader(
+    leaders: list[Leader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brood, "LINUX", False)
+    code = "print(member(), member(group=True), member(plain=True), flush=True); signal.pause()"
+    leader = Leader(code, start_new_session=True)
+    leaders.append(leader)
+    assert leader.kill() == set(leader.members)
+    eventually(lambda: all(dead(pid) for pid in leader.members))
+    assert not dead(leader.process.pid)
+    assert brood.apart() == {"setsid": True}
+
+
+@linux_only
+def test_a_child_has_its_supervisors_mark_in_whatever_environment(
+    sup: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, "an outer one's")
+    monkeypatch.setenv("SPW_TEST_NEW", "1")
+    child = Remote(sup)
+    found = child(f"os.environ[{MARK!r}]")
+    assert len(found) == 16
+    assert child("os.environ['SPW_TEST_NEW']") == "1"
+    assert child("__import__('subprocess').check_output(['env']).decode()").count(f"{MARK}={found}\n") == 1
+    assert os.environ[MARK] == "an outer one's"
+
+
+@linux_only
+def test_what_a_child_has_started_goes_when_the_supervisor_is_killed(sup: Supervisor) -> None:
+    child = Remote(sup)
+    start = "__import__('subprocess').Popen(['sleep', '1000'], process_group=0).pid"
+    if sys.version_info < (3, 11):
+        start = "__import__('subprocess').Popen(['sleep', '1000'], preexec_fn=lambda: os.setpgid(0, 0)).pid"
+    sleeper = child(start)
+    os.kill(sup.pid, signal.SIGKILL)
+    eventually(lambda: dead(sleeper) and dead(child.pid))
+
+
+TERMINAL = """
+    import os, sys, signal
+    from supervising import Remote, supervisor
+    with supervisor() as sup:
+        child = Remote(sup)
+        print("session", child("os.getsid(0)") == os.getsid(0), flush=True)
+        print("reads", child("errno_of_reading()"), flush=True)
+        print("settings", child("terminal_settings()"), flush=True)
+        print("done", flush=True)
+"""
+
+
+@linux_only
+def test_a_terminal_stops_nobody() -> None:
+    """Who reads from it gets an error: it is there for the user's process, whose Ctrl-C and Ctrl-Z they do not get."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *sys.path])
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["PYTHONPATH"] = path
+        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(TERMINAL)])
+    shown = b""
+    deadline = time.monotonic() + 60.0
+    try:
+        while b"done" not in shown and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1.0)[0]:
+                shown += os.read(terminal, 4096)
+    except OSError:
+        pass  # its end
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    assert shown.decode().split("\r\n")[:4] == ["session True", "reads 5", "settings fine", "done"]
