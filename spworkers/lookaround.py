@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["FOUND", "LOOK", "LookAround", "processors", "roomy", "running", "several"]
+__all__ = ["CROWD", "FOUND", "LOOK", "LookAround", "crowded", "processors", "roomy", "running", "several"]
 
 LOOK: Final = 300e-6
 """Seconds for which who awaits the answer to a request looks around."""
 FOUND: Final = 8
 """In what `Receiver.wait` says: it was there before we slept."""
+CROWD: Final = 2
+"""More than so many threads for each processor want to run: three or four may be one request on its way."""
 _CROWDED: Final = 1e-3  # seconds by which who gives way is late only if others want all of the processor
 
 _CROWDED_FOR: Final = 20e-3  # seconds for which it is left then, at first and at most
@@ -32,7 +34,8 @@ _FRESH: Final = 0.05
 """Seconds for which what the system said is good."""
 
 _until = 0.0
-_room = False
+_wanting = 0
+_places = 1
 
 
 class LookAround:
@@ -92,18 +95,22 @@ class LookAround:
 
 def roomy() -> bool:
     """No more threads want to run at this moment than there are processors for us. False where no system tells."""
-    global _until, _room
+    _ask()
+    return _places > 1 and 0 < _wanting <= _places  # with one, who answers would wait for us to sleep
+
+
+def crowded() -> bool:
+    """Many more threads want to run at this moment than there are processors for us. False where no system tells."""
+    _ask()
+    return _wanting > CROWD * _places
+
+
+def _ask() -> None:
+    global _until, _wanting, _places
     now = time.monotonic()
     if now >= _until:
-        _room = _look()
+        _wanting, _places = running(), processors()
         _until = now + _FRESH
-    return _room
-
-
-def _look() -> bool:
-    if not several():  # who answers would wait for us to sleep
-        return False
-    return 0 < running() <= processors()
 
 
 def running() -> int:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import TooLongError
+from spworkers.ioproc.conduct import conduct_of
 from spworkers.ioproc.counters import CAUSES, IN_HAND, RECEIVED, RECEIVED_BYTES, SENT, SENT_BYTES
 from spworkers.ioproc.errands import Errands
-from spworkers.ioproc.following import follower
 from spworkers.ioproc.ports import ContextPort, PipePort
 from spworkers.ioproc.sparing import Sparing
 from spworkers.protocol.machine import CONGESTED, DISPLACED, UNWANTED, Actions, Machine, Outgoing
@@ -132,8 +132,9 @@ class Hub(Actions):
             exchange: the watch looks around accordingly before it sleeps.
         """
         self.watch.attend(self.region, self.io_bell, self.doorbell, exchange)
-        if exchange == "asks" and (follow := follower()) is not None:
-            self.watch.follow(follow)
+        conduct = conduct_of(exchange)
+        if conduct is not None:
+            self.watch.behave(conduct)
 
     def replace(self, make_machine: Callable[[Actions], Machine]) -> None:
         """Go on with another machine for the same pipes; requests that nobody had taken yet go to the new one."""

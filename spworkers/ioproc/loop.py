@@ -46,12 +46,8 @@ class Watch(Protocol):
     def employ(self, courier: Courier) -> None:
         """He may be asked first to look at the board, and to read from his pipe: what he sees to needs no call."""
 
-    def follow(self, follower: Callable[[int], bool]) -> None:
-        """Have a `Follower` hear now and then where the user is.
-
-        Args:
-            follower: called with the processor, or -1 when nothing has come for a while; says whether we stay there.
-        """
+    def behave(self, conduct: Callable[[int, bool], int]) -> None:
+        """Have a `Conduct` say now and then how we are among others."""
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """Call `call(about, events)` when `fd` is READABLE or WRITABLE, as asked, or BROKEN; 0: not any more.
@@ -92,8 +88,8 @@ class LoopWatch:
     def employ(self, courier: Courier) -> None:
         """See `Watch`. He is asked by those who are called."""
 
-    def follow(self, follower: Callable[[int], bool]) -> None:
-        """See `Watch`. These systems place processes as they like."""
+    def behave(self, conduct: Callable[[int, bool], int]) -> None:
+        """See `Watch`. These systems do as they like."""
 
     def watch(self, fd: int, events: int, call: Callable[[Any, int], None], about: Any) -> None:
         """See `Watch`. uvloop tells of an error only once, so every call may be the last."""

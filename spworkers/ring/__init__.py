@@ -11,12 +11,14 @@ if importlib.util.find_spec("spworkers.ring._ring") is None:
     )
 
 from spworkers.ring._ring import (
+    BESIDE,
     BROKEN,
     CANCEL,
     CONDUIT,
     CONTEXTS,
     COUNTERS,
     DATA,
+    DEFERRING,
     ERROR,
     HANGUP,
     INLINE,
@@ -62,6 +64,7 @@ from spworkers.ring._ring import (
 )
 
 __all__ = [
+    "BESIDE",
     "BROKEN",
     "HANGUP",
     "CANCEL",
@@ -69,6 +72,7 @@ __all__ = [
     "CONTEXTS",
     "COUNTERS",
     "DATA",
+    "DEFERRING",
     "ERROR",
     "INLINE",
     "IPC",

@@ -64,13 +64,18 @@ BROKEN = 8 | 16  # an error, or the end in both directions: read until there is 
 POLLER = bool(SPW_EPOLL)
 
 cdef enum:
+    _BESIDE = 1
     AT_ONCE = 64  # events taken from the kernel in one call
     LOOKS = 16  # at the board, for each one at the kernel, about a microsecond
-    FOLLOWED = 64  # sleeps after which the follower hears again where the user is
-    FORGOTTEN = 50  # milliseconds of sleep after which it does not matter any more where he was
+    SELDOM = 64  # waits after which it is asked again how to be among others
+    FORGOTTEN = 50  # milliseconds of sleep after which it does not matter any more how it was
     RANG = -2  # what a wait says when it is the board that has something
     SPARED_MOST = 6  # 2 ** 6 - 1 waits are not watched after so many that were in vain
 
+BESIDE = _BESIDE  # how we are among others: on the processor of the user's process
+DEFERRING = 2  # making way for whoever runs when we are woken
+
+cdef double OFTEN = 25e-3  # seconds after which it is asked while we are in some manner
 cdef double WATCHED = 25e-6  # seconds: what a wake-up costs, and what a reply takes that is worth watching for
 cdef double HELD_UP = 15e-6  # two looks are that far apart only if somebody else needed the processor
 cdef double AWAITED = 300e-6  # seconds for which it watches where an answer is awaited, and gives way to others meanwhile
@@ -116,9 +121,10 @@ cdef class Poller:
     cdef int bell
     cdef object look
     cdef Courier courier
-    cdef object follower
-    cdef bint beside  # the user's process, on its processor
-    cdef int since  # the follower heard, sleeps
+    cdef object conduct
+    cdef int manner  # BESIDE, DEFERRING, both or 0
+    cdef int since  # `conduct` was asked, waits
+    cdef double ask_at
     cdef bint watching  # whether it is to watch at all
     cdef bint patient
     cdef bint asks
@@ -167,13 +173,13 @@ cdef class Poller:
         """Have this one look at the board, and read from his pipe, first: what he sees to needs no call."""
         self.courier = courier
 
-    def follow(self, follower not None):
-        """Have `follower(processor)` hear now and then from where the board was rung; it says whether we stay there.
+    def behave(self, conduct not None):
+        """Have `conduct(processor, idle)` say now and then how we are among others: BESIDE, DEFERRING, both or 0.
 
-        It hears -1 when nothing has come for a while. While we stay there is no watching: it would keep the user from
-        the processor.
+        `processor`: from where the board was rung, -1 if it never was. `idle`: nothing has come for a while. While we
+        are beside the user there is no watching: it would keep him from the processor.
         """
-        self.follower, self.since = follower, 0
+        self.conduct, self.since = conduct, 0
 
     def watch(self, int fd, uint32_t events, call, about):
         """Call `call(about, events)` when `fd` is READABLE, WRITABLE (whichever is asked for) or BROKEN; 0: not any more.
@@ -258,6 +264,10 @@ cdef class Poller:
         cdef int got
         if self.board is None or milliseconds == 0:
             return self.sleep(events, milliseconds)
+        if self.conduct is not None:
+            self.since += 1
+            if _now() >= self.ask_at if self.manner else self.since >= SELDOM:
+                self.ask(False)
         if self.worth_watching():
             got = self.watched(events)
             if got != 0:
@@ -267,27 +277,25 @@ cdef class Poller:
             got = self.sleep(events, 0)  # a board that is never silent must not keep it from the pipes
             return got if got != 0 else RANG
         self.sleeps += 1
-        if self.follower is not None:
-            self.since += 1
-            if self.since >= FOLLOWED:
-                self.seen_at(self.board.rung_from)
-        if self.beside and not 0 <= milliseconds <= FORGOTTEN:
+        if self.manner and not 0 <= milliseconds <= FORGOTTEN:
             got = self.sleep(events, FORGOTTEN)
             if got == 0:
-                self.seen_at(-1)
+                self.ask(True)
                 got = self.sleep(events, milliseconds if milliseconds < 0 else milliseconds - FORGOTTEN)
         else:
             got = self.sleep(events, milliseconds)
         self.board.awake()
         return got
 
-    cdef void seen_at(self, int processor) noexcept:
+    cdef void ask(self, bint idle) noexcept:
         self.since = 0
         try:
-            self.beside = self.follower(processor)
+            self.manner = self.conduct(self.board.rung_from, idle)
         except Exception as error:
-            self.follower, self.beside = None, False
+            self.conduct, self.manner = None, 0
             self.failed(error)
+        if self.manner:
+            self.ask_at = _now() + OFTEN
 
     cdef int sleep(self, epoll_event *events, int milliseconds) noexcept:
         cdef int got
@@ -298,7 +306,7 @@ cdef class Poller:
         return got
 
     cdef bint worth_watching(self) noexcept:
-        if not (self.watching and self.served) or self.beside:
+        if not (self.watching and self.served) or self.manner & _BESIDE:
             return False
         if self.crowded_until > 0.0:
             if _now() < self.crowded_until:
@@ -336,6 +344,8 @@ cdef class Poller:
                 self.crowded_for = min(2 * self.crowded_for, CROWDED_MOST)
             elif not self.patient and now - before > HELD_UP:
                 had.in_vain = SPARED_MOST
+            elif self.manner and now - before < HELD_UP:
+                return 0  # whoever else runs is at another processor; he may come here
             elif now - begin > most or (self.asks and now - before > HELD_UP):
                 had.in_vain = min(had.in_vain + 1, SPARED_MOST)
             else:

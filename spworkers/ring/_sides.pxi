@@ -287,24 +287,29 @@ cdef class Receiver(Consumer):
             woken |= 8
         return woken | 4 if self.hushed else woken
 
-    def look(self, double seconds):
-        """Look around for so long, without the GIL. Whether there may be a message."""
-        return self.ready() or self.look_around(seconds)
+    def look(self, double seconds, bint brief=False):
+        """Look around for so long, without the GIL; `brief`: only while others run meanwhile. Whether there may be a
+        message."""
+        return self.ready() or self.look_around(seconds, brief)
 
-    cdef bint look_around(self, double seconds) noexcept:
+    cdef bint look_around(self, double seconds, bint brief=False) noexcept:
         """Look at the lane for so long, without the GIL, and let others run before us. True: there may be a message."""
-        cdef double deadline = _now() + seconds
+        cdef double before, now = _now()
+        cdef double deadline = now + seconds
         cdef spw_control *control = self.lane.control
         cdef int turn
+        cdef bint turned = False
         with nogil:
             while True:
                 for turn in range(64):
                     if spw_peek(&control.head) != spw_peek(&control.tail):
                         return True
                     _relax()
-                if spw_load32(&control.closed) or _now() >= deadline:
+                before, now = now, _now()
+                if spw_load32(&control.closed) or now >= deadline or (brief and turned and now - before < HELD_UP):
                     return False
                 sched_yield()
+                turned = True
 
     def watch(self, bint on=True):
         """Keep the bell readable exactly while a message waits, for `fileno()`."""

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from spworkers.channel import Channel, close_fds
 from spworkers.errors import ChannelClosedError
 from spworkers.joined import join
+from spworkers.lookaround import crowded
 from spworkers.ring import CANCEL, DATA, Record, wait_readable
 
 __all__ = ["Offer", "Request", "RingPort", "WorkerPort"]
@@ -75,7 +76,10 @@ class WorkerPort(Protocol):
         """The next one, not taken yet."""
 
     def look(self, seconds: float) -> bool:
-        """Wait for the next one without sleeping, at most so many seconds. Whether there may be one."""
+        """Wait for the next one without sleeping, at most so many seconds. Whether there may be one.
+
+        In a crowd only while others run meanwhile: who waits in vain keeps them from his processor.
+        """
 
     def arm(self) -> bool:
         """Have `fileno()` wake us for the next one. True: look again first, something is there."""
@@ -133,7 +137,7 @@ class RingPort:
         return None if record is None else Offer(record)
 
     def look(self, seconds: float) -> bool:
-        return self._port.rx.look(seconds)
+        return self._port.rx.look(seconds, crowded())
 
     def arm(self) -> bool:
         return self._port.rx.arm()

@@ -407,15 +407,16 @@ print(poller.sleeps, poller.watches, poller.seen)
     assert 1 <= watches < 20
 
 
-FOLLOWING = """
+BEHAVING = """
+from spworkers.ring import BESIDE, DEFERRING
 here = max(os.sched_getaffinity(0))
-told, stay = [], [True]
+told, manner = [], [BESIDE]
 
-def follower(processor):
-    told.append(processor)
-    if stay[0] is None:
-        raise ValueError("no processor")
-    return stay[0] and processor >= 0
+def conduct(processor, idle):
+    told.append(-1 if idle else processor)
+    if manner[0] is None:
+        raise ValueError("no manners")
+    return 0 if idle else manner[0]
 
 def ring():
     os.sched_setaffinity(0, {here})  # this thread's
@@ -427,7 +428,7 @@ def sleep(times):
     for _ in range(times):
         poller.poll(0.00001)
 
-poller.follow(follower)
+poller.behave(conduct)
 thread = threading.Thread(target=ring)
 thread.start()
 while region.rung_from < 0:
@@ -439,34 +440,35 @@ sleep(64)
 
 
 @hot_only
-def test_a_follower_hears_where_the_user_is_and_when_that_is_long_ago() -> None:
+def test_conduct_hears_where_the_user_is_and_when_that_is_long_ago() -> None:
     first, same, soon, late, again = watching(
-        FOLLOWING
+        BEHAVING
         + """
 print(int(told == [here]), int(region.rung_from == here))
 poller.poll(0.04)
 print(len(told))
 poller.poll(0.2)
-print(int(told[1:] == [-1]))
+print(int(told[1:] == [here, -1]))
 poller.poll(0.2)
 print(len(told))
 """,
         exchange="asks",
     )
-    assert (first, same, soon, late, again) == (1, 1, 1, 1, 2)
+    assert (first, same, soon, late, again) == (1, 1, 1, 1, 3)
 
 
 @hot_only
-def test_a_follower_that_does_not_stay_has_nothing_to_forget_and_one_that_fails_is_let_go() -> None:
+def test_who_is_as_ever_has_nothing_to_forget_and_conduct_that_fails_is_let_go() -> None:
     quiet, failed, after = watching(
-        FOLLOWING
+        BEHAVING
         + """
-stay[0] = False
+poller.poll(0.2)
+manner[0] = 0
 told.clear()
 sleep(64)
 poller.poll(0.2)
 print(int(told == [here]))
-stay[0] = None
+manner[0] = None
 sys.stdout, out = open(os.devnull, "w"), sys.stdout
 sleep(64)
 count = len(told)
@@ -479,10 +481,56 @@ print(count, len(told))
     assert (quiet, failed, after) == (1, 2, 2)
 
 
+@hot_only
+def test_while_it_is_in_some_manner_conduct_is_asked_again_after_some_time() -> None:
+    soon, later, at_once = watching(
+        BEHAVING
+        + """
+manner[0] = DEFERRING
+sleep(64)
+told.clear()
+begin = time.monotonic()
+while time.monotonic() < begin + 0.02:
+    sleep(1)
+soon = len(told) if time.monotonic() < begin + 0.024 else 0  # else the machine is too slow to tell
+while len(told) < 3:
+    sleep(1)
+print(soon, int(time.monotonic() - begin > 0.049), int(told == [here] * 3))
+""",
+        exchange="answers",
+    )
+    assert soon <= 1
+    assert (later, at_once) == (1, 1)
+
+
+@two_processors
+def test_in_a_crowd_nobody_watches_while_nobody_else_runs() -> None:
+    """Such a watch is over at once, so nothing is learned of it."""
+    sleeps, watches = watching(
+        BEHAVING
+        + """
+def ask_for_nothing(times):
+    before = poller.sleeps, poller.watches
+    for _ in range(times):
+        region.ring(1, bell)
+        poller.poll(0.00001)
+    return poller.sleeps - before[0], poller.watches - before[1]
+
+manner[0] = DEFERRING
+poller.poll(0.2)
+ask_for_nothing(600)  # at first it may have learned not to
+print(*ask_for_nothing(300))
+""",
+        exchange="answers",
+    )
+    assert sleeps == 300
+    assert watches >= 100
+
+
 @two_processors
 def test_beside_the_user_nobody_watches() -> None:
     beside, away = watching(
-        FOLLOWING
+        BEHAVING
         + """
 def watches():
     before = poller.watches

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -489,6 +490,14 @@ def test_a_wait_ends_with_either_bell(bell: int) -> None:
             hush_bell(rung)
     finally:
         os.close(other)
+
+
+def test_a_brief_look_around_lasts_only_while_others_run(recv_lane: Lane) -> None:
+    begin = time.monotonic()
+    assert not recv_lane.consumer.look(1000.0, True)
+    assert time.monotonic() - begin < 500.0
+    recv_lane.put(b"x")
+    assert recv_lane.consumer.look(1000.0, True)
 
 
 def test_a_receiver_waits_in_one_call(recv_lane: Lane, bell: int) -> None:
