@@ -4,19 +4,23 @@ On Linux all of them are in the session of the user's process. A session of thei
 the kernel schedules sessions, not processes, where it may (`sched_autogroup`): each socket's I/O process had the weight
 of a whole program, and who is woken from another session is dear (docs/architecture.md). So each of them carries a
 mark in its environment, which its children inherit; who has lost that is known by its parent or its process group.
-Elsewhere the supervisor leads a session.
+Their terminal they give up: whatever a handler starts is to find none, as in a session of its own, instead of being
+stopped for reading from it. Elsewhere the supervisor leads a session.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
-from typing import Any, Final
+import termios
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 from spworkers.supervisor.system import LINUX
 
-__all__ = ["MARK", "apart", "kill_brood", "mark", "set_apart"]
+__all__ = ["MARK", "Brood", "apart", "mark", "set_apart"]
 
 MARK: Final = "SPWORKERS_SUPERVISOR"
 """The environment variable that says whose brood a process is of."""
@@ -33,45 +37,78 @@ def apart() -> dict[str, Any]:
 
 
 def set_apart() -> None:
-    """Have this process be apart, if it is not yet."""
+    """Have this process be apart, if it is not yet, and without a terminal; its children inherit that."""
     with contextlib.suppress(PermissionError):  # it leads a session already
         if LINUX:
             os.setpgid(0, 0)
         else:
             os.setsid()
+    with contextlib.suppress(OSError):  # there is none
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, termios.TIOCNOTTY)
+        finally:
+            os.close(fd)
 
 
-def kill_brood(leader: int, mark: str) -> set[int]:
-    """SIGKILL to everybody in a supervisor's brood but itself; call it while the supervisor is not reaped.
+class Brood:
+    """Everybody in a supervisor's brood but itself; for the time in which it is not reaped.
 
     Args:
         leader: the supervisor.
         mark: its mark.
-
-    Returns:
-        Their pids. Who was just being forked is found by the next look only, so look until there is nobody.
+        groups: process groups that its children have led. Of a dead child nobody may be left who has the mark.
     """
-    found = _brood(leader, mark) if LINUX else _session(leader)
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    return found
+
+    def __init__(self, leader: int, mark: str, groups: Collection[int] = ()) -> None:
+        self._leader = leader
+        self._mark = f"{MARK}={mark}".encode()
+        self._groups = groups
+        self._strangers: set[int] = {leader}
+
+    def kill(self) -> set[int]:
+        """SIGKILL to them.
+
+        Returns:
+            Their pids. Who was just being forked is found by the next look only, so look until there is nobody.
+        """
+        found = self._look() if LINUX else _session(self._leader)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return found
+
+    def _look(self) -> set[int]:
+        session, birth = _session_of(self._leader), _born(self._leader)
+        others: dict[int, _Fact] = {}
+        for pid in _pids():
+            if pid not in self._strangers and _session_of(pid) == session and (fact := _fact(pid)) is not None:
+                others[pid] = fact
+        old = {pid for pid, fact in others.items() if fact.born < birth}
+        environments = {pid: _environment(pid) for pid in others.keys() - old}
+        marked = {pid for pid, environment in environments.items() if self._mark in environment}
+        # As long as anybody is in a group, its number is nobody else's. Who has the number himself, and an environment
+        # (one that is just dying has none any more) without our mark, is no child of ours: it was taken anew.
+        anew = {pid for pid, environment in environments.items() if environment} | old
+        kin = {self._leader, *marked, *(set(self._groups) - anew)}
+        while found := {pid for pid in environments.keys() - kin if kin & {others[pid].parent, others[pid].group}}:
+            kin |= found
+        self._strangers |= others.keys() - kin
+        return kin & others.keys()
+
+
+class _Fact(NamedTuple):
+    """What /proc/PID/stat tells of a process that lives."""
+
+    parent: int
+    group: int
+    born: int
 
 
 def _session(leader: int) -> set[int]:
     import psutil
 
     return {pid for pid in psutil.pids() if pid != leader and _session_of(pid) == leader}
-
-
-def _brood(leader: int, mark: str) -> set[int]:
-    session = _session_of(leader)
-    others = {pid: family for pid in _pids() if _session_of(pid) == session and (family := _family(pid)) is not None}
-    others.pop(leader, None)
-    brood = {leader, *(pid for pid in others if _has_mark(pid, mark))}
-    while found := {pid for pid in others.keys() - brood if not brood.isdisjoint(others[pid])}:
-        brood |= found
-    return brood - {leader}
 
 
 def _session_of(pid: int) -> int:
@@ -81,22 +118,35 @@ def _session_of(pid: int) -> int:
         return -1
 
 
-def _family(pid: int) -> tuple[int, int] | None:
-    """A process's parent and process group; None: it is dead, if not reaped (an init may not care)."""
+def _stat(pid: int) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def _fact(pid: int) -> _Fact | None:
+    """None: it is dead, if not reaped (an init may not care)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, parent, group = file.read().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
+        fields = _stat(pid)
+        return None if fields[0] in (b"Z", b"X") else _Fact(int(fields[1]), int(fields[2]), int(fields[19]))
+    except (OSError, ValueError, IndexError):
         return None
-    return None if state in (b"Z", b"X") else (int(parent), int(group))
 
 
-def _has_mark(pid: int, mark: str) -> bool:
+def _born(pid: int) -> int:
+    """When, in ticks of the system's clock; 0: unknown."""
+    try:
+        return int(_stat(pid)[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _environment(pid: int) -> frozenset[bytes]:
+    """As it was at the start of its program; nothing if it is another user's by now, or has ended."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{MARK}={mark}".encode() in file.read().split(b"\0")
-    except OSError:  # it is another user's by now, or has ended
-        return False
+            return frozenset(file.read().split(b"\0")) - {b""}
+    except OSError:
+        return frozenset()
 
 
 def _pids() -> list[int]:

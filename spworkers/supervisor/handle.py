@@ -163,6 +163,9 @@ class Supervisor:
         message = {"t": "spawn", "key": key, "role": role, "spec": dict(spec), "restart": restart, **surroundings()}
         try:
             pid, home = self._ask_whom(message, fds, timeout)
+            life = self._life
+            if life is not None and life.channel is home:
+                life.children.setdefault(key, int(pid))  # a successor may have been told of before
             if restart:  # who is not started again does not ask for more
                 self._homes[key] = home
             return int(pid)
@@ -214,6 +217,9 @@ class Supervisor:
         """Tell no more of a child, as it has ended, or is to."""
         self._events.pop(key, None)
         self._homes.pop(key, None)
+        life = self._life
+        if life is not None:
+            life.children.pop(key, None)
 
     def kill(self, key: str, pid: int, reason: str) -> None:
         """Kill a child's process; it is replaced. If it is not that process any more, nothing happens.
@@ -397,6 +403,7 @@ class Supervisor:
         elif kind.startswith("child_"):
             facts = {name: value for name, value in message.items() if name != "t"}
             event = ChildEvent(kind.removeprefix("child_"), **facts)
+            life.note(event.kind, event.key, event.pid)
             found = self._events.get(event.key)
             if event.kind == "ended":
                 self.forget(event.key)

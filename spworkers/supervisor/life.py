@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from spworkers.channel import Channel
-from spworkers.supervisor.brood import kill_brood
+from spworkers.supervisor.brood import Brood
 from spworkers.supervisor.launch import launch
 from spworkers.supervisor.watch import ProcessWatch, reason_of
 
@@ -42,8 +42,17 @@ class Life:
         self.started = time.monotonic()
         self.ready: bool = False
         """It has said that it serves requests."""
+        self.children: dict[str, int] = {}
+        """Those that live, as far as it has told: by their keys, the processes."""
         self.claims: str = ""
         """The address of its claim socket, once there is one."""
+
+    def note(self, kind: str, key: str, pid: int) -> None:
+        """It has told of a child: that it `started`, `died`, `ended` or whatever."""
+        if kind == "started":
+            self.children[key] = pid
+        elif kind == "ended" or self.children.get(key) == pid:
+            self.children.pop(key, None)
 
     @property
     def age(self) -> float:
@@ -67,8 +76,9 @@ class Life:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._await_end(BURIAL)
+            brood = Brood(self.pid, self._mark, tuple(self.children.values()))
             deadline = time.monotonic() + BURIAL
-            while kill_brood(self.pid, self._mark) and time.monotonic() < deadline:
+            while brood.kill() and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
         reason = self._reap()
         self.forget()

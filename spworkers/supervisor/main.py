@@ -21,7 +21,7 @@ from typing import Final
 from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.boot import preload
-from spworkers.supervisor.brood import MARK, kill_brood, set_apart
+from spworkers.supervisor.brood import MARK, Brood, set_apart
 from spworkers.supervisor.forking import repairs_left_out
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
@@ -73,8 +73,7 @@ def main(arguments: Sequence[str]) -> None:
 def _become_supervisor() -> None:
     set_apart()
     os.chdir("/")  # pin nobody's file system
-    # The terminal is there for the user's process. Whoever of us reads from it gets an error (EIO), and is not stopped.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     name_process("spw-supervisor")
     subreaper()
@@ -132,10 +131,11 @@ def _preload(names: Sequence[str]) -> None:
 
 def _bury(service: Service, wake: int) -> None:
     """Kill the whole brood, and wait until nobody of it is left."""
+    brood = Brood(os.getpid(), os.environ.get(MARK, ""))
     deadline = time.monotonic() + BURIAL
     poll = select.poll()
     poll.register(wake, select.POLLIN)
-    while kill_brood(os.getpid(), os.environ.get(MARK, "")) and time.monotonic() < deadline:
+    while brood.kill() and time.monotonic() < deadline:
         poll.poll(20)  # SIGCHLD ends it; so does time, for who is an orphan's child and not ours yet
         _drain(wake)
         service.nursery.bury_all()

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from typing import Any
@@ -150,8 +149,7 @@ class Remote:
             "ask": self.ask,
             "ask_io": self.ask_io,
             "grandchild": grandchild,
-            "errno_of_reading": errno_of_reading,
-            "terminal_settings": terminal_settings,
+            "errno_of_terminal": errno_of_terminal,
         }
 
     def ask(self, message: dict[str, Any]) -> list[int]:
@@ -178,21 +176,13 @@ class Remote:
                 return found["value"]
 
 
-def errno_of_reading() -> int:
-    """What comes of reading from the terminal."""
+def errno_of_terminal() -> int:
+    """What comes of opening it; 0: it was there."""
     try:
-        with open("/dev/tty") as terminal:
-            terminal.read(1)
+        with open("/dev/tty"):
+            return 0
     except OSError as error:
-        return error.errno or 0
-    return 0
-
-
-def terminal_settings() -> str:
-    """Set the terminal's as they are."""
-    with open("/dev/tty") as terminal:
-        termios.tcsetattr(terminal, termios.TCSANOW, termios.tcgetattr(terminal))
-    return "fine"
+        return error.errno or -1
 
 
 def grandchild(*, session: bool = False, group: bool = False) -> int:

@@ -11,13 +11,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers import eventually
 from supervising import HERE, Remote, dead, gone
 
 from spworkers.supervisor import brood
-from spworkers.supervisor.brood import MARK, kill_brood, mark
+from spworkers.supervisor.brood import MARK, Brood, mark
 from spworkers.supervisor.handle import Supervisor
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is a session")
@@ -63,8 +64,8 @@ class Leader:
         assert self.process.stdout is not None
         self.members = [int(word) for word in self.process.stdout.readline().split()]
 
-    def kill(self) -> set[int]:
-        return kill_brood(self.process.pid, self.mark)
+    def kill(self, *groups: int) -> set[int]:
+        return Brood(self.process.pid, self.mark, groups).kill()
 
 
 @pytest.fixture
@@ -165,21 +166,98 @@ def test_what_a_child_has_started_goes_when_the_supervisor_is_killed(sup: Superv
     eventually(lambda: dead(sleeper) and dead(child.pid))
 
 
+@linux_only
+def test_a_dead_childs_group_is_found_too(leaders: list[Leader]) -> None:
+    """Nobody in it has the mark, and none of their parents is left."""
+    leader = Leader("""
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    os.setpgid(0, 0)
+    os.write(write, b"%d %d" % (member(plain=True), member(plain=True, orphan=True)))
+    os._exit(0)
+pids = os.read(read, 100).decode()
+os.waitpid(child, 0)
+print(child, pids, flush=True)
+signal.pause()
+""")
+    leaders.append(leader)
+    child, *plain = leader.members
+    os.kill(leader.process.pid, signal.SIGKILL)
+    eventually(lambda: dead(leader.process.pid))
+    eventually(lambda: all(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in plain))
+    assert not leader.kill()
+    assert not any(dead(pid) for pid in plain)
+    assert leader.kill(child) == set(plain)
+    eventually(lambda: all(dead(pid) for pid in plain))
+
+
+@linux_only
+def test_a_group_whose_number_somebody_else_has_is_left_alone(leaders: list[Leader]) -> None:
+    leader = Leader("print(member(), flush=True); signal.pause()")
+    leaders.append(leader)
+    stranger = subprocess.Popen(["sleep", "1000"], preexec_fn=lambda: os.setpgid(0, 0))
+    try:
+        assert leader.kill(stranger.pid) == set(leader.members)
+        assert not dead(stranger.pid)
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@linux_only
+def test_a_second_look_finds_who_is_new(leaders: list[Leader]) -> None:
+    leader = Leader(
+        "print(member(), flush=True); sys.stdin.readline(); print(member(), flush=True); signal.pause()",
+        stdin=subprocess.PIPE,
+    )
+    leaders.append(leader)
+    brood = Brood(leader.process.pid, leader.mark)
+    assert brood.kill() == set(leader.members)
+    eventually(lambda: all(dead(pid) for pid in leader.members))
+    assert not brood.kill()
+    assert leader.process.stdin is not None
+    assert leader.process.stdout is not None
+    leader.process.stdin.write("\n")
+    leader.process.stdin.flush()
+    leader.members.append(int(leader.process.stdout.readline()))
+    assert brood.kill() == {leader.members[-1]}
+
+
+@linux_only
+@pytest.mark.parametrize("how", ["env={}", "env={}, stdin=-3"])
+def test_who_has_no_mark_goes_with_the_group_of_a_worker(sup: Supervisor, how: str) -> None:
+    """A successor's too: when the supervisor is killed, nobody with the mark is left to be his parent."""
+    child = Remote(sup)
+    start = f"__import__('subprocess').Popen(['/bin/sleep', '1000'], {how}).pid"
+    first = child(start)
+    os.kill(child.pid, signal.SIGKILL)
+    child.saw("started")
+    eventually(lambda: dead(first))
+    second = child(start)
+    os.kill(sup.pid, signal.SIGKILL)
+    eventually(lambda: dead(second))
+
+
 TERMINAL = """
     import os, sys, signal
     from supervising import Remote, supervisor
     with supervisor() as sup:
         child = Remote(sup)
         print("session", child("os.getsid(0)") == os.getsid(0), flush=True)
-        print("reads", child("errno_of_reading()"), flush=True)
-        print("settings", child("terminal_settings()"), flush=True)
+        print("terminal", child("errno_of_terminal()"), os.ttyname(0) != "", flush=True)
+        run = "__import__('subprocess').run({!r}, stdin=-3, capture_output=True, timeout=60).stdout"
+        print("shell", child(run.format(["bash", "-ic", "echo hello"])), flush=True)
+        print("jobs", child(run.format(["sh", "-c", "set -m; sleep 0.01; echo hello"])), flush=True)
+        with open("/dev/tty", "w") as terminal:
+            print("ours", file=terminal, flush=True)
         print("done", flush=True)
 """
 
 
 @linux_only
-def test_a_terminal_stops_nobody() -> None:
-    """Who reads from it gets an error: it is there for the user's process, whose Ctrl-C and Ctrl-Z they do not get."""
+def test_a_terminal_is_the_users_alone() -> None:
+    """What a handler starts finds none: it would be stopped for reading from it, or spin."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), *sys.path])
     pid, terminal = pty.fork()
     if pid == 0:
@@ -197,4 +275,11 @@ def test_a_terminal_stops_nobody() -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(terminal)
-    assert shown.decode().split("\r\n")[:4] == ["session True", "reads 5", "settings fine", "done"]
+    assert shown.decode().split("\r\n")[:6] == [
+        "session True",
+        "terminal 6 True",  # ENXIO
+        "shell b'hello\\n'",
+        "jobs b'hello\\n'",
+        "ours",
+        "done",
+    ]
