@@ -78,6 +78,7 @@ DEFERRING = 2  # making way for whoever runs when we are woken
 cdef double OFTEN = 25e-3  # seconds after which it is asked while we are in some manner
 cdef double WATCHED = 25e-6  # seconds: what a wake-up costs, and what a reply takes that is worth watching for
 cdef double HELD_UP = 15e-6  # two looks are that far apart only if somebody else needed the processor
+cdef double OTHERS = 60e-6  # who needs the processor for longer does not work on our request alone
 cdef double AWAITED = 300e-6  # seconds for which it watches where an answer is awaited, and gives way to others meanwhile
 cdef double CROWDED = 1e-3  # who gave way gets the processor back that late only if somebody makes use of all of it
 cdef double CROWDED_FOR = 20e-3  # seconds for which it does not watch then; twice as many the next time
@@ -109,7 +110,7 @@ cdef class Poller:
     Where messages are requests and answers it is *patient*: it watches for as long as the way there and back takes, and
     lets others run before each look, since what it awaits may be the work of one that wants this very processor. Who
     answers has all of the askers' requests to come, and goes on; who *asks* may be one of many, who would pass the
-    processor around among themselves: it sleeps as soon as somebody else has made use of it.
+    processor around among themselves: it sleeps as soon as others have made use of it for some time.
     """
 
     cdef int epfd
@@ -346,7 +347,7 @@ cdef class Poller:
                 had.in_vain = SPARED_MOST
             elif self.manner and now - before < HELD_UP:
                 return 0  # whoever else runs is at another processor; he may come here
-            elif now - begin > most or (self.asks and now - before > HELD_UP):
+            elif now - begin > most or (self.asks and now - before > OTHERS):
                 had.in_vain = min(had.in_vain + 1, SPARED_MOST)
             else:
                 continue
