@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from spworkers.supervisor.system import LINUX
 
-__all__ = ["MARK", "Brood", "apart", "mark", "set_apart"]
+__all__ = ["MARK", "Brood", "Origin", "apart", "mark", "set_apart"]
 
 MARK: Final = "SPWORKERS_SUPERVISOR"
 """The environment variable that says whose brood a process is of."""
@@ -51,20 +51,33 @@ def set_apart() -> None:
             os.close(fd)
 
 
+class Origin(NamedTuple):
+    """What is known of a supervisor from its start on, also when its number is somebody else's."""
+
+    session: int
+    born: int
+
+    @staticmethod
+    def of(leader: int) -> Origin:
+        """That of a supervisor that is not reaped yet."""
+        return Origin(_session_of(leader), _born(leader))
+
+
 class Brood:
-    """Everybody in a supervisor's brood but itself; for the time in which it is not reaped.
+    """Everybody in a supervisor's brood but itself.
 
     Args:
-        leader: the supervisor.
-        mark: its mark.
+        leader: the supervisor; None: it was reaped, and its number may be somebody else's.
+        mark, origin: its own.
         groups: process groups that its children have led. Of a dead child nobody may be left who has the mark.
     """
 
-    def __init__(self, leader: int, mark: str, groups: Collection[int] = ()) -> None:
-        self._leader = leader
+    def __init__(self, leader: int | None, mark: str, origin: Origin, groups: Collection[int] = ()) -> None:
+        self._leaders = set() if leader is None else {leader}
+        self._origin = origin
         self._mark = f"{MARK}={mark}".encode()
         self._groups = groups
-        self._strangers: set[int] = {leader}
+        self._strangers = set(self._leaders)
 
     def kill(self) -> set[int]:
         """SIGKILL to them.
@@ -72,25 +85,25 @@ class Brood:
         Returns:
             Their pids. Who was just being forked is found by the next look only, so look until there is nobody.
         """
-        found = self._look() if LINUX else _session(self._leader)
+        found = self._look() if LINUX else {pid for leader in self._leaders for pid in _session(leader)}
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         return found
 
     def _look(self) -> set[int]:
-        session, birth = _session_of(self._leader), _born(self._leader)
+        session, born = self._origin
         others: dict[int, _Fact] = {}
         for pid in _pids():
             if pid not in self._strangers and _session_of(pid) == session and (fact := _fact(pid)) is not None:
                 others[pid] = fact
-        old = {pid for pid, fact in others.items() if fact.born < birth}
+        old = {pid for pid, fact in others.items() if fact.born < born}
         environments = {pid: _environment(pid) for pid in others.keys() - old}
         marked = {pid for pid, environment in environments.items() if self._mark in environment}
         # As long as anybody is in a group, its number is nobody else's. Who has the number himself, and an environment
         # (one that is just dying has none any more) without our mark, is no child of ours: it was taken anew.
         anew = {pid for pid, environment in environments.items() if environment} | old
-        kin = {self._leader, *marked, *(set(self._groups) - anew)}
+        kin = self._leaders | marked | (set(self._groups) - anew)
         while found := {pid for pid in environments.keys() - kin if kin & {others[pid].parent, others[pid].group}}:
             kin |= found
         self._strangers |= others.keys() - kin

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from spworkers.channel import Channel
-from spworkers.supervisor.brood import Brood
+from spworkers.supervisor.brood import Brood, Origin
 from spworkers.supervisor.launch import launch
 from spworkers.supervisor.watch import ProcessWatch, reason_of
 
@@ -37,6 +37,7 @@ class Life:
         launched = launch(preload)
         self.pid: int = launched.pid
         self._mark: str = launched.mark
+        self._origin = Origin.of(self.pid)
         self.channel: Channel = launched.channel
         self.watch: ProcessWatch | None = launched.watch
         self.started = time.monotonic()
@@ -71,15 +72,17 @@ class Life:
 
     def bury(self) -> str:
         """Kill it if it still lives, wait until nobody of its brood does, and reap it. Returns how it ended."""
+        leader = None
         if self._is_ours():
             # Not reaped, so its number is nobody else's, neither as a process nor as a group or session.
+            leader = self.pid
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(leader, signal.SIGKILL)
             self._await_end(BURIAL)
-            brood = Brood(self.pid, self._mark, tuple(self.children.values()))
-            deadline = time.monotonic() + BURIAL
-            while brood.kill() and time.monotonic() < deadline:
-                time.sleep(_PAUSE)
+        brood = Brood(leader, self._mark, self._origin, tuple(self.children.values()))
+        deadline = time.monotonic() + BURIAL
+        while brood.kill() and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
         reason = self._reap()
         self.forget()
         return reason

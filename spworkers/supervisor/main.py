@@ -21,7 +21,7 @@ from typing import Final
 from spworkers._descriptors import raise_limit
 from spworkers.channel import Channel
 from spworkers.supervisor.boot import preload
-from spworkers.supervisor.brood import MARK, Brood, set_apart
+from spworkers.supervisor.brood import MARK, Brood, Origin, set_apart
 from spworkers.supervisor.forking import repairs_left_out
 from spworkers.supervisor.loop import Loop
 from spworkers.supervisor.service import Service
@@ -131,7 +131,8 @@ def _preload(names: Sequence[str]) -> None:
 
 def _bury(service: Service, wake: int) -> None:
     """Kill the whole brood, and wait until nobody of it is left."""
-    brood = Brood(os.getpid(), os.environ.get(MARK, ""))
+    me = os.getpid()
+    brood = Brood(me, os.environ.get(MARK, ""), Origin.of(me))
     deadline = time.monotonic() + BURIAL
     poll = select.poll()
     poll.register(wake, select.POLLIN)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from helpers import eventually
-from supervising import HERE, Remote, dead, gone
+from supervising import HERE, Remote, dead, gone, run_script
 
 from spworkers.supervisor import brood
-from spworkers.supervisor.brood import MARK, Brood, mark
+from spworkers.supervisor.brood import MARK, Brood, Origin, mark
 from spworkers.supervisor.handle import Supervisor
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is a session")
@@ -65,7 +65,7 @@ class Leader:
         self.members = [int(word) for word in self.process.stdout.readline().split()]
 
     def kill(self, *groups: int) -> set[int]:
-        return Brood(self.process.pid, self.mark, groups).kill()
+        return Brood(self.process.pid, self.mark, Origin.of(self.process.pid), groups).kill()
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_second_look_finds_who_is_new(leaders: list[Leader]) -> None:
         stdin=subprocess.PIPE,
     )
     leaders.append(leader)
-    brood = Brood(leader.process.pid, leader.mark)
+    brood = Brood(leader.process.pid, leader.mark, Origin.of(leader.process.pid))
     assert brood.kill() == set(leader.members)
     eventually(lambda: all(dead(pid) for pid in leader.members))
     assert not brood.kill()
@@ -237,6 +237,37 @@ def test_who_has_no_mark_goes_with_the_group_of_a_worker(sup: Supervisor, how: s
     second = child(start)
     os.kill(sup.pid, signal.SIGKILL)
     eventually(lambda: dead(second))
+
+
+REAPED = """
+    import os, signal, sys, threading
+    if sys.argv[1] == "ignored":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    from helpers import eventually
+    from supervising import Remote, dead, supervisor
+    with supervisor() as sup:
+        child = Remote(sup)
+        start = "__import__('subprocess').Popen(['/bin/sleep', '1000'], {}).pid"
+        ways = ("", "env={}", "preexec_fn=lambda: os.setpgid(0, 0)")
+        sleepers = [child(start.format(way)) for way in ways]
+        if sys.argv[1] == "waited for":
+            def wait():
+                while True:
+                    os.wait()
+            threading.Thread(target=wait, daemon=True).start()
+        os.kill(sup.pid, signal.SIGKILL)
+        eventually(lambda: all(dead(pid) for pid in sleepers))
+        assert not dead(os.getpid())
+        print("fine")
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("how", ["ignored", "waited for", "as usual"])
+def test_a_supervisor_that_somebody_else_has_reaped_leaves_nobody(how: str) -> None:
+    """Its number may be taken by then: its mark is not."""
+    out, _ = run_script(REAPED, how)
+    assert out == "fine\n"
 
 
 TERMINAL = """
