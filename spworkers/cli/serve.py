@@ -20,7 +20,7 @@ from spworkers.cli.logs import log_from, log_option
 from spworkers.cli.tlsoptions import tls_options
 from spworkers.errors import ClosedError
 from spworkers.workers.contextpool import DRAIN
-from spworkers.workers.prometheus import MetricsServer
+from spworkers.workers.prometheus import MetricsServer, host_and_port
 from spworkers.workers.reload import Reloader, source_files
 from spworkers.workers.server import Server, nothing
 from spworkers.workers.settings import BACKLOG, WORKERS_LIMIT
@@ -127,6 +127,8 @@ def serve(
                 raise click.UsageError(f"{', '.join(listen)} is for this process alone, and no client is in it")
             if dial:
                 options["dial_asynch"] = True  # a broker may start later than who works for it
+            if metrics_at is not None:
+                host_and_port(metrics_at)  # before workers start, and would have to end again
             server = Server(app, listen, dial=dial, metrics=metrics_at is not None, **options)
             with contextlib.ExitStack() as around:
                 metrics = ""

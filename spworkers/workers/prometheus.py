@@ -16,7 +16,7 @@ from spworkers.closing import Closing
 from spworkers.errors import AddrInUseError, BadValueError
 from spworkers.workers.measures import BOUNDS, Measure
 
-__all__ = ["CONTENT_TYPE", "Measured", "MetricsServer", "exposition"]
+__all__ = ["CONTENT_TYPE", "Measured", "MetricsServer", "host_and_port", "exposition"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -156,7 +156,7 @@ class MetricsServer(Closing):
     """
 
     def __init__(self, address: str, metrics: Callable[[], str], healthy: Callable[[], bool]) -> None:
-        host, port = _split(address)
+        host, port = host_and_port(address)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -204,7 +204,12 @@ class MetricsServer(Closing):
         return f"<MetricsServer http://{self.address}/metrics>"
 
 
-def _split(address: Any) -> tuple[str, int]:
+def host_and_port(address: Any) -> tuple[str, int]:
+    """The parts of an address of a `MetricsServer`.
+
+    Raises:
+        BadValueError: that is none.
+    """
     host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise BadValueError(f"metrics wants an address like 127.0.0.1:9090, not {address!r:.80}")

@@ -349,6 +349,7 @@ def outcome(client: Client) -> str:
         (["calc:app", "--listen", "nowhere"], 2, "nowhere"),
         (["broken:app"], 1, "importing broken raised ZeroDivisionError"),
         (["lame:app"], 1, "could not start: no model"),
+        (["lame:app", "--metrics", "nowhere"], 2, "metrics wants an address like"),
     ],
 )
 def test_mistakes_of_serve(in_folder: Path, asked: Asked, arguments: list[str], code: int, words: str) -> None:
