@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["CROWD", "FOUND", "LOOK", "LookAround", "crowded", "processors", "roomy", "running", "several"]
+__all__ = ["FOUND", "LOOK", "Crowd", "LookAround", "crowded", "processors", "roomy", "running", "several"]
 
 LOOK: Final = 300e-6
 """Seconds for which who awaits the answer to a request looks around."""
 FOUND: Final = 8
 """In what `Receiver.wait` says: it was there before we slept."""
-CROWD: Final = 2
+_CROWD: Final = 2
 """More than so many threads for each processor want to run: three or four may be one request on its way."""
 _CROWDED: Final = 1e-3  # seconds by which who gives way is late only if others want all of the processor
 
@@ -32,10 +32,6 @@ _PAUSE: Final = 32
 """So many times it is left."""
 _FRESH: Final = 0.05
 """Seconds for which what the system said is good."""
-
-_until = 0.0
-_wanting = 0
-_places = 1
 
 
 class LookAround:
@@ -93,26 +89,6 @@ class LookAround:
         return found
 
 
-def roomy() -> bool:
-    """No more threads want to run at this moment than there are processors for us. False where no system tells."""
-    _ask()
-    return _places > 1 and 0 < _wanting <= _places  # with one, who answers would wait for us to sleep
-
-
-def crowded() -> bool:
-    """Many more threads want to run at this moment than there are processors for us. False where no system tells."""
-    _ask()
-    return _wanting > CROWD * _places
-
-
-def _ask() -> None:
-    global _until, _wanting, _places
-    now = time.monotonic()
-    if now >= _until:
-        _wanting, _places = running(), processors()
-        _until = now + _FRESH
-
-
 def running() -> int:
     """Threads that want to run at this moment, ours among them; 0 where no system tells."""
     try:
@@ -132,3 +108,52 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Crowd:
+    """How many want to run, and how many can; the system is asked at most every 50 ms.
+
+    Args:
+        wanting: how many threads want to run at this moment; 0: no system tells.
+    """
+
+    __slots__ = ("_many", "_places", "_until", "_wanting")
+
+    def __init__(self, wanting: Callable[[], int] = running) -> None:
+        self._wanting = wanting
+        self._until = 0.0
+        self._many = 0
+        self._places = 1
+
+    def roomy(self) -> bool:
+        """No more threads want to run than there are processors for us. False where no system tells."""
+        self._ask()
+        return self._places > 1 and 0 < self._many <= self._places  # with one, who answers would wait for us to sleep
+
+    def crowded(self, places: int = 0) -> bool:
+        """Many more threads want to run than there are processors for us. False where no system tells.
+
+        Args:
+            places: processors that there are for us when we are not bound to one; 0: those where we may be.
+        """
+        self._ask()
+        return self._many > _CROWD * (places or self._places)
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        if now >= self._until:
+            self._many, self._places = self._wanting(), processors()
+            self._until = now + _FRESH
+
+
+_here: Final = Crowd()
+
+
+def roomy() -> bool:
+    """See `Crowd`: of this process."""
+    return _here.roomy()
+
+
+def crowded() -> bool:
+    """See `Crowd`: of this process."""
+    return _here.crowded()

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
-from typing import Final
 
 from spworkers.ioproc.deferring import Deference, WaitingTimes
 from spworkers.ioproc.following import NOWHERE, Follower
-from spworkers.lookaround import CROWD, processors, running
+from spworkers.lookaround import Crowd, running
 from spworkers.protocols import InExchange
 from spworkers.ring import BESIDE, DEFERRING
 
 __all__ = ["Conduct", "conduct_of"]
-
-_FRESH: Final = 0.05
-"""Seconds for which what the system said is good."""
 
 
 class Conduct:
@@ -37,9 +32,7 @@ class Conduct:
     ) -> None:
         self._follow = follow
         self._defer = defer
-        self._wanting = wanting
-        self._crowded = False
-        self._until = 0.0
+        self._crowd = Crowd(wanting)
 
     def __call__(self, processor: int, idle: bool) -> int:
         """BESIDE the user, DEFERRING, both or 0.
@@ -48,19 +41,12 @@ class Conduct:
             processor: where the user was seen last; NOWHERE: not yet.
             idle: nothing has come for a while.
         """
-        crowded = not idle and self._is_crowded()
+        places = 0 if self._follow is None else len(self._follow.home)
+        crowded = not idle and self._crowd.crowded(places)
         manner = DEFERRING if self._defer(crowded) else 0
         if self._follow is not None and self._follow(processor if crowded else NOWHERE):
             manner |= BESIDE
         return manner
-
-    def _is_crowded(self) -> bool:
-        now = time.monotonic()
-        if now >= self._until:
-            places = processors() if self._follow is None else len(self._follow.home)
-            self._crowded = self._wanting() > CROWD * places
-            self._until = now + _FRESH
-        return self._crowded
 
 
 def conduct_of(exchange: InExchange) -> Conduct | None:

@@ -54,13 +54,14 @@ def set_apart() -> None:
 class Origin(NamedTuple):
     """What is known of a supervisor from its start on, also when its number is somebody else's."""
 
+    mark: str
     session: int
     born: int
 
     @staticmethod
-    def of(leader: int) -> Origin:
+    def of(leader: int, mark: str) -> Origin:
         """That of a supervisor that is not reaped yet."""
-        return Origin(_session_of(leader), _born(leader))
+        return Origin(mark, _session_of(leader), _born(leader))
 
 
 class Brood:
@@ -68,14 +69,14 @@ class Brood:
 
     Args:
         leader: the supervisor; None: it was reaped, and its number may be somebody else's.
-        mark, origin: its own.
+        origin: its own.
         groups: process groups that its children have led. Of a dead child nobody may be left who has the mark.
     """
 
-    def __init__(self, leader: int | None, mark: str, origin: Origin, groups: Collection[int] = ()) -> None:
+    def __init__(self, leader: int | None, origin: Origin, groups: Collection[int] = ()) -> None:
         self._leaders = set() if leader is None else {leader}
         self._origin = origin
-        self._mark = f"{MARK}={mark}".encode()
+        self._mark = f"{MARK}={origin.mark}".encode()
         self._groups = groups
         self._strangers = set(self._leaders)
 
@@ -92,7 +93,7 @@ class Brood:
         return found
 
     def _look(self) -> set[int]:
-        session, born = self._origin
+        session, born = self._origin.session, self._origin.born
         others: dict[int, _Fact] = {}
         for pid in _pids():
             if pid not in self._strangers and _session_of(pid) == session and (fact := _fact(pid)) is not None:

@@ -165,7 +165,7 @@ class Supervisor:
             pid, home = self._ask_whom(message, fds, timeout)
             life = self._life
             if life is not None and life.channel is home:
-                life.children.setdefault(key, int(pid))  # a successor may have been told of before
+                life.note("spawned", key, int(pid))
             if restart:  # who is not started again does not ask for more
                 self._homes[key] = home
             return int(pid)
@@ -219,7 +219,7 @@ class Supervisor:
         self._homes.pop(key, None)
         life = self._life
         if life is not None:
-            life.children.pop(key, None)
+            life.note("ended", key, 0)
 
     def kill(self, key: str, pid: int, reason: str) -> None:
         """Kill a child's process; it is replaced. If it is not that process any more, nothing happens.

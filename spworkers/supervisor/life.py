@@ -36,24 +36,24 @@ class Life:
     def __init__(self, preload: Sequence[str]) -> None:
         launched = launch(preload)
         self.pid: int = launched.pid
-        self._mark: str = launched.mark
-        self._origin = Origin.of(self.pid)
+        self._origin = Origin.of(self.pid, launched.mark)
         self.channel: Channel = launched.channel
         self.watch: ProcessWatch | None = launched.watch
         self.started = time.monotonic()
         self.ready: bool = False
         """It has said that it serves requests."""
-        self.children: dict[str, int] = {}
-        """Those that live, as far as it has told: by their keys, the processes."""
+        self._children: dict[str, int] = {}  # those that live, as far as it has told: by their keys, the processes
         self.claims: str = ""
         """The address of its claim socket, once there is one."""
 
     def note(self, kind: str, key: str, pid: int) -> None:
-        """It has told of a child: that it `started`, `died`, `ended` or whatever."""
-        if kind == "started":
-            self.children[key] = pid
-        elif kind == "ended" or self.children.get(key) == pid:
-            self.children.pop(key, None)
+        """It has told of a child: that it was "spawned", or as in `ChildEvent`."""
+        if kind == "spawned":
+            self._children.setdefault(key, pid)  # a successor may have been told of before
+        elif kind == "started":
+            self._children[key] = pid
+        elif kind == "ended" or self._children.get(key) == pid:
+            self._children.pop(key, None)
 
     @property
     def age(self) -> float:
@@ -79,7 +79,7 @@ class Life:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(leader, signal.SIGKILL)
             self._await_end(BURIAL)
-        brood = Brood(leader, self._mark, self._origin, tuple(self.children.values()))
+        brood = Brood(leader, self._origin, tuple(self._children.values()))
         deadline = time.monotonic() + BURIAL
         while brood.kill() and time.monotonic() < deadline:
             time.sleep(_PAUSE)

@@ -132,7 +132,7 @@ def _preload(names: Sequence[str]) -> None:
 def _bury(service: Service, wake: int) -> None:
     """Kill the whole brood, and wait until nobody of it is left."""
     me = os.getpid()
-    brood = Brood(me, os.environ.get(MARK, ""), Origin.of(me))
+    brood = Brood(me, Origin.of(me, os.environ.get(MARK, "")))
     deadline = time.monotonic() + BURIAL
     poll = select.poll()
     poll.register(wake, select.POLLIN)

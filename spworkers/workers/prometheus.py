@@ -16,7 +16,7 @@ from spworkers.closing import Closing
 from spworkers.errors import AddrInUseError, BadValueError
 from spworkers.workers.measures import BOUNDS, Measure
 
-__all__ = ["CONTENT_TYPE", "Measured", "MetricsServer", "host_and_port", "exposition"]
+__all__ = ["CONTENT_TYPE", "Measured", "MetricsServer", "exposition", "host_and_port"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

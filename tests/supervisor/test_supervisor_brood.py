@@ -65,7 +65,7 @@ class Leader:
         self.members = [int(word) for word in self.process.stdout.readline().split()]
 
     def kill(self, *groups: int) -> set[int]:
-        return Brood(self.process.pid, self.mark, Origin.of(self.process.pid), groups).kill()
+        return Brood(self.process.pid, Origin.of(self.process.pid, self.mark), groups).kill()
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_second_look_finds_who_is_new(leaders: list[Leader]) -> None:
         stdin=subprocess.PIPE,
     )
     leaders.append(leader)
-    brood = Brood(leader.process.pid, leader.mark, Origin.of(leader.process.pid))
+    brood = Brood(leader.process.pid, Origin.of(leader.process.pid, leader.mark))
     assert brood.kill() == set(leader.members)
     eventually(lambda: all(dead(pid) for pid in leader.members))
     assert not brood.kill()
