@@ -469,7 +469,7 @@ def test_without_pidfds_the_parent_is_looked_at(monkeypatch: pytest.MonkeyPatch)
     main._watch_parent(loop, None, parent[0], service)  # type: ignore[arg-type]
     loop.step()
     assert not service.over
-    parent[0] = 1
+    parent[0] += 1
     while not service.over:
         loop.step()
 
