@@ -77,6 +77,7 @@ cdef class FrameReader:
     cdef bint passed        # one went
     cdef Courier courier    # who delivers the replies that are his; or None
     cdef object kept        # what `read_replies` has left: payloads, or an OSError
+    cdef list spare         # empty, for the next one
     cdef size_t mean        # bytes of a frame, lately; 0: not known
     cdef size_t unwanted, displaced, congested
 
@@ -129,23 +130,27 @@ cdef class FrameReader:
 
     cdef bint read_replies(self) except -1:
         """Read. False: not everything was a reply for the courier; the rest, or what was wrong, is what is read next."""
-        cdef list found
+        cdef list found = self.spare
         try:
-            found = self.take_in()
+            found = self.take_in() if found is None else self.take_in_to(found)
         except OSError as error:
             self.kept = error
             return False
         if PyList_GET_SIZE(found) == 0 and not self.full and not self.ended():
+            self.spare = found
             return True
+        self.spare = None
         self.kept = found
         return False
 
     cdef list take_in(self):
+        return self.take_in_to([])  # made before the scratch is filled: making it may run a finalizer, and that another reader
+
+    cdef list take_in_to(self, list found):
         cdef ssize_t got
         cdef size_t room = SCRATCH, extra = 0, length
         cdef uint64_t frames
         cdef int why
-        cdef list found = []  # made before the scratch is filled: making it may run a finalizer, and that another reader
         if self.kept is not None:
             kept, self.kept = self.kept, None
             if isinstance(kept, OSError):

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_CLEAR, Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOMEM, ENOSYS, EPIPE, EPROTO, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, getpid, read, write
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -186,7 +186,7 @@ cdef extern from "lane.h" nogil:
     int consumer_read(spw_lane *l, uint32_t slot, uint32_t generation, spw_taken *t)
     void consumer_free(spw_lane *l, uint32_t slot, uint32_t generation)
     int consumer_next(spw_lane *l, spw_taken *t)
-    int consumer_next_plain(spw_lane *l, spw_taken *t)
+    int consumer_next_plain(spw_lane *l, uint64_t serial, spw_taken *t)
     int consumer_claim(spw_lane *l, uint32_t slot, uint32_t generation, int inherited)
     int consumer_alive(spw_lane *l, uint32_t slot, uint32_t generation)
     int consumer_ready(spw_lane *l)

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=False
 """The shared-memory ring, its arena and the frame codec, compiled.
 
-One extension in eleven rooms: the region (memory and board), records and their lanes' two ends, exchanges, ways,
-waiting, parcels, frames, the courier, conduits, polling, signals. The C headers beside it hold the layout and the moves; here they become Python objects. The GIL is the lock of each
+One extension in thirteen rooms: the region (memory and board), records and their lanes' two ends, exchanges, heads of calls,
+askers, ways, waiting, parcels, frames, the courier, conduits, polling, signals. The C headers beside it hold the layout and the moves; here they become Python objects. The GIL is the lock of each
 side: every call does its work under it and is short; large copies and all waits let go of it.
 """
 include "_imports.pxi"
@@ -10,6 +10,8 @@ include "_region.pxi"
 include "_record.pxi"
 include "_sides.pxi"
 include "_exchange.pxi"
+include "_heads.pxi"
+include "_asking.pxi"
 include "_ways.pxi"
 include "_wait.pxi"
 include "_words.pxi"

@@ -189,7 +189,7 @@ cdef class Receiver(Consumer):
         of a question that counts no more.
         """
         cdef spw_taken taken
-        if self.inherited or not consumer_next_plain(&self.lane, &taken):
+        if self.inherited or not consumer_next_plain(&self.lane, 0, &taken):
             return None
         cdef const char *payload = <const char *>self.lane.slots[taken.slot].payload
         try:
@@ -200,6 +200,13 @@ cdef class Receiver(Consumer):
             self.tell_producer()
             if self.level:
                 self.keep_level()
+
+    def take_whole(self):
+        """(serial, body, pipe) of the next message, whose record is given back; None: there is none."""
+        cdef Record record = self.pop_claimed()
+        if record is None:
+            return None
+        return record.taken.serial, record.take_body(), record.taken.pipe
 
     def take_for(self, dict waiting not None, list found not None):
         """Take all messages that have come. `found` gets (whoever waits for its serial, message) of each, in order.
@@ -276,12 +283,18 @@ cdef class Receiver(Consumer):
         rang; 4 more: arming silenced a ring (`hushed`); 8 more: who looked around found a message. Signals are handled at
         once, or when the looking around is over.
         """
+        return self.sleep(timeout, 0.0, other, alone, looking)
+
+    cdef int sleep(self, double timeout, double deadline, int other, bint alone, double looking) except -1:
+        """`wait`, until a `deadline` if that is not 0."""
         cdef int woken = 1
         cdef bint found = self.ready() or (looking > 0.0 and self.look_around(looking))
         if not (found and alone and not self.level):  # somebody else would need the bell to see it
             # A ring without a message is somebody's wake(): it is the caller who knows what to look for.
             if not (self.armed() or self.called or (self.hushed and not alone)):
-                woken = _poll_two(self.bell, other, 0.0 if isinf(timeout) else _now() + timeout, isinf(timeout))
+                if deadline == 0.0:
+                    deadline = timeout if isinf(timeout) else _now() + timeout
+                woken = _poll_two(self.bell, other, deadline, isinf(deadline))
             self.called = False
         if found and looking > 0.0:
             woken |= 8

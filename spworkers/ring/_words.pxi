@@ -34,9 +34,11 @@ cdef class Words:
         self.check(index)
         spw_put(&self.at[index], self.at[index] + 1)
 
-    def put(self, Py_ssize_t index, uint64_t value, Py_ssize_t other, uint64_t second, /):
-        """Two of them, which go together."""
+    def stamp(self, Py_ssize_t index, uint64_t value, Py_ssize_t moment, /):
+        """A word, and in another one the moment of that, in nanoseconds of `time.monotonic_ns`."""
+        cdef timespec t
         self.check(index)
-        self.check(other)
+        self.check(moment)
+        clock_gettime(CLOCK_MONOTONIC, &t)
         spw_put(&self.at[index], value)
-        spw_put(&self.at[other], second)
+        spw_put(&self.at[moment], <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec)

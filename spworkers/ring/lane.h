@@ -395,15 +395,15 @@ static inline int consumer_claim(spw_lane *l, uint32_t slot, uint32_t generation
         || (inherited && spw_load(state) == spw_word(generation, SPW_CLAIMED));
 }
 
-/* The next record, claimed, if it is an ordinary message that lies in its slot, and answers nothing: whoever asked looks at
- * the serial. 0: it is not, or there is none; ask consumer_next. */
-static inline int consumer_next_plain(spw_lane *l, spw_taken *t) {
+/* The next record, claimed, if it is an ordinary message that lies in its slot, and answers the question of that serial
+ * (0: answers nothing). 0: it is not, or there is none; ask consumer_next. */
+static inline int consumer_next_plain(spw_lane *l, uint64_t serial, spw_taken *t) {
     uint64_t front;
     if (!consumer_front(l, &front)) return 0;
     uint64_t entry = spw_peek(&l->index[front % SPW_SLOTS]);
     uint32_t slot = (uint32_t)entry, generation = (uint32_t)(entry >> 32);
     if (slot >= SPW_SLOTS || spw_load(&l->slots[slot].state) != spw_word(generation, SPW_PUBLISHED)) return 0;
-    if (!consumer_read(l, slot, generation, t) || t->offset || t->kind || t->flags || t->serial) return 0;
+    if (!consumer_read(l, slot, generation, t) || t->offset || t->kind || t->flags || t->serial != serial) return 0;
     return consumer_step(l, front) && consumer_claim(l, slot, generation, 0);
 }
 

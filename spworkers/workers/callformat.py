@@ -38,6 +38,7 @@ from spworkers.errors import (
     UnknownHandlerError,
     WorkerDiedError,
 )
+from spworkers.ring import answer_bytes, call_bytes, call_head_of
 from spworkers.workers.packing import decode, encode
 
 __all__ = [
@@ -49,7 +50,9 @@ __all__ = [
     "Failure",
     "Next",
     "Part",
+    "call_of",
     "call_id_of",
+    "content_of_call",
     "decode_answer",
     "decode_call",
     "decode_next",
@@ -65,6 +68,7 @@ __all__ = [
     "is_call",
     "is_next",
     "is_part",
+    "patience_on_wire",
 ]
 
 CALL_MARK: Final = bytes((0xC1, callhead.CALL))
@@ -75,7 +79,6 @@ LAST_PART_MARK: Final = bytes((0xC1, callhead.LAST_PART))
 NEXT_MARK: Final = bytes((0xC1, callhead.NEXT))
 CANCEL_MARK: Final = bytes((0xC1, callhead.CANCEL))
 
-_CALL: Final = struct.Struct(">2sQI")
 _NEXT: Final = struct.Struct(">2sQII")
 _ANSWER: Final = struct.Struct(">2sQ")
 
@@ -193,11 +196,21 @@ def encode_call(
     Raises:
         SerializationError: an argument cannot be carried.
     """
+    return call_of(call_id, patience_on_wire(timeout), content_of_call(name, args, kwargs))
+
+
+def call_of(call_id: int, patience: int, content: bytes) -> bytes:
+    """A call; `patience` is in milliseconds, as `patience_on_wire` has it."""
+    return call_bytes(CALL_MARK, call_id, patience, content)
+
+
+def content_of_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """What is behind a call's head; raises as `encode_call`."""
     content: list[Any] = [name, list(args), dict(kwargs)] if kwargs else [name, list(args)]
-    return _CALL.pack(CALL_MARK, call_id, _patience(timeout)) + encode(content)
+    return encode(content)
 
 
-def _patience(timeout: float) -> int:
+def patience_on_wire(timeout: float) -> int:
     """Milliseconds, as they are on the wire: 0 is for ever, and who has no time left at all gets the shortest."""
     return max(math.ceil(timeout * 1000), 1) if timeout * 1000 <= _MAX_PATIENCE else 0
 
@@ -210,12 +223,12 @@ def encode_next(call_id: int, number: int, timeout: float = math.inf) -> bytes:
         number: of the part, counted from 1.
         timeout: as for `encode_call`.
     """
-    return _NEXT.pack(NEXT_MARK, call_id, _patience(timeout), number & 0xFFFF_FFFF)
+    return _NEXT.pack(NEXT_MARK, call_id, patience_on_wire(timeout), number & 0xFFFF_FFFF)
 
 
 def encode_cancel(call_id: int) -> bytes:
     """What gives a call, or a stream, up."""
-    return _ANSWER.pack(CANCEL_MARK, call_id)
+    return answer_bytes(CANCEL_MARK, call_id, b"")
 
 
 def is_next(body: bytes | memoryview) -> bool:
@@ -254,7 +267,7 @@ def fields_of_call(body: bytes | memoryview) -> tuple[int, str, list[Any], dict[
     """The fields of `Call`, for a worker, which looks at each once; raises as `decode_call`."""
     if not is_call(body):
         raise GarbledError(f"{bytes(body[:16])!r} does not begin as a call; the call format is in docs/call-format.md")
-    _, call_id, patience = _CALL.unpack_from(body)
+    call_id, patience = call_head_of(body if isinstance(body, bytes) else bytes(body[:CALL_HEAD]))
     content = decode(body[CALL_HEAD:] if len(body) < _COPIED else memoryview(body)[CALL_HEAD:])
     if type(content) is not list or not 2 <= len(content) <= 3:
         raise GarbledError(
@@ -282,7 +295,7 @@ def encode_value(call_id: int, value: object) -> bytes:
     Raises:
         SerializationError: the value cannot be carried.
     """
-    return _ANSWER.pack(VALUE_MARK, call_id) + encode(value)
+    return answer_bytes(VALUE_MARK, call_id, encode(value))
 
 
 def encode_part(call_id: int, items: Sequence[bytes], last: bool) -> bytes:
@@ -293,7 +306,7 @@ def encode_part(call_id: int, items: Sequence[bytes], last: bool) -> bytes:
         last: no more will follow.
     """
     count = struct.pack(">BI", 0xDD, len(items))  # array 32
-    return _ANSWER.pack(LAST_PART_MARK if last else PART_MARK, call_id) + count + b"".join(items)
+    return answer_bytes(LAST_PART_MARK if last else PART_MARK, call_id, count + b"".join(items))
 
 
 def encode_failure(call_id: int, failure: Failure) -> bytes:
@@ -305,7 +318,7 @@ def encode_failure(call_id: int, failure: Failure) -> bytes:
         **({"traceback": _mended(failure.traceback, _MAX_TRACEBACK)} if failure.traceback else {}),
         **failure.detail,
     }
-    return _ANSWER.pack(ERROR_MARK, call_id) + encode(content)
+    return answer_bytes(ERROR_MARK, call_id, encode(content))
 
 
 def _mended(text: str, limit: int) -> str:

@@ -5,7 +5,9 @@
     submit()   the collector reads ─────┘
 
 Of the threads one reads at a time: it has the *role*, and sleeps on the lane's bell; the others sleep on bells of their
-own. Who leaves the role has somebody else look, so there is always a reader while somebody waits. An event loop reads
+own. Who leaves the role has somebody else look, so there is always a reader while somebody waits. A thread that calls
+while nobody else waits is the reader from its question to its answer, in one step (`ask`); whatever takes more than
+that, another who begins to wait for instance, goes on as if it had not begun so. An event loop reads
 beside them, when the bell tells it to. That two may sleep on one bell is no harm: whoever is woken takes everything
 there is, and tells those whose it is; and who goes without sleeping again arms the bell for the loops that do.
 
@@ -15,18 +17,16 @@ Futures are completed in the collector's thread alone, so that callbacks neither
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.halves.req import WHY
-from spworkers.lookaround import LookAround
-from spworkers.ring import CANCEL, DATA, ERROR, hush_bell, wait_readable
+from spworkers.lookaround import LOOK, LookAround
+from spworkers.ring import CANCEL, DATA, ERROR, Asker, hush_bell, wait_readable
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
@@ -36,6 +36,7 @@ from spworkers.workers.loopreader import LoopReader
 from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
+    from spworkers.halves.req import ReqHalf
     from spworkers.port import Port
     from spworkers.ring import Record
     from spworkers.workers.callsocket import CallSocket
@@ -62,11 +63,18 @@ class CallLine:
         self._servers = servers
         self._answering: dict[int, None] = {}  # pipes by which several servers have answered
         self.collector = Collector(self)
-        self._half: Any = socket._half
+        self._half: ReqHalf = cast("ReqHalf", socket._half)
         self._tx, self._rx = self.port.tx, self.port.rx
-        self._serials = itertools.count(_FIRST)
         self._waiting: dict[int, Waiting] = {}
-        self._role = threading.Lock()
+        self._asker = Asker(
+            self._tx,
+            self._rx,
+            self._waiting,
+            self.port.sleepers,
+            _FIRST,
+            callformat.CALL_MARK,
+            callformat.VALUE_MARK,
+        )
         self._guests: dict[ThreadWaiting, None] = {}  # threads that wait; one of them reads, or will
         self._loops: dict[asyncio.AbstractEventLoop, LoopReader] = {}
         self._last_reader: LoopReader | None = None  # of the loop that called last
@@ -79,6 +87,51 @@ class CallLine:
         return len(self._waiting)
 
     # --- three ways to wait
+
+    def ask(self, call_id: int, patience: int, content: bytes, deadline: float) -> bytes | Reply:
+        """As `call`, for a call of the call format: in one step if nobody else waits.
+
+        Args:
+            patience: as on the wire, in milliseconds.
+            content: behind the head.
+
+        Returns:
+            The bytes of the value; or an answer that is another one.
+        """
+        port = self.port
+        waiting = ThreadWaiting(call_id, port.sleepers.mine())
+        try:
+            if self._servers == 1 and not (self._reading or self._closed or port.closed or port.lent):
+                if self._half.fail_no_peers:
+                    self._half.check_peers()
+                answer = self._ask_alone(waiting, patience, content, deadline)
+                if answer is not None:
+                    return answer
+            if not waiting.serial:
+                self.send(waiting, callformat.call_of(call_id, patience, content), 0, deadline)
+            self.await_answer(waiting, deadline)
+        except BaseException:
+            self.forsake(waiting)
+            raise
+        return waiting.answer()
+
+    def _ask_alone(self, waiting: ThreadWaiting, patience: int, content: bytes, deadline: float) -> bytes | None:
+        """None: it goes on as with others, wherever it is."""
+        asker, around, port = self._asker, self._around, self.port
+        looking = LOOK if around.pays() and left_until(deadline) > LOOK else 0.0
+        try:
+            answer = asker.ask(waiting, waiting.sleeper.own, waiting.call_id, patience, content, deadline, looking)
+        finally:
+            if looking:
+                around.tell(asker.found)
+            if port.closed:
+                port.left()
+            if self._guests or self._reading or self.collector.started:
+                self.hand_on()
+        if answer is None or isinstance(answer, bytes):
+            return answer
+        self._tell([(waiting, answer)])
+        return None
 
     def call(self, payload: bytes, deadline: float, call_id: int, pipe: int) -> Reply:
         """Send a request and wait in this thread.
@@ -180,7 +233,7 @@ class CallLine:
             self._half.check_peers()
         if self._closed:
             raise ClosedError("the client was closed")
-        serial = next(self._serials)
+        serial = self._asker.number()
         waiting.serial = serial
         if pipe:
             waiting.pinned = pipe
@@ -318,7 +371,7 @@ class CallLine:
     def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
         """Until its answer is there, by reading or by another's reading."""
         while not waiting.over:
-            if self._role.acquire(False):
+            if self._asker.take():
                 try:
                     left = 1.0
                     while not waiting.over and left > 0:
@@ -327,7 +380,7 @@ class CallLine:
                             doze(self.port, left, waiting.sleeper, self._around)
                         self.drain()
                 finally:
-                    self._role.release()
+                    self._asker.leave()
             elif (left := left_until(deadline)) > 0:
                 sleeper = waiting.sleeper
                 if wait_readable(sleeper.own, left):
@@ -341,24 +394,24 @@ class CallLine:
     @contextmanager
     def reading(self) -> Iterator[bool]:
         """The role, if nobody has it."""
-        mine = self._role.acquire(False)
+        mine = self._asker.take()
         try:
             yield mine
         finally:
             if mine:
-                self._role.release()
+                self._asker.leave()
                 self.hand_on()
 
     @property
     def is_read(self) -> bool:
         """A thread has the role."""
-        return self._role.locked()
+        return self._asker.reading
 
     def hand_on(self) -> None:
         """Have somebody else read, who waits; a reader calls it when it has left the role."""
         if self._reading and not self.port.closed:
             self._rx.arm()  # it is rung for them again; or at once, if there is something
-        if self._role.locked():
+        if self._asker.reading:
             return
         if self._guests:
             for guest in list(self._guests):

@@ -125,16 +125,17 @@ class Client(Caller):
         """As a `Caller` does it, step by step; but this is most of what a client does."""
         if type(name) is not str or not name:
             check_text(name, "a handler's name")
-        patience = self._patience if timeout is None else patience_of(timeout)
+        quick = self._quick  # the only look-up: each of ours is two, for the sake of `__getattr__`
+        patience = quick.patience if timeout is None else patience_of(timeout)
         try:
-            result = self._quick.call(name, args, kwargs, patience)
+            result = quick.call(name, args, kwargs, patience)
         except NoPlace:
             self._check_open(name)
             raise self._no_slot(name) from None
         except Unanswered as unanswered:
             error, size = unanswered.error, unanswered.size
         else:
-            return self._made(result, name, timeout) if self._results or type(result) is Opened else result
+            return result if quick.plain and type(result) is not Opened else self._made(result, name, timeout)
         try:
             self._raise(error, name, size, patience)
         finally:
@@ -159,7 +160,7 @@ class Client(Caller):
         """As `call`, for asyncio and trio. Cancelling it gives the call up; the client stays usable."""
         if type(name) is not str or not name:
             check_text(name, "a handler's name")
-        quick = self._quick  # the only look-up: each of ours is two, for the sake of `__getattr__`
+        quick = self._quick  # the only look-up, as in `_call`
         patience = quick.patience if timeout is None else patience_of(timeout)
         waiting = quick.begin_task(name, args, kwargs, patience)
         if waiting is None:

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import SPError
 from spworkers.waiting import FOREVER
-from spworkers.workers.callformat import Part, decode_answer, encode_call
+from spworkers.workers.callformat import (
+    CALL_HEAD,
+    Part,
+    content_of_call,
+    decode_answer,
+    encode_call,
+    patience_on_wire,
+)
 from spworkers.workers.callwaiting import left_until
+from spworkers.workers.packing import decode
 from spworkers.workers.slots import NoPlace
 
 if TYPE_CHECKING:
@@ -90,18 +98,22 @@ class QuickCalls:
             Unanswered: for whatever the line raises.
             SerializationError, and what the answer is: as of `callformat`.
         """
-        call_id, deadline, payload = self.begin(name, args, kwargs, patience)
+        deadline = FOREVER if patience == FOREVER else monotonic() + patience
+        call_id = next(self._ids) & _ID_BITS
+        content = content_of_call(name, args, kwargs)
         slots = self._slots
         if self.closed or not (slots.take() or slots.wait(left_until(deadline))):
             raise NoPlace
         try:
-            reply = self._line.call(payload, deadline, call_id, 0)
+            answer = self._line.ask(call_id, patience_on_wire(patience), content, deadline)
         except SPError as error:
-            raise Unanswered(error, len(payload)) from error
+            raise Unanswered(error, CALL_HEAD + len(content)) from error
         finally:
             slots.give()
-        value = decode_answer(reply.body, name, call_id)
-        return Opened(call_id, value, reply.pipe) if isinstance(value, Part) else value
+        if isinstance(answer, bytes):
+            return decode(answer)
+        value = decode_answer(answer.body, name, call_id)
+        return Opened(call_id, value, answer.pipe) if isinstance(value, Part) else value
 
     # --- tasks of asyncio
 

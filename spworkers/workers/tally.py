@@ -67,11 +67,11 @@ class Row:
 
     def stage(self, stage: Stage) -> None:
         """The worker now does this."""
-        self._quick.put(_STAGE, stage, _SINCE, time.monotonic_ns())
+        self._quick.stamp(_STAGE, stage, _SINCE)
 
     def busy(self) -> None:
         """A request begins: `stage(BUSY)`, which is said of each one, without a look at what a stage is."""
-        self._quick.put(_STAGE, _BUSY, _SINCE, time.monotonic_ns())
+        self._quick.stamp(_STAGE, _BUSY, _SINCE)
 
     def answered(self, ok: bool) -> None:
         """One more request is answered; not `ok`: with an error."""

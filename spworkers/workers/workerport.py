@@ -129,8 +129,8 @@ class RingPort:
         self._port.tx.window = ANSWER_WINDOW
 
     def take(self) -> Request | None:
-        record = self._port.rx.take()
-        return None if record is None else Request(record.serial, record.take_body(), record.pipe)
+        taken = self._port.rx.take_whole()
+        return None if taken is None else Request(taken[0], taken[1], taken[2])
 
     def next(self) -> Offer | None:
         record = self._port.rx.next()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 
 import pytest
 
@@ -15,14 +16,20 @@ def test_they_are_what_a_view_of_the_same_memory_shows() -> None:
     shown = memoryview(memory).cast("Q")
     words = Words(shown[2:6])
     assert len(words) == 4
-    words.put(0, 7, 3, (1 << 64) - 1)
     words.add(0)
     words.add(1)
-    words.add(3)
-    assert shown.tolist() == [0, 0, 8, 1, 0, 0, 0, 0]
+    words.add(1)
+    assert shown.tolist() == [0, 0, 1, 2, 0, 0, 0, 0]
     shown[3] = 41
     words.add(1)
     assert shown[3] == 42
+    shown[3] = (1 << 64) - 1
+    words.add(1)
+    assert shown[3] == 0
+    before = time.monotonic_ns()
+    words.stamp(0, (1 << 64) - 1, 3)
+    assert shown[2] == (1 << 64) - 1
+    assert before <= shown[5] <= time.monotonic_ns()
 
 
 def test_no_others_can_be_had() -> None:
@@ -32,9 +39,9 @@ def test_no_others_can_be_had() -> None:
         with pytest.raises(InternalError):
             words.add(wrong)
         with pytest.raises(InternalError):
-            words.put(wrong, 1, 0, 1)
+            words.stamp(wrong, 1, 0)
         with pytest.raises(InternalError):
-            words.put(0, 1, wrong, 1)
+            words.stamp(0, 1, wrong)
     assert memory[:] == bytes(64)
     with pytest.raises(InternalError):
         Words(memoryview(memory)[4:12])

@@ -363,7 +363,7 @@ def test_an_answer_that_somebody_else_is_about_to_give_is_waited_for(server: Ans
     with Client(server.address, timeout=WAIT) as client, ThreadPoolExecutor(1) as threads:
         line = client._line
         taken: list[Any] = []
-        with line._role if way == "call" else contextlib.nullcontext():  # the thread itself does not read
+        with line.reading() if way == "call" else contextlib.nullcontext():  # the thread itself does not read
             while not taken:  # once more, if we were not here in time
                 called = threads.submit(WAYS[way], client)
                 eventually(lambda called=called: len(line) or called.done())
