@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
 
 import pytest
 
-from spworkers.ioproc import conduct
 from spworkers.ioproc.conduct import Conduct, conduct_of
 from spworkers.ioproc.following import NOWHERE, Follower
 from spworkers.ring import BESIDE, DEFERRING
@@ -69,11 +67,9 @@ def test_no_system_that_tells_no_crowd(places: list[set[int]]) -> None:
     assert Conduct(Follower(), lambda crowded: crowded, lambda: 0)(1, False) == 0
 
 
-def test_who_asks_follows_and_who_answers_does_not(places: list[set[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr(conduct, "Conduct", lambda follow, defer: made.append(follow) or "made")
+def test_who_asks_follows_and_who_answers_does_not(places: list[set[int]]) -> None:
     assert conduct_of("") is None
-    assert conduct_of("asks") == conduct_of("answers") == "made"
+    asks, answers = conduct_of("asks"), conduct_of("answers")
     places.append({1})
-    assert conduct_of("asks") == "made"
-    assert [type(follow) for follow in made] == [Follower, type(None), type(None)]
+    bound = conduct_of("asks")
+    assert [type(each._follow) for each in (asks, answers, bound) if each] == [Follower, type(None), type(None)]
