@@ -137,6 +137,7 @@ def doze(port: Port, seconds: float, me: ThreadSleeper, around: LookAround | Non
     sleepers = port.sleepers
     inside = sleepers.inside
     inside.append(me)
+    me.waits += 1
     me.asleep = True
     try:
         # The bell stays open for who is inside; who came after the close must not touch it any more.
@@ -153,6 +154,7 @@ def doze(port: Port, seconds: float, me: ThreadSleeper, around: LookAround | Non
                     port.rx.hushed = False
     finally:
         me.asleep = False
+        me.wakes()
         inside.remove(me)
         if port.closed:
             port.left()
@@ -182,27 +184,49 @@ def run(steps: Steps[T], sleepers: Sleepers) -> T:
 
 
 class ThreadSleeper:
-    """A thread; it has one bell of its own for its whole life."""
+    """A thread; it has one bell of its own for its whole life.
+
+    Attributes:
+        waits: how many it is in, one in the other: a signal's handler may wait in the middle of a wait.
+    """
 
     def __init__(self) -> None:
         self.own = -1  # for `__del__`, should there be no bell, or Ctrl-C in the middle
         self.asleep = False
+        self.waits = 0
         self.thread: Final = get_ident()
         self.own = make_bell()
 
     def ring(self) -> None:
         ring_bell(self.own)
 
+    def wakes(self) -> None:
+        """A wait is over. If it was in the middle of another one, that looks again: what rang may have rung for it."""
+        self.waits -= 1
+        if self.waits > 0:
+            self.ring()
+
     def sleep(self, wait: Wait) -> bool:
         """False: the time is over."""
+        self.waits += 1
         self.asleep = True
         try:
             woken = wait_readable(wait.side.bell, wait.seconds, self.own)
+            if woken == 2:
+                hush_bell(self.own)
         finally:
             self.asleep = False
-        if woken == 2:
-            hush_bell(self.own)
+            self.wakes()
         return woken != 0
+
+    def rest(self, seconds: float) -> None:
+        """Wait for nothing but the own bell."""
+        self.waits += 1
+        try:
+            if wait_readable(self.own, seconds):
+                hush_bell(self.own)
+        finally:
+            self.wakes()
 
     def __del__(self) -> None:
         if self.own >= 0:
@@ -214,7 +238,7 @@ _own = threading.local()  # no subclass of it: compiled, that would have the sam
 
 
 def _thread_sleeper() -> ThreadSleeper:
-    """This thread's sleeper. A signal's handler that waits inside a wait shares it: a ring too many does no harm."""
+    """This thread's sleeper. A signal's handler that waits inside a wait shares it."""
     sleeper: ThreadSleeper | None = getattr(_own, "sleeper", None)
     if sleeper is None:
         sleeper = _own.sleeper = ThreadSleeper()

@@ -1,5 +1,9 @@
 # One thread that asks while nobody else does, from its question to its answer in one step.
 
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident()
+
+
 @cython.no_gc_clear
 cdef class Asker:
     """The threads that ask on `tx` and hear on `rx`: their questions' serials, and whether one of them is the reader.
@@ -15,7 +19,9 @@ cdef class Asker:
     cdef list inside
     cdef uint8_t[MARK] call, value
     cdef uint64_t serial
-    cdef bint reads
+    cdef object key  # the serial of the question that is asked alone
+    cdef int depth            # how often the reader has become it: his signals' handlers may ask too
+    cdef unsigned long thread  # the reader's
     cdef readonly bint asleep  # as every sleeper says, while it is among those inside: the thread waits for a bell
     cdef int own               # that thread's own bell
     cdef readonly bint found   # who looked around before it slept found the answer
@@ -37,18 +43,20 @@ cdef class Asker:
     @property
     def reading(self):
         """Somebody is the reader."""
-        return self.reads
+        return self.depth > 0
 
     def take(self):
-        """Become the reader. False: somebody is."""
-        if self.reads:
+        """Become the reader; once more, if this thread is, and a signal's handler asks in the middle of its wait. False:
+        another thread is."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        if self.depth and self.thread != me:
             return False
-        self.reads = True
+        self.depth, self.thread = self.depth + 1, me
         return True
 
     def leave(self):
-        """Be the reader no more."""
-        self.reads = False
+        """Be the reader no more; or, in the middle of a wait of this thread, once less."""
+        self.depth -= 1
 
     def ring(self):
         """Have the thread look that asks alone. As every sleeper does it, from any thread."""
@@ -66,20 +74,21 @@ cdef class Asker:
         still waits. A signal's handler that raises ends it with that.
         """
         cdef size_t length = PyBytes_GET_SIZE(content)
-        self.found = False
-        if self.reads or self.waiting or self.rx.level or self.rx.inherited or length > NOGIL_COPY:
+        if self.depth or self.waiting or self.rx.level or self.rx.inherited or length > NOGIL_COPY:
             return None
-        self.reads, self.own = True, own
+        self.take()
+        self.own, self.found = own, False
         try:
             self.inside.append(self)
             try:
                 if not self.send(who, call_id, patience, content):
                     return None
-                return self.hear(self.serial, call_id, deadline, looking)
+                return self.hear(call_id, deadline, looking)
             finally:
                 self.inside.remove(self)
         finally:
-            self.reads = self.asleep = False
+            self.asleep = False
+            self.leave()
 
     cdef bint send(self, who, uint64_t call_id, uint32_t patience, bytes content) except -1:
         """False: there is no room."""
@@ -87,26 +96,30 @@ cdef class Asker:
         cdef size_t total = CALL_HEAD + PyBytes_GET_SIZE(content)
         cdef uint8_t[CALL_HEAD] head
         cdef int64_t slot
+        cdef uint64_t serial
         if tx.retired or not tx.budget_open(total):
             return False
         slot = tx.begin(total)
         if slot < 0:
             return False
+        self.serial += 1
+        serial = self.serial
         try:
-            self.serial += 1
-            self.waiting[self.serial] = who
-            who.serial = self.serial
+            self.key = serial
+            who.serial = self.key
+            self.waiting[self.key] = who
         except BaseException:
             tx.abandon(slot)
             raise
         _put_call_head(head, self.call, call_id, patience)
         tx.fill(slot, <char *>head, CALL_HEAD, PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content), NULL, 0)
-        who.ticket = tx.finish(slot, total, 0, 0, self.serial, 0, 0)
+        who.ticket = tx.finish(slot, total, 0, 0, serial, 0, 0)
         return True
 
-    cdef object hear(self, uint64_t serial, uint64_t call_id, double deadline, double looking):
+    cdef object hear(self, uint64_t call_id, double deadline, double looking):
         cdef Receiver rx = self.rx
         cdef spw_taken taken
+        cdef uint64_t serial = self.key
         cdef int woken
         if not consumer_next_plain(&rx.lane, serial, &taken):
             if rx.ready():  # for somebody else, or large, or no answer
@@ -125,17 +138,17 @@ cdef class Asker:
             if not consumer_next_plain(&rx.lane, serial, &taken):
                 return None
         try:
-            return self.read(&taken, serial, call_id)
+            return self.read(&taken, call_id)
         finally:
             rx.tell_of_index_room()
 
-    cdef object read(self, spw_taken *taken, uint64_t serial, uint64_t call_id):
+    cdef object read(self, spw_taken *taken, uint64_t call_id):
         """What has come for us."""
         cdef Receiver rx = self.rx
         cdef Record record
         cdef const uint8_t *body = <const uint8_t *>rx.lane.slots[taken.slot].payload + taken.header_length
         cdef int64_t more = <int64_t>(taken.length - taken.header_length) - ANSWER_HEAD
-        cdef bint ours = self.waiting.pop(serial, None) is not None
+        cdef bint ours = self.waiting.pop(self.key, None) is not None
         if ours and more >= 0 and memcmp(body, self.value, MARK) == 0 and _be64(body + MARK) == call_id:
             try:
                 return PyBytes_FromStringAndSize(<const char *>body + ANSWER_HEAD, more)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.halves.req import WHY
 from spworkers.lookaround import LOOK, LookAround
-from spworkers.ring import CANCEL, DATA, ERROR, Asker, hush_bell, wait_readable
+from spworkers.ring import CANCEL, DATA, ERROR, Asker
 from spworkers.waiting import Deadline, doze, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
@@ -88,7 +88,7 @@ class CallLine:
 
     # --- three ways to wait
 
-    def ask(self, call_id: int, patience: int, content: bytes, deadline: float) -> bytes | Reply:
+    def ask(self, call_id: int, patience: int, content: bytes, deadline: float) -> bytes | Reply | Exception:
         """As `call`, for a call of the call format: in one step if nobody else waits.
 
         Args:
@@ -96,33 +96,42 @@ class CallLine:
             content: behind the head.
 
         Returns:
-            The bytes of the value; or an answer that is another one.
+            The bytes of the value; or an answer that is another one; or what `call` would raise. What is raised is what
+            a signal's handler has raised in the middle of it.
         """
         port = self.port
         waiting = ThreadWaiting(call_id, port.sleepers.mine())
         try:
-            if self._servers == 1 and not (self._reading or self._closed or port.closed or port.lent):
-                if self._half.fail_no_peers:
-                    self._half.check_peers()
+            alone = self._servers == 1 and not (self._waiting or self._reading)
+            if alone and not (self._closed or port.closed or port.lent or self._half.fail_no_peers):
                 answer = self._ask_alone(waiting, patience, content, deadline)
                 if answer is not None:
                     return answer
             if not waiting.serial:
-                self.send(waiting, callformat.call_of(call_id, patience, content), 0, deadline)
+                try:
+                    self.send(waiting, callformat.call_of(call_id, patience, content), 0, deadline)
+                except SPError as error:
+                    return error
             self.await_answer(waiting, deadline)
         except BaseException:
             self.forsake(waiting)
             raise
-        return waiting.answer()
+        if waiting.reply is None:
+            assert waiting.error is not None
+            return waiting.error
+        return waiting.reply
 
     def _ask_alone(self, waiting: ThreadWaiting, patience: int, content: bytes, deadline: float) -> bytes | None:
         """None: it goes on as with others, wherever it is."""
         asker, around, port = self._asker, self._around, self.port
+        sleeper = waiting.sleeper
         looking = LOOK if around.pays() and left_until(deadline) > LOOK else 0.0
+        sleeper.waits += 1
         try:
-            answer = asker.ask(waiting, waiting.sleeper.own, waiting.call_id, patience, content, deadline, looking)
+            answer = asker.ask(waiting, sleeper.own, waiting.call_id, patience, content, deadline, looking)
         finally:
-            if looking:
+            sleeper.wakes()
+            if looking and waiting.serial:
                 around.tell(asker.found)
             if port.closed:
                 port.left()
@@ -382,14 +391,12 @@ class CallLine:
                 finally:
                     self._asker.leave()
             elif (left := left_until(deadline)) > 0:
-                sleeper = waiting.sleeper
-                if wait_readable(sleeper.own, left):
-                    hush_bell(sleeper.own)
+                waiting.sleeper.rest(left)
             if not waiting.over and left_until(deadline) <= 0:
                 self.too_late(waiting)
                 # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
-                if not waiting.over and wait_readable(waiting.sleeper.own, GLIMPSE):
-                    hush_bell(waiting.sleeper.own)
+                if not waiting.over:
+                    waiting.sleeper.rest(GLIMPSE)
 
     @contextmanager
     def reading(self) -> Iterator[bool]:

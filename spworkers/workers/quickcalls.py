@@ -34,7 +34,7 @@ _ID_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 class Unanswered(Exception):
     """A request of `size` bytes has got no answer, for `error`."""
 
-    def __init__(self, error: SPError, size: int) -> None:
+    def __init__(self, error: Exception, size: int) -> None:
         super().__init__(error)
         self.error: Final = error
         self.size: Final = size
@@ -95,7 +95,7 @@ class QuickCalls:
 
         Raises:
             NoPlace: see there.
-            Unanswered: for whatever the line raises.
+            Unanswered: for whatever the line says.
             SerializationError, and what the answer is: as of `callformat`.
         """
         deadline = FOREVER if patience == FOREVER else monotonic() + patience
@@ -106,12 +106,12 @@ class QuickCalls:
             raise NoPlace
         try:
             answer = self._line.ask(call_id, patience_on_wire(patience), content, deadline)
-        except SPError as error:
-            raise Unanswered(error, CALL_HEAD + len(content)) from error
         finally:
             slots.give()
         if isinstance(answer, bytes):
             return decode(answer)
+        if isinstance(answer, Exception):
+            raise Unanswered(answer, CALL_HEAD + len(content)) from answer
         value = decode_answer(answer.body, name, call_id)
         return Opened(call_id, value, answer.pipe) if isinstance(value, Part) else value
 

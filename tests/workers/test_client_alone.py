@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -41,24 +45,29 @@ def count_to(n: int) -> Iterator[int]:
 
 
 class Server:
+    """In threads of this process, so that the tests say when it answers, and what."""
+
     def __init__(self) -> None:
         self.rep = Rep(listen="tcp://127.0.0.1:0")
         self.address = self.rep.listeners[0].address
         self.answers: Callable[[bytes], bytes] = lambda body: self._runner.answer(body, 1).body
         self._runner = Runner(app)
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._serve, args=(self.rep.open_context(),)) for _ in range(3)]
+        for thread in self._threads:
+            thread.start()
 
-    def _serve(self) -> None:
+    def _serve(self, context: Any) -> None:
         try:
-            for body in self.rep:
-                self.rep.send(self.answers(body))
+            while True:
+                body = context.recv()
+                context.send(self.answers(body))
         except errors.ClosedError:
             return
 
     def close(self) -> None:
         self.rep.close(linger=0)
-        self._thread.join(WAIT)
+        for thread in self._threads:
+            thread.join(WAIT)
 
 
 class Counted:
@@ -128,7 +137,7 @@ def test_which_way_they_go(both: tuple[Client, Client]) -> None:
         assert client.call("same", 7) == client.call("same", value=7) == 7
         assert client.call("same", bytes(1000)) == bytes(1000)
     assert [type(each) for each in alone._line._asker.results] == [bytes, bytes, type(None)]  # type: ignore[attr-defined]
-    assert beside._line._asker.results == [None] * 3  # type: ignore[attr-defined]
+    assert beside._line._asker.results == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [0, 1, 150, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179, 180, 190, 200, 70_000])
@@ -217,3 +226,113 @@ def test_threads_that_come_and_go(server: Server) -> None:
         assert [future.result(WAIT) for future in futures] == list(range(20))
         assert client.call("same", -2) == -2
         eventually(lambda: len(client._line) == 0, WAIT)
+
+
+class Held:
+    """Calls of `same` with a text: each is answered when its gate is opened."""
+
+    def __init__(self, server: Server) -> None:
+        self.gates = {text: threading.Event() for text in ("one", "two")}
+        self.began: list[str] = []
+        before = server.answers
+
+        def answers(body: bytes) -> bytes:
+            for text, gate in self.gates.items():
+                if text.encode() in body:
+                    self.began.append(text)
+                    assert gate.wait(WAIT)
+            return before(body)
+
+        server.answers = answers
+        self._put_back = lambda: setattr(server, "answers", before)
+
+    def close(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
+        self._put_back()
+
+
+@pytest.mark.parametrize("how", ["alone", "beside", "another client"])
+@pytest.mark.parametrize("nested", ["signal", "finalizer"])
+def test_who_is_called_in_the_middle_of_a_wait_may_call(server: Server, how: str, nested: str) -> None:
+    """A signal's handler, or a finalizer that it happens to run: both get their answers, and so does the wait."""
+    with (
+        closing(Held(server)) as held,
+        Client(server.address, timeout=WAIT) as client,
+        Client(server.address, timeout=WAIT) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        inner = second if how == "another client" else client
+        got: list[int] = []
+
+        def call() -> None:
+            got.extend(inner.call("same", n) for n in range(3))
+            held.gates["one"].set()
+
+        class Cycle:
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                call()
+
+        former = signal.signal(signal.SIGUSR1, lambda *_: call() if nested == "signal" else gc.collect())
+        gc.disable()  # it is collected in the handler, and not before
+        if nested == "finalizer":
+            Cycle()
+        try:
+            if how == "beside":  # another thread reads
+                two = threads.submit(client.call, "same", "two")
+                eventually(lambda: "two" in held.began, WAIT)
+
+            def interrupt() -> None:
+                eventually(lambda: "one" in held.began and client._line.port.sleepers.asleep, WAIT)
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+            interrupted = threads.submit(interrupt)
+            assert client.call("same", "one") == "one"
+            interrupted.result(WAIT)
+        finally:
+            gc.enable()
+            signal.signal(signal.SIGUSR1, former)
+        assert got == [0, 1, 2]
+        if how == "beside":
+            held.gates["two"].set()
+            assert two.result(WAIT) == "two"
+        assert client.call("same", 7) == 7
+
+
+def test_what_a_signals_handler_raises_is_not_the_calls(server: Server) -> None:
+    """Also if it is an error of ours: it has its own words."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise errors.RecvTimeoutError("enough of this")
+
+    with (
+        closing(Held(server)) as held,
+        Client(server.address, timeout=WAIT) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        former = signal.signal(signal.SIGUSR1, interrupt)
+        try:
+
+            def kill() -> None:
+                eventually(lambda: "one" in held.began and client._line.port.sleepers.asleep, WAIT)
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+            for pretend in (False, True):
+                held.began.clear()
+                held.gates["one"].clear()
+                if pretend:
+                    client._line._waiting[1] = Waiting(0)  # somebody else waits
+                killed = threads.submit(kill)
+                with pytest.raises(errors.RecvTimeoutError) as caught:
+                    client.call("same", "one")
+                assert caught.value.args[0] == "enough of this"
+                killed.result(WAIT)
+                held.gates["one"].set()
+                client._line._waiting.pop(1, None)
+                assert len(client._line) == 0
+                assert client.call("same", 7) == 7
+        finally:
+            signal.signal(signal.SIGUSR1, former)
