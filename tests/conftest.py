@@ -36,9 +36,13 @@ ONCE += ("ring/test_corrupt.py", "ring/test_memory.py", "ring/test_processes.py"
 
 # These know nothing of the Python they run on, but each of them may find what compiling has changed.
 ALIKE = ("conformance", "faults/test_hostile_network.py", "faults/test_death_of_a_device.py")
-ALIKE += ("faults/test_death_of_supervisor.py",)
+ALIKE += ("faults/test_death_of_supervisor.py", "ring/test_asking.py", "ring/test_heads.py")
 ALIKE += ("sockets/test_devices.py", "sockets/test_websocket.py", "examples/test_originals.py")
 ALIKE += tuple(f"examples/test_{name}.py" for name in ("digest", "mtls_example", "websocket_example", "batch_examples"))
+
+# What a version of Python may change in these, its neighbours change too: 3.12 leaves them to 3.11 and 3.13.
+EDGES = ("cli", "faults", "supervisor/test_supervisor_death.py")
+EDGES += tuple(f"workers/test_{name}.py" for name in ("server_life", "beside", "harm"))
 
 # Nothing of what these test is compiled by mypyc (the list is in setup.py).
 PLAIN = ("supervisor", "transport", "ring", "test_channel.py", "test_options.py", "test_option_matrix.py")
@@ -63,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         file = item.path.relative_to(here).as_posix()
-        for mark, files in (("once", ONCE), ("alike", ALIKE), ("plain", PLAIN)):
+        for mark, files in (("once", ONCE), ("alike", ALIKE), ("edges", EDGES), ("plain", PLAIN)):
             if file.startswith(files):
                 item.add_marker(mark)
 

@@ -45,6 +45,9 @@ def call(
     is printed when it comes; bytes as they are, with nothing behind them. Without a NAME it prints what is served
     there.
     """
+    for word in (address, name or ""):
+        if word.startswith("-"):
+            raise click.NoSuchOption(word)
     given = _keywords(keywords)
     try:
         with Client(address, timeout=timeout, tls_config=tls_config) as client:

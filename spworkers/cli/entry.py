@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["macat", "spworkers"]
@@ -9,6 +10,8 @@ __all__ = ["macat", "spworkers"]
 
 def spworkers() -> None:
     """The command `spworkers`."""
+    if sys.argv[1:2] == ["serve"]:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # it has workers replaced; until there are some it is nothing
     try:
         from spworkers.cli.main import main
 

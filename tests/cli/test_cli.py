@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -254,6 +255,32 @@ def test_a_signal_at_the_very_begin_is_no_other(tmp_path: Path) -> None:
             process.communicate()
 
 
+def test_a_hang_up_while_the_command_is_imported_is_nothing() -> None:
+    script = """
+        import os, signal, sys
+        from spworkers.cli.entry import spworkers
+
+        class Finder:
+            def find_spec(self, name, path, target=None):
+                if name == "spworkers.cli.main":
+                    os.kill(os.getpid(), signal.SIGHUP)
+
+        sys.meta_path.insert(0, Finder())
+        sys.argv = ["spworkers", "serve", "--help"]
+        spworkers()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SIGHUP replaces the workers" in done.stdout
+
+
 def test_ctrl_c_on_a_terminal_is_quiet(folder: Path) -> None:
     """There the whole foreground group gets the signal, not the parent alone."""
     command = [*TERMINAL, *COMMAND, "serve", "calc:app", "-l", "tcp://127.0.0.1:0", "-w", "2"]
@@ -443,6 +470,7 @@ def test_call_without_a_name_shows_what_is_served(shared: Served, asked: Asked) 
         (["ad", "2", "3"], 2, "did you mean 'add'"),
         (["add", "2", "3", "-k", "scale"], 2, "NAME=VALUE"),
         (["--timeout", "0", "pid"], 2, "--timeout"),
+        (["--tiemout", "add", "2", "3"], 2, "--tiemout"),
     ],
 )
 def test_mistakes_of_call(shared: Served, asked: Asked, arguments: list[str], code: int, words: str) -> None:
