@@ -289,6 +289,7 @@ def test_a_broken_call_is_answered() -> None:
 
 
 def test_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    others = set(threading.enumerate())
     client = app.client()
     assert client.add(1, 2) == 3
     background = client.state.background
@@ -299,7 +300,7 @@ def test_the_end(caplog: pytest.LogCaptureFixture) -> None:
     assert "on_stop function end failed" in caplog.text
     assert background.cancelled()
     assert client.state.loop.is_closed()
-    assert not [thread for thread in threading.enumerate() if thread.name == "spworkers-async"]
+    assert not [thread for thread in set(threading.enumerate()) - others if thread.name == "spworkers-async"]
     for call in (functools.partial(client.add, 1, 2), functools.partial(client.raw, b"")):
         with pytest.raises(errors.ClosedError, match=r"LocalClient of \w+ is closed$"):
             call()
