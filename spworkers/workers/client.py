@@ -20,6 +20,7 @@ from spworkers.errors import (
     CanceledError,
     ClosedError,
     ConnResetError,
+    ForkedError,
     NoPeersError,
     RecvTimeoutError,
     SendTimeoutError,
@@ -272,6 +273,11 @@ class Client(Caller):
             told = ConnResetError(
                 f"{what}(): the connection to {where} was lost each time that this call of {size:,} bytes was sent: a"
                 " server closes it when a call is longer than its MAX-RCV-SIZE (max_rcv_size=)"
+            )
+        elif isinstance(error, ForkedError):
+            owner = self._req._port.pid
+            told = ForkedError(
+                f"{what}(): the client of {where} is process {owner}'s: a forked child makes one of its own"
             )
         elif isinstance(error, ClosedError):
             told = ClosedError(f"{what}(): the client of {where} was closed meanwhile")

@@ -101,6 +101,50 @@ say(done=True)
         assert user.stderr == ""
 
 
+def test_a_client_says_in_the_child_that_it_is_another_processs() -> None:
+    program = """
+import asyncio
+app = sp.App("calc")
+app.handler(name="add")(lambda a, b: a + b)
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+pool = sp.ContextPool(rep, app, workers=1)
+client = sp.Client(rep.listeners[0].address)
+assert client.add(1, 2) == 3
+uses = {
+    "call": lambda: client.add(1, 2),
+    "acall": lambda: asyncio.run(client.acall("add", 1, 2)),
+    "submit": lambda: client.submit("add", 1, 2),
+    "map": lambda: list(client.map("add", [1], [2])),
+}
+child = os.fork()
+if child == 0:
+    for name, use in uses.items():
+        try:
+            use()
+            say(name=name, error=None)
+        except sp.SPError as error:
+            say(name=name, error=type(error).__name__, words=str(error))
+    client.close()
+    sys.exit(0)
+assert os.waitpid(child, 0) == (child, 0)
+assert client.add(3, 4) == 7
+client.close()
+pool.close()
+rep.close()
+say(done=True)
+"""
+    with Program(program) as user:
+        answers = []
+        while "done" not in (answer := user.hear()):
+            answers.append(answer)
+        assert user.wait() == 0
+    assert [answer["name"] for answer in answers] == ["call", "acall", "submit", "map"]
+    for answer in answers:
+        assert answer["error"] == "ForkedError"
+        assert answer["words"].startswith("add(): the client of tcp://127.0.0.1:")
+        assert answer["words"].endswith(f" is process {user.pid}'s: a forked child makes one of its own")
+
+
 @pytest.mark.slow
 def test_a_fork_while_other_threads_use_sockets_harms_neither() -> None:
     program = """
