@@ -90,15 +90,16 @@ def _change(before: int, after: int) -> bool:
 
 
 class WaitingTimes:
-    """Tells of the waits of the thread that asks first; None: the system does not say."""
+    """Tells of the waits of this thread; None: the system does not say."""
 
     def __init__(self) -> None:
-        self._file = -1
+        try:  # now, so that a process has as many descriptors in a crowd as alone
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
 
     def __call__(self) -> Waited | None:
         try:
-            if self._file < 0:
-                self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
             _, waited, turns = os.pread(self._file, 100, 0).split()
             return (int(waited), int(turns)) if turns != b"0" else None  # a kernel that does not count says 0
         except (OSError, ValueError):

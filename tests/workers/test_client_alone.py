@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -154,7 +155,6 @@ ERRORS: list[Callable[[Client], Any]] = [
     lambda client: client.call("fail", 5),
     lambda client: client.call("fail"),
     lambda client: client.call("same", object()),
-    lambda client: client.call("same", 1, timeout=-1.0),
     lambda client: list(client.call("count_to", 5)),
     lambda client: list(client.call("count_to", 0)),
     lambda client: client.call("", 5),
@@ -167,6 +167,19 @@ def test_whatever_else_comes_of_it(both: tuple[Client, Client], call: Callable[[
     alone, beside = (outcome(lambda client=client: call(client)) for client in both)
     assert alone == beside
     for client in both:
+        assert client.call("same", 7) == 7
+        assert len(client._line._waiting) == (client is not both[0])
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 1e-9])
+def test_with_no_time_at_all(both: tuple[Client, Client], timeout: float) -> None:
+    """Whether its server had it already is chance, and so are the words; it may even have answered."""
+    for client in both:
+        for _ in range(30):
+            try:
+                assert client.call("same", 1, timeout=timeout) == 1
+            except errors.RecvTimeoutError as error:
+                assert re.match(r"same\(\): no (server|answer)", str(error))
         assert client.call("same", 7) == 7
         assert len(client._line._waiting) == (client is not both[0])
 
