@@ -70,11 +70,12 @@ cdef class Asker:
         `looking`: seconds, as of `Receiver.wait`.
 
         Returns the bytes of the value, behind mark and id; or the Record of another answer: `who` waits no more. Or None,
-        there is more to it: if `who.serial` is 0 nothing was sent, as others ask or read or there is no room; else `who`
+        there is more to it: if `who.serial` is 0 nothing was sent, as others ask or read, there is no room or all is closed; else `who`
         still waits. A signal's handler that raises ends it with that.
         """
         cdef size_t length = PyBytes_GET_SIZE(content)
-        if self.depth or self.waiting or self.rx.level or self.rx.inherited or length > NOGIL_COPY:
+        cdef Receiver rx = self.rx
+        if self.depth or self.waiting or rx.level or rx.inherited or rx.bell < 0 or length > NOGIL_COPY:
             return None
         self.take()
         self.own, self.found = own, False

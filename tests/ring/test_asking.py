@@ -188,7 +188,7 @@ def test_anothers_answer_that_is_here_already(pair: Pair) -> None:
     assert pair.back.receive() == value(b"other")
 
 
-@pytest.mark.parametrize("why", ["waiting", "reading", "room", "retired", "large", "level"])
+@pytest.mark.parametrize("why", ["waiting", "reading", "room", "retired", "large", "level", "closed"])
 def test_when_it_is_not_alone_or_has_no_room_nothing_is_sent(pair: Pair, why: str) -> None:
     size = 8
     if why == "waiting":
@@ -205,6 +205,8 @@ def test_when_it_is_not_alone_or_has_no_room_nothing_is_sent(pair: Pair, why: st
         assert pair.there.producer.retire()
     elif why == "large":
         size = (64 << 10) + 1
+    elif why == "closed":
+        pair.back.consumer.unhook(own=True)
     else:
         pair.back.consumer.watch(True)
     queued = pair.there.producer.queued
