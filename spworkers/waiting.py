@@ -12,7 +12,6 @@ one by one (`Sleepers.pass_on`); `tests/model/waiters.pml` shows that it is need
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -21,7 +20,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from spworkers.lookaround import FOUND, LOOK, LookAround
-from spworkers.ring import hush_bell, make_bell, ring_bell, wait_readable
+from spworkers.ring import drop_bell, hush_bell, make_bell, ring_bell, wait_readable
 
 if TYPE_CHECKING:
     from spworkers.port import Port
@@ -34,7 +33,15 @@ OTHER: Final = 2
 HUSHED: Final = 4
 """What `Receiver.wait` says."""
 
-__all__ = ["Deadline", "Sleepers", "Steps", "Wait", "doze", "run"]
+__all__ = ["Deadline", "Sleepers", "Steps", "Wait", "doze", "let_go", "run"]
+
+
+def let_go(former: object) -> None:
+    """Hold what an attribute had until here, when it has something else.
+
+    Compiled, an attribute lets go of the former value before it has the new one. If that was the last reference, its
+    end may let other threads run, and they find in the attribute what is half gone.
+    """
 
 
 class Side(Protocol):
@@ -104,10 +111,11 @@ class Sleepers:
         thread = get_ident()
         sleeper = self._last
         if sleeper is None or thread != self._last_thread:
-            sleeper = _thread_sleeper()
+            former, sleeper = sleeper, _thread_sleeper()
             self._last = None  # for who looks between these lines
             self._last_thread = thread
             self._last = sleeper
+            let_go(former)
         return sleeper
 
     @property
@@ -137,7 +145,6 @@ def doze(port: Port, seconds: float, me: ThreadSleeper, around: LookAround | Non
     sleepers = port.sleepers
     inside = sleepers.inside
     inside.append(me)
-    me.waits += 1
     me.asleep = True
     try:
         # The bell stays open for who is inside; who came after the close must not touch it any more.
@@ -154,7 +161,6 @@ def doze(port: Port, seconds: float, me: ThreadSleeper, around: LookAround | Non
                     port.rx.hushed = False
     finally:
         me.asleep = False
-        me.wakes()
         inside.remove(me)
         if port.closed:
             port.left()
@@ -184,61 +190,44 @@ def run(steps: Steps[T], sleepers: Sleepers) -> T:
 
 
 class ThreadSleeper:
-    """A thread; it has one bell of its own for its whole life.
-
-    Attributes:
-        waits: how many it is in, one in the other: a signal's handler may wait in the middle of a wait.
-    """
+    """A thread; it has one bell of its own for its whole life."""
 
     def __init__(self) -> None:
         self.own = -1  # for `__del__`, should there be no bell, or Ctrl-C in the middle
         self.asleep = False
-        self.waits = 0
         self.thread: Final = get_ident()
         self.own = make_bell()
 
     def ring(self) -> None:
         ring_bell(self.own)
 
-    def wakes(self) -> None:
-        """A wait is over. If it was in the middle of another one, that looks again: what rang may have rung for it."""
-        self.waits -= 1
-        if self.waits > 0:
-            self.ring()
-
     def sleep(self, wait: Wait) -> bool:
         """False: the time is over."""
-        self.waits += 1
         self.asleep = True
         try:
             woken = wait_readable(wait.side.bell, wait.seconds, self.own)
-            if woken == 2:
-                hush_bell(self.own)
         finally:
             self.asleep = False
-            self.wakes()
+        if woken == 2:
+            hush_bell(self.own)
         return woken != 0
 
     def rest(self, seconds: float) -> None:
         """Wait for nothing but the own bell."""
-        self.waits += 1
-        try:
-            if wait_readable(self.own, seconds):
-                hush_bell(self.own)
-        finally:
-            self.wakes()
+        if wait_readable(self.own, seconds):
+            hush_bell(self.own)
 
     def __del__(self) -> None:
+        # Nothing that raises, or lets another thread run: whose attribute this was may hold it until we return.
         if self.own >= 0:
-            with contextlib.suppress(OSError):  # an exception from here would have compiled memory freed twice
-                os.close(self.own)
+            drop_bell(self.own)
 
 
 _own = threading.local()  # no subclass of it: compiled, that would have the same attributes in all threads
 
 
 def _thread_sleeper() -> ThreadSleeper:
-    """This thread's sleeper. A signal's handler that waits inside a wait shares it."""
+    """This thread's sleeper. A signal's handler that waits inside a wait shares it: then the outer one looks again."""
     sleeper: ThreadSleeper | None = getattr(_own, "sleeper", None)
     if sleeper is None:
         sleeper = _own.sleeper = ThreadSleeper()

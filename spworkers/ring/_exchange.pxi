@@ -46,6 +46,9 @@ cdef class Exchange:
         """Take the outstanding question back, if no peer has it yet, and wake who waits for it."""
         if self.current == 0:
             return 0
+        if self.tx.segment.region.pid != getpid():  # in a forked child it is its parent's
+            self.current = 0
+            return 0
         if producer_state(&self.tx.side, self.ticket) == SPW_PUBLISHED:
             producer_revoke(&self.tx.side, self.ticket)
         if self.sending == self.current:

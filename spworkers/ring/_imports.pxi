@@ -19,7 +19,7 @@ import os
 import stat
 
 from spworkers._descriptors import made, plenty
-from spworkers.errors import BadValueError, GarbledError, InternalError, TooLongError, from_os_error
+from spworkers.errors import BadValueError, ForkedError, GarbledError, InternalError, TooLongError, from_os_error
 
 cdef extern from "sched.h" nogil:
     int sched_yield()

@@ -341,6 +341,8 @@ cdef class Receiver(Consumer):
     def withdraw(self, uint64_t epoch):
         """Take an announcement back. False: it was answered (a message is on its way), or its epoch is over."""
         cdef uint64_t demand
+        if self.segment.region.pid != getpid():  # a child that a signal's handler has forked in the middle of a wait
+            return False
         while True:
             demand = spw_load(&self.lane.control.demand)
             if demand >> 32 != epoch or <uint32_t>demand == 0:
@@ -637,6 +639,8 @@ cdef class Producer:
 
     def revoke(self, uint64_t ticket):
         """Take a record back. True: it was not claimed, and never will be."""
+        if self.segment.region.pid != getpid():  # in a forked child it is its parent's
+            return False
         return producer_revoke(&self.side, ticket) != 0
 
     def state(self, uint64_t ticket):

@@ -86,7 +86,7 @@ cdef int _listen_for_signals(int *before) except -2:
 
 cdef int _listen_no_more(int before) except -1:
     cdef char[64] told
-    while read(_ear[0], told, 64) > 0:
+    while _ear_pid == getpid() and read(_ear[0], told, 64) > 0:
         pass
     signal.set_wakeup_fd(before, warn_on_full_buffer=False)
     return 0
@@ -98,23 +98,52 @@ cdef double _now() noexcept nogil:
     return t.tv_sec + t.tv_nsec * 1e-9
 
 
+cdef extern from *:
+    """
+    /* Waits that this thread has begun. */
+    static _Thread_local unsigned long spw_waits;
+    static inline void spw_begin_wait(void) { spw_waits++; }
+    """
+    const unsigned long spw_waits
+    void spw_begin_wait()
+
+
+cdef int _run_handlers() except -1:
+    """Run the handlers of the signals that have come. 1: one of them has waited, or a finalizer has, in this thread.
+
+    Raises ForkedError in a child that one of them has forked and not ended: it came back into its parent's wait, and what
+    is waited for is there once.
+    """
+    cdef int pid = getpid()
+    cdef unsigned long waits = spw_waits
+    PyErr_CheckSignals()
+    if pid != getpid():
+        raise ForkedError(f"this process was forked in the middle of a wait of process {pid}: what comes of that is not ours")
+    return waits != spw_waits
+
+
 cdef int _poll_two(int fd, int other, double deadline, bint forever) except -1:
     """Wait for two descriptors. 0: the deadline has passed; 1: the first is readable; 2: the second.
 
     A signal that comes between the last look for signals and the poll does not interrupt that: its handler (Ctrl-C's)
-    would run when the wait is over, perhaps never. So a wait that gets long looks again with all signals held back, and
-    the kernel lets them through in the same moment in which it begins to wait. And another thread may be the one that
-    takes the signal, which interrupts nothing here: so the main thread listens to the interpreter's own handler too.
+    would run when the wait is over, perhaps never. And another thread may be the one that takes the signal, which
+    interrupts nothing here. So in a wait that gets long the main thread listens to what the interpreter's own handler
+    writes, looks again, and only then waits, with all signals held back until the kernel does: handlers run with none held
+    back. Where somebody else listens, an event loop say, it looks once more while they are.
+
+    Handlers may wait, too, and on the same bells: what rang for us they may have silenced, and what we wait for taken. So
+    after such a handler it is as if the first were readable: look again.
     """
     cdef double left
     cdef int milliseconds, got, why
-    cdef bint first = True, careful = False
+    cdef bint first = True, careful = False, waited = False
     cdef int ear, before = -1
     cdef unsigned long count = 1 if other < 0 else 2
     cdef spw_mask mask
     cdef pollfd[3] both
     both[0].fd, both[0].events, both[0].revents = fd, POLLIN, 0
     both[1].fd, both[1].events, both[1].revents = other, POLLIN, 0
+    spw_begin_wait()
     while True:
         if forever:
             milliseconds = -1
@@ -135,22 +164,28 @@ cdef int _poll_two(int fd, int other, double deadline, bint forever) except -1:
         else:
             ear = _listen_for_signals(&before)
             both[count].fd, both[count].events, both[count].revents = ear, POLLIN, 0
-            spw_hold_signals(&mask)
             try:
-                PyErr_CheckSignals()
-                with nogil:
-                    got = spw_poll_letting(both, count + (ear >= 0), milliseconds, &mask)
-                    why = errno
+                waited = _run_handlers()
+                spw_hold_signals(&mask)
+                try:
+                    if ear < 0:
+                        waited |= _run_handlers()
+                    with nogil:
+                        got = spw_poll_letting(both, count + (ear >= 0), 0 if waited else milliseconds, &mask)
+                        why = errno
+                finally:
+                    spw_let_signals(&mask)
             finally:
-                spw_let_signals(&mask)
                 if ear >= 0:
                     _listen_no_more(before)
             if got > 0 and ear >= 0 and both[count].revents:
-                PyErr_CheckSignals()
+                waited |= _run_handlers()
                 both[count].revents = 0
                 got -= 1
-                if got == 0:
+                if got == 0 and not waited:
                     continue
+        if waited:
+            return 1
         if got > 0:
             return 1 if both[0].revents else 2
         if got == 0 and not forever and (milliseconds == 0 or _now() >= deadline):
@@ -158,11 +193,13 @@ cdef int _poll_two(int fd, int other, double deadline, bint forever) except -1:
         if got == 0 and first:
             careful = threading.get_ident() == threading.main_thread().ident  # where handlers run
             first = False
-            PyErr_CheckSignals()
+            waited = _run_handlers()
         if got < 0:
             if why != EINTR:
                 raise OSError(why, os.strerror(why))
-            PyErr_CheckSignals()
+            waited = _run_handlers()
+        if waited:
+            return 1
 
 
 def wait_readable(int fd, double timeout, int other=-1):
@@ -227,3 +264,8 @@ def ring_bell(int fd):
 def hush_bell(int fd):
     """Make a doorbell unreadable."""
     _hush_bell(fd)
+
+
+def drop_bell(int fd):
+    """Close a doorbell, and keep the GIL meanwhile: nobody sees its holder half gone."""
+    close(fd)

@@ -23,14 +23,22 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from spworkers.errors import ClosedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
+from spworkers.errors import ClosedError, ForkedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
 from spworkers.halves.req import WHY
 from spworkers.lookaround import LOOK, LookAround
 from spworkers.ring import CANCEL, DATA, ERROR, Asker
-from spworkers.waiting import Deadline, doze, run
+from spworkers.waiting import Deadline, doze, let_go, run
 from spworkers.workers import callformat
 from spworkers.workers.answer import Reply
-from spworkers.workers.callwaiting import GLIMPSE, FutureWaiting, TaskWaiting, ThreadWaiting, Waiting, left_until
+from spworkers.workers.callwaiting import (
+    GLIMPSE,
+    HELD_UP,
+    FutureWaiting,
+    TaskWaiting,
+    ThreadWaiting,
+    Waiting,
+    left_until,
+)
 from spworkers.workers.collector import Collector
 from spworkers.workers.loopreader import LoopReader
 from spworkers.workers.slots import NoPlace
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallLine"]
 
+_HELD_UP_MOST: Final = 1.0
 _KNOWN: Final = 8  # pipes that are remembered for each server
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
 
@@ -126,11 +135,9 @@ class CallLine:
         asker, around, port = self._asker, self._around, self.port
         sleeper = waiting.sleeper
         looking = LOOK if around.pays() and left_until(deadline) > LOOK else 0.0
-        sleeper.waits += 1
         try:
             answer = asker.ask(waiting, sleeper.own, waiting.call_id, patience, content, deadline, looking)
         finally:
-            sleeper.wakes()
             if looking and waiting.serial:
                 around.tell(asker.found)
             if port.closed:
@@ -175,7 +182,8 @@ class CallLine:
             if reader is None:
                 self._forget_loops()
                 reader = self._loops[loop] = LoopReader(self, loop)
-            self._last_reader = reader
+            former, self._last_reader = self._last_reader, reader
+            let_go(former)
         waiting = TaskWaiting(call_id, reader)
         reader.begin()
         return waiting
@@ -318,6 +326,9 @@ class CallLine:
     def drain(self) -> None:
         """Give everything that has come to those who wait for it; a reader that is interrupted does so first."""
         taken: list[tuple[Waiting, Record]] = []
+        if self.port.closed and self.port.pid != os.getpid():  # what is in the lane is our parent's
+            self.abandon()
+            return
         try:
             for _ in range(self._rx.take_for(self._waiting, taken)):
                 self.port.drop("canceled")
@@ -379,6 +390,7 @@ class CallLine:
 
     def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
         """Until its answer is there, by reading or by another's reading."""
+        pause = HELD_UP
         while not waiting.over:
             if self._asker.take():
                 try:
@@ -391,7 +403,10 @@ class CallLine:
                 finally:
                     self._asker.leave()
             elif (left := left_until(deadline)) > 0:
-                waiting.sleeper.rest(left)
+                waiting.sleeper.rest(min(pause, left))
+                if not waiting.over:
+                    pause = min(2.0 * pause, _HELD_UP_MOST)
+                    self.drain()
             if not waiting.over and left_until(deadline) <= 0:
                 self.too_late(waiting)
                 # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
@@ -467,7 +482,11 @@ class CallLine:
         for serial in list(self._waiting):
             waiting = self._waiting.pop(serial, None)
             if waiting is not None:
-                waiting.end(None, _closed())
+                waiting.end(None, _forked(self.port.pid) if self.port.pid != os.getpid() else _closed())
+
+
+def _forked(pid: int) -> ForkedError:
+    return ForkedError(f"the client belongs to process {pid}")
 
 
 def _closed() -> ClosedError:

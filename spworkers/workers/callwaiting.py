@@ -18,10 +18,23 @@ if TYPE_CHECKING:
     from spworkers.workers.loopreader import LoopReader
     from spworkers.workers.slots import Places
 
-__all__ = ["GLIMPSE", "FutureWaiting", "TaskWaiting", "ThreadWaiting", "TrioWaiting", "Waiting", "left_until"]
+__all__ = [
+    "GLIMPSE",
+    "HELD_UP",
+    "FutureWaiting",
+    "TaskWaiting",
+    "ThreadWaiting",
+    "TrioWaiting",
+    "Waiting",
+    "left_until",
+]
 
 GLIMPSE: Final = 0.001
 """Seconds, after which a thread that has taken an answer has told of it, as a rule."""
+
+HELD_UP: Final = 0.1
+"""Seconds after which who waits for another's reading reads as well: that one may be in a signal's handler, which may
+even wait for us. A thread waits twice as long after each time that this was in vain."""
 
 
 def left_until(deadline: float) -> float:

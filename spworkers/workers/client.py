@@ -212,7 +212,7 @@ class Client(Caller):
         if places is None:
             places = Places(self._limit)
             self._places.set(places)
-        self._quick.places = asyncio._get_running_loop(), places
+        self._quick.in_loop(asyncio._get_running_loop(), places)
         return places
 
     async def _aexchange(self, payload: bytes, deadline: float, what: str, call_id: int = 0, pipe: int = 0) -> Reply:

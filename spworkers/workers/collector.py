@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from spworkers._locks import Latch
 from spworkers.errors import ClosedError
-from spworkers.ring import hush_bell, wait_readable
 from spworkers.starting import start_thread
 from spworkers.waiting import doze
-from spworkers.workers.callwaiting import GLIMPSE
+from spworkers.workers.callwaiting import GLIMPSE, HELD_UP
 
 if TYPE_CHECKING:
     from spworkers.waiting import ThreadSleeper
@@ -205,6 +204,9 @@ class Collector:
         assert self._sleeper is not None
         self._asleep = True
         work = self._ready or self._closed or (self._served and not self._line.is_read)
-        if not work and wait_readable(self._sleeper.own, max(patience, 0.0)):
-            hush_bell(self._sleeper.own)
+        if not work:
+            served = len(self._served) > 0
+            self._sleeper.rest(max(min(patience, HELD_UP) if served else patience, 0.0))
+            if served and not self._ready:  # who reads may be held up
+                self._line.drain()
         self._asleep = False

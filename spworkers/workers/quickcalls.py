@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import SPError
-from spworkers.waiting import FOREVER
+from spworkers.waiting import FOREVER, let_go
 from spworkers.workers.callformat import (
     CALL_HEAD,
     Part,
@@ -74,6 +74,11 @@ class QuickCalls:
         self._ids: Final = ids
         self._slots: Final = slots
         self._line: Final = line
+
+    def in_loop(self, loop: AbstractEventLoop | None, places: Places) -> None:
+        """These are the places of the tasks of that loop, in which we are."""
+        former, self.places = self.places, (loop, places)
+        let_go(former)
 
     def begin(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float

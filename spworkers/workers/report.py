@@ -84,10 +84,12 @@ class ReportDesk:
         Raises:
             RecvTimeoutError: none came in time.
         """
-        if not wait_readable(self._ours.fileno(), max(deadline - time.monotonic(), 0.0)):
-            raise RecvTimeoutError("no worker reported in time")
-        report: Report = msgpack.unpackb(self._ours.recv(_LONGEST))
-        return report
+        while True:
+            if not wait_readable(self._ours.fileno(), max(deadline - time.monotonic(), 0.0)):
+                raise RecvTimeoutError("no worker reported in time")
+            with contextlib.suppress(BlockingIOError):
+                report: Report = msgpack.unpackb(self._ours.recv(_LONGEST, socket.MSG_DONTWAIT))
+                return report
 
     def close(self) -> None:
         """Close both ends; workers that live have duplicates of theirs."""

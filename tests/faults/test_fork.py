@@ -145,6 +145,64 @@ say(done=True)
         assert answer["words"].endswith(f" is process {user.pid}'s: a forked child makes one of its own")
 
 
+def test_a_child_that_a_handler_forks_in_the_middle_of_a_wait_takes_nothing() -> None:
+    """It comes back into its parent's wait, on the same bells and rings."""
+    program = """
+import signal
+app = sp.App("calc")
+
+@app.handler
+def slow(n: int) -> int:
+    time.sleep(0.1)
+    return n
+
+rep = sp.Rep(listen="tcp://127.0.0.1:0")
+pool = sp.ContextPool(rep, app, workers=1)
+me = os.getpid()
+children = []
+
+def fork(number, frame):
+    child = os.fork()
+    if child:
+        children.append(child)
+
+signal.signal(signal.SIGALRM, fork)
+plain = sp.Rep(listen="tcp://127.0.0.1:0")
+with sp.Client(rep.listeners[0].address, timeout=20) as client, sp.Req(dial=plain.listeners[0].address) as req:
+    for round in range(5):
+        for name in ("call", "recv"):
+            if name == "recv":
+                req.send(b"x")
+                assert plain.recv(timeout=20) == b"x"
+                threading.Timer(0.1, lambda: plain.send(b"y")).start()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            try:
+                got = client.slow(round) if name == "call" else req.recv(timeout=20).decode()
+            except sp.SPError as error:
+                got = type(error).__name__
+            if os.getpid() != me:
+                say(child=name, got=got)
+                os._exit(0)
+            say(parent=name, got=got)
+for child in children:
+    os.waitpid(child, 0)
+pool.close()
+rep.close()
+plain.close()
+say(done=len(children))
+"""
+    with Program(program) as user:
+        answers = []
+        while "done" not in (answer := user.hear()):
+            answers.append(answer)
+        assert user.wait() == 0
+    children = [answer for answer in answers if "child" in answer]
+    assert {(each["child"], each["got"]) for each in children} == {("call", "ForkedError"), ("recv", "ForkedError")}
+    assert answer == {"done": len(children)}
+    assert [each["got"] for each in answers if each.get("parent") == "call"] == list(range(5))
+    assert [each["got"] for each in answers if each.get("parent") == "recv"] == ["y"] * 5
+
+
 @pytest.mark.slow
 def test_a_fork_while_other_threads_use_sockets_harms_neither() -> None:
     program = """

@@ -349,3 +349,91 @@ def test_what_a_signals_handler_raises_is_not_the_calls(server: Server) -> None:
                 assert client.call("same", 7) == 7
         finally:
             signal.signal(signal.SIGUSR1, former)
+
+
+@pytest.mark.parametrize("what", ["submit", "thread", "executor"])
+def test_a_signals_handler_may_wait_for_what_others_do(server: Server, what: str) -> None:
+    """Though its own thread, which is in the middle of a call, has the role of the reader."""
+    with (
+        closing(Held(server)) as held,
+        Client(server.address, timeout=WAIT) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        got: list[int] = []
+
+        def handle(number: int, frame: object) -> None:
+            if what == "submit":
+                got.append(client.submit("same", 1).result(WAIT))
+            elif what == "executor":
+                got.append(threads.submit(client.call, "same", 1).result(WAIT))
+            else:
+                thread = threading.Thread(target=lambda: got.append(client.call("same", 1)))
+                thread.start()
+                thread.join(WAIT)
+            held.gates["one"].set()
+
+        def kill() -> None:
+            eventually(lambda: "one" in held.began and client._line.port.sleepers.asleep, WAIT)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        former = signal.signal(signal.SIGUSR1, handle)
+        try:
+            killed = threads.submit(kill)
+            assert client.call("same", "one") == "one"
+            killed.result(WAIT)
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+        assert got == [1]
+
+
+def test_a_call_in_a_handler_is_interrupted_as_any_other(server: Server) -> None:
+    with (
+        closing(Held(server)) as held,
+        Client(server.address, timeout=WAIT) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+
+        class Stop(Exception):
+            pass
+
+        def stop(number: int, frame: object) -> None:
+            raise Stop
+
+        def kill(text: str, number: int) -> None:
+            eventually(lambda: text in held.began and client._line.port.sleepers.asleep, WAIT)
+            os.kill(os.getpid(), number)
+
+        def handle(number: int, frame: object) -> None:
+            second = threads.submit(kill, "two", signal.SIGUSR2)
+            with pytest.raises(Stop):
+                client.call("same", "two")
+            second.result(WAIT)
+            held.gates["one"].set()
+
+        former = signal.signal(signal.SIGUSR1, handle), signal.signal(signal.SIGUSR2, stop)
+        try:
+            first = threads.submit(kill, "one", signal.SIGUSR1)
+            assert client.call("same", "one") == "one"
+            first.result(WAIT)
+        finally:
+            signal.signal(signal.SIGUSR1, former[0])
+            signal.signal(signal.SIGUSR2, former[1])
+
+
+def test_many_threads_that_call_once_and_end(server: Server) -> None:
+    """The last reference to a thread's sleeper goes while others ask who slept last."""
+    with Client(server.address, timeout=WAIT) as client:
+        wrong: list[int] = []
+
+        def call(n: int) -> None:
+            if client.call("same", n) != n:
+                wrong.append(n)
+
+        for first in range(0, 1200, 6):
+            threads = [threading.Thread(target=call, args=(first + n,)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(WAIT)
+        assert wrong == []
+        assert len(client._line) == 0
