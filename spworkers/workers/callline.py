@@ -54,6 +54,8 @@ __all__ = ["CallLine"]
 
 _HELD_UP_MOST: Final = 1.0
 _KNOWN: Final = 8  # pipes that are remembered for each server
+_TRIES: Final = 64
+"""So many times for each server a call goes to whoever REQ prefers, while one is there that has not refused it."""
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
 
 
@@ -375,8 +377,10 @@ class CallLine:
         if busy is None:
             busy = waiting.busy = []
         busy.append(record.pipe)
-        # All of them have said so; or the same ones twice, while others are not there.
-        if len(set(busy)) >= self._servers or len(busy) >= 2 * self._servers:
+        # All of them have said so; or the same ones twice, while others are not there; or many times, while they are.
+        refused = len(set(busy))
+        tries = _TRIES if self.port.region.pipes > refused else 2
+        if refused >= self._servers or len(busy) >= tries * self._servers:
             return False
         others = [pipe for pipe in self._answering if pipe not in busy]
         return self._again(waiting, others[-1] if others else 0)

@@ -495,6 +495,20 @@ class Busy(Answerer):
         return callformat.encode_failure(callformat.call_id_of(body), callformat.Failure("busy", "full"))
 
 
+def test_a_free_server_that_has_not_answered_yet_gets_what_another_refuses() -> None:
+    with contextlib.ExitStack() as servers:
+        busy, free = Busy(), Answerer()
+        servers.callback(busy.close)
+        servers.callback(free.close)
+        with Client([busy.address, free.address], timeout=WAIT) as client:
+            eventually(lambda: client._req._port.region.pipes == 2, WAIT)
+            free.gate.clear()
+            futures = [client.submit("add", n, 1) for n in range(20)]
+            eventually(lambda: free.asked, WAIT)
+            free.gate.set()
+            assert [future.result(WAIT) for future in futures] == list(range(1, 21))
+
+
 def test_what_one_server_is_too_busy_for_goes_to_another() -> None:
     with contextlib.ExitStack() as servers:
         busy, free = Busy(), Answerer()
