@@ -126,7 +126,7 @@ cdef class Asker:
             if rx.ready():  # for somebody else, or large, or no answer
                 return None
             self.asleep = True
-            woken = rx.sleep(0.0, deadline, self.own, len(self.inside) == 1, looking)
+            woken = rx.sleep(deadline, self.own, len(self.inside) == 1, looking)
             self.asleep = False
             self.found = (woken & 8) != 0
             if rx.hushed:

@@ -283,17 +283,15 @@ cdef class Receiver(Consumer):
         rang; 4 more: arming silenced a ring (`hushed`); 8 more: who looked around found a message. Signals are handled at
         once, or when the looking around is over.
         """
-        return self.sleep(timeout, 0.0, other, alone, looking)
+        return self.sleep(_now() + timeout, other, alone, looking)
 
-    cdef int sleep(self, double timeout, double deadline, int other, bint alone, double looking) except -1:
-        """`wait`, until a `deadline` if that is not 0."""
+    cdef int sleep(self, double deadline, int other, bint alone, double looking) except -1:
+        """`wait`, until a moment of the monotonic clock."""
         cdef int woken = 1
         cdef bint found = self.ready() or (looking > 0.0 and self.look_around(looking))
         if not (found and alone and not self.level):  # somebody else would need the bell to see it
             # A ring without a message is somebody's wake(): it is the caller who knows what to look for.
             if not (self.armed() or self.called or (self.hushed and not alone)):
-                if deadline == 0.0:
-                    deadline = timeout if isinf(timeout) else _now() + timeout
                 woken = _poll_two(self.bell, other, deadline, isinf(deadline))
             self.called = False
         if found and looking > 0.0:

@@ -80,6 +80,11 @@ class QuickCalls:
         former, self.places = self.places, (loop, places)
         let_go(former)
 
+    def _number(self, patience: float) -> tuple[int, float]:
+        """A call's id, and the moment (of `time.monotonic`) at which its `patience` in seconds is over."""
+        deadline = FOREVER if patience == FOREVER else monotonic() + patience
+        return next(self._ids) & _ID_BITS, deadline
+
     def begin(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float
     ) -> tuple[int, float, bytes]:
@@ -88,8 +93,7 @@ class QuickCalls:
         Raises:
             SerializationError: an argument cannot be sent.
         """
-        deadline = FOREVER if patience == FOREVER else monotonic() + patience
-        call_id = next(self._ids) & _ID_BITS
+        call_id, deadline = self._number(patience)
         return call_id, deadline, encode_call(call_id, name, args, kwargs, patience)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], patience: float) -> Any:
@@ -103,8 +107,7 @@ class QuickCalls:
             Unanswered: for whatever the line says.
             SerializationError, and what the answer is: as of `callformat`.
         """
-        deadline = FOREVER if patience == FOREVER else monotonic() + patience
-        call_id = next(self._ids) & _ID_BITS
+        call_id, deadline = self._number(patience)
         content = content_of_call(name, args, kwargs)
         slots = self._slots
         if self.closed or not (slots.take() or slots.wait(left_until(deadline))):

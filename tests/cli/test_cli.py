@@ -143,10 +143,12 @@ def shared(folder: Path) -> Iterator[Served]:
         yield found
 
 
+def finished(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=WAIT, check=False)
+
+
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, timeout=WAIT, check=False
-    )
+    return finished([*COMMAND, *arguments], cwd)
 
 
 @pytest.fixture
@@ -269,14 +271,7 @@ def test_a_hang_up_while_the_command_is_imported_is_nothing() -> None:
         sys.argv = ["spworkers", "serve", "--help"]
         spworkers()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env=ENV,
-        capture_output=True,
-        text=True,
-        timeout=WAIT,
-        check=False,
-    )
+    done = finished([sys.executable, "-c", textwrap.dedent(script)])
     assert done.returncode == 0, done.stderr
     assert "SIGHUP replaces the workers" in done.stdout
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from textwrap import indent
+from typing import Any
 
 import pytest
 from faults.program import Program, gone
@@ -31,6 +33,24 @@ uses = {
 """
 
 
+USED = """
+for name, use in uses.items():
+    try:
+        use()
+        say(name=name, error=None)
+    except sp.SPError as error:
+        say(name=name, error=type(error).__name__, words=str(error))
+"""
+
+
+def heard(user: Program) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What a program says until it is done, and its last words."""
+    said = []
+    while "done" not in (last := user.hear()):
+        said.append(last)
+    return said, last
+
+
 def test_every_use_in_the_child_raises_forked_error_and_the_parents_work_on() -> None:
     program = f"""
 import pickle
@@ -41,13 +61,7 @@ claimed = pickle.loads(pickle.dumps(req.open_context()))
 {USES}
 child = os.fork()
 if child == 0:
-    for name, use in uses.items():
-        try:
-            use()
-            say(name=name, error=None)
-        except sp.SPError as error:
-            say(name=name, error=type(error).__name__, words=str(error))
-    repr(rep), repr(context), list(req.dialers)
+{indent(USED, "    ")}    repr(rep), repr(context), list(req.dialers)
     with rep: pass
     sys.exit(0)  # with everything that atexit and the garbage collector do
 assert os.waitpid(child, 0) == (child, 0)
@@ -65,9 +79,7 @@ for each in (claimed, context, req, rep):
 say(done=True)
 """
     with Program(program) as user:
-        answers = []
-        while "done" not in (answer := user.hear()):
-            answers.append(answer)
+        answers, _ = heard(user)
         assert user.wait() == 0
         assert user.stderr == ""
     assert len(answers) == 14
@@ -102,7 +114,7 @@ say(done=True)
 
 
 def test_a_client_says_in_the_child_that_it_is_another_processs() -> None:
-    program = """
+    program = f"""
 import asyncio
 app = sp.App("calc")
 app.handler(name="add")(lambda a, b: a + b)
@@ -110,21 +122,15 @@ rep = sp.Rep(listen="tcp://127.0.0.1:0")
 pool = sp.ContextPool(rep, app, workers=1)
 client = sp.Client(rep.listeners[0].address)
 assert client.add(1, 2) == 3
-uses = {
+uses = {{
     "call": lambda: client.add(1, 2),
     "acall": lambda: asyncio.run(client.acall("add", 1, 2)),
     "submit": lambda: client.submit("add", 1, 2),
     "map": lambda: list(client.map("add", [1], [2])),
-}
+}}
 child = os.fork()
 if child == 0:
-    for name, use in uses.items():
-        try:
-            use()
-            say(name=name, error=None)
-        except sp.SPError as error:
-            say(name=name, error=type(error).__name__, words=str(error))
-    client.close()
+{indent(USED, "    ")}    client.close()
     sys.exit(0)
 assert os.waitpid(child, 0) == (child, 0)
 assert client.add(3, 4) == 7
@@ -134,9 +140,7 @@ rep.close()
 say(done=True)
 """
     with Program(program) as user:
-        answers = []
-        while "done" not in (answer := user.hear()):
-            answers.append(answer)
+        answers, _ = heard(user)
         assert user.wait() == 0
     assert [answer["name"] for answer in answers] == ["call", "acall", "submit", "map"]
     for answer in answers:
@@ -192,13 +196,11 @@ plain.close()
 say(done=len(children))
 """
     with Program(program) as user:
-        answers = []
-        while "done" not in (answer := user.hear()):
-            answers.append(answer)
+        answers, last = heard(user)
         assert user.wait() == 0
     children = [answer for answer in answers if "child" in answer]
     assert {(each["child"], each["got"]) for each in children} == {("call", "ForkedError"), ("recv", "ForkedError")}
-    assert answer == {"done": len(children)}
+    assert last == {"done": len(children)}
     assert [each["got"] for each in answers if each.get("parent") == "call"] == list(range(5))
     assert [each["got"] for each in answers if each.get("parent") == "recv"] == ["y"] * 5
 

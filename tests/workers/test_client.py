@@ -495,42 +495,41 @@ class Busy(Answerer):
         return callformat.encode_failure(callformat.call_id_of(body), callformat.Failure("busy", "full"))
 
 
+@contextlib.contextmanager
+def between(*servers: Answerer) -> Iterator[Client]:
+    """A client that is connected to all of them."""
+    with contextlib.ExitStack() as closing:
+        for server in servers:
+            closing.callback(server.close)
+        client = closing.enter_context(Client([server.address for server in servers], timeout=WAIT))
+        eventually(lambda: len(client._req.pipes) == len(servers), WAIT)
+        yield client
+
+
 def test_a_free_server_that_has_not_answered_yet_gets_what_another_refuses() -> None:
-    with contextlib.ExitStack() as servers:
-        busy, free = Busy(), Answerer()
-        servers.callback(busy.close)
-        servers.callback(free.close)
-        with Client([busy.address, free.address], timeout=WAIT) as client:
-            eventually(lambda: client._req._port.region.pipes == 2, WAIT)
-            free.gate.clear()
-            futures = [client.submit("add", n, 1) for n in range(20)]
-            eventually(lambda: free.asked, WAIT)
-            free.gate.set()
-            assert [future.result(WAIT) for future in futures] == list(range(1, 21))
+    free = Answerer()
+    with between(Busy(), free) as client:
+        free.gate.clear()
+        futures = [client.submit("add", n, 1) for n in range(20)]
+        eventually(lambda: free.asked, WAIT)
+        free.gate.set()
+        assert [future.result(WAIT) for future in futures] == list(range(1, 21))
 
 
 def test_what_one_server_is_too_busy_for_goes_to_another() -> None:
-    with contextlib.ExitStack() as servers:
-        busy, free = Busy(), Answerer()
-        servers.callback(busy.close)
-        servers.callback(free.close)
-        with Client([busy.address, free.address], timeout=WAIT) as client:
-            eventually(lambda: len(client._req.pipes) == 2, WAIT)
-            for number in range(6):
-                assert client.add(number, 1) == number + 1
-            free.gate.clear()  # who refuses everything is always ready for more
-            futures = [client.submit("add", number, 1) for number in range(20)]
-            free.gate.set()
-            assert [future.result(WAIT) for future in futures] == list(range(1, 21))
-            assert anyio.run(client.acall, "add", 1, 1) == 2
-            assert anyio.run(client.acall, "add", 1, 1, backend="trio") == 2
-        assert busy.asked
-        other = Busy()
-        servers.callback(other.close)
-        with Client([busy.address, other.address], timeout=WAIT) as client:
-            eventually(lambda: len(client._req.pipes) == 2, WAIT)
-            with pytest.raises(errors.BusyError, match="full"):
-                client.add(1, 1)
+    busy, free = Busy(), Answerer()
+    with between(busy, free) as client:
+        for number in range(6):
+            assert client.add(number, 1) == number + 1
+        free.gate.clear()  # who refuses everything is always ready for more
+        futures = [client.submit("add", number, 1) for number in range(20)]
+        free.gate.set()
+        assert [future.result(WAIT) for future in futures] == list(range(1, 21))
+        assert anyio.run(client.acall, "add", 1, 1) == 2
+        assert anyio.run(client.acall, "add", 1, 1, backend="trio") == 2
+    assert busy.asked
+    with between(Busy(), Busy()) as client, pytest.raises(errors.BusyError, match="full"):
+        client.add(1, 1)
 
 
 def test_a_call_that_is_too_long_for_the_server_is_told() -> None:
