@@ -148,13 +148,16 @@ def test_sizes_about_what_lies_in_a_slot(both: tuple[Client, Client], size: int)
         assert client.call("same", "x" * size) == "x" * size
 
 
+# One for both: its address is in what the error says of it.
+UNSENDABLE = object()
+
 ERRORS: list[Callable[[Client], Any]] = [
     lambda client: client.call("fail", "no such luck"),
     lambda client: client.call("fail", "long " * 1000),
     lambda client: client.call("fial", "x"),
     lambda client: client.call("fail", 5),
     lambda client: client.call("fail"),
-    lambda client: client.call("same", object()),
+    lambda client: client.call("same", UNSENDABLE),
     lambda client: list(client.call("count_to", 5)),
     lambda client: list(client.call("count_to", 0)),
     lambda client: client.call("", 5),
