@@ -544,7 +544,7 @@ class ExecutorBrokenError(PeerError, RuntimeError):
 
 
 class StreamLostError(PeerError, ConnectionError):
-    """The server of a stream went away before its last item."""
+    """A stream ended before its last item: its server went away, or the wait for a part was given up."""
 
     summary = "stream lost"
     advice = "call the handler again: a stream cannot be taken up by another server"

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from spworkers._coerce import Seconds, seconds
 from spworkers.closing import AsyncClosing
-from spworkers.errors import BadOptionError, BadValueError, GarbledError
+from spworkers.errors import BadOptionError, BadValueError, GarbledError, SerializationError
 from spworkers.message import Message
 from spworkers.workers import callformat
 from spworkers.workers.annotations import UnknownShape, shape_of
@@ -130,6 +130,11 @@ class Caller(AsyncClosing):
                     f"{name} of a {kind.__name__} cannot be set: what it can be told is told when it is made", name
                 )
             object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(
+            f"{self!r} belongs to this process and can be neither copied nor pickled: another process makes its own"
+        )
 
     # --- the ways to call
 

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spworkers.closing import AsyncClosing
-from spworkers.errors import CanceledError, ClosedError, ProtoOpError, ProtoStateError, StreamLostError
+from spworkers.errors import (
+    CanceledError,
+    ClosedError,
+    ProtoOpError,
+    ProtoStateError,
+    RecvTimeoutError,
+    StreamLostError,
+)
 from spworkers.workers import callformat
 
 if TYPE_CHECKING:
@@ -21,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 T = TypeVar("T")
+
+_CUTS = (CanceledError, ClosedError, RecvTimeoutError, StreamLostError)
+"""Errors that are no part's, but say that there will be none."""
 
 
 class Stream(AsyncClosing, Generic[T]):
@@ -39,7 +49,8 @@ class Stream(AsyncClosing, Generic[T]):
     Raises from iteration:
         As `Caller.call`; and StreamLostError: its server went away. RecvTimeoutError: the next part did not come in
         time; the stream has ended. ClosedError: it was closed, by another thread or task, while its next part was
-        awaited. ProtoStateError: another thread or task awaits that.
+        awaited. ProtoStateError: another thread or task awaits that. Once a wait for a part has ended without it (its
+        time was over, it was cancelled, Ctrl-C), who goes on gets StreamLostError: what came was not the whole.
     """
 
     def __init__(
@@ -55,6 +66,7 @@ class Stream(AsyncClosing, Generic[T]):
         self._items: deque[Any] = deque()
         self._over = False
         self._closed = False
+        self._cut = ""  # what kept it from a part that was to come
         self._awaiting = threading.Lock()  # held by who awaits the next part
 
     # --- for
@@ -65,6 +77,7 @@ class Stream(AsyncClosing, Generic[T]):
     def __next__(self) -> T:
         while not self._items:
             if self._over:
+                self._check_whole()
                 raise StopIteration
             self._fetch()
         item: T = self._caller._typed(self._name, self._items.popleft())
@@ -82,6 +95,7 @@ class Stream(AsyncClosing, Generic[T]):
     async def __anext__(self) -> T:
         while not self._items:
             if self._over:
+                self._check_whole()
                 raise StopAsyncIteration
             await self._afetch()
         item: T = self._caller._typed(self._name, self._items.popleft())
@@ -138,6 +152,12 @@ class Stream(AsyncClosing, Generic[T]):
         else:
             self._caller._streams[self._call_id] = pipe
 
+    def _check_whole(self) -> None:
+        if self._cut:
+            raise StreamLostError(
+                f"{self._name}(): the stream has ended early: the wait for its next part ended in {self._cut}"
+            )
+
     def _finish(self) -> None:
         self._over = True
         self._caller._streams.pop(self._call_id, None)
@@ -152,6 +172,8 @@ class Stream(AsyncClosing, Generic[T]):
         self._finish()
         if self._closed and isinstance(error, ClosedError):
             raise ClosedError(f"{self._name}(): the stream was closed while its next part was awaited") from None
+        if not isinstance(error, Exception) or isinstance(error, _CUTS):
+            self._cut = type(error).__name__
         if isinstance(error, CanceledError):
             raise StreamLostError(f"{self._name}(): the connection to the server of this stream is lost") from error
 
@@ -163,6 +185,7 @@ class Stream(AsyncClosing, Generic[T]):
         A second time, nothing happens.
         """
         self._items.clear()
+        self._cut = ""
         if not self._over:
             self._closed = True
             self._finish()
@@ -181,5 +204,13 @@ class Stream(AsyncClosing, Generic[T]):
                 return
 
     def __repr__(self) -> str:
-        state = "at its end" if self._over and not self._items else "open" if self._number else "not begun"
+        state = (
+            "ended early"
+            if self._cut
+            else "at its end"
+            if self._over and not self._items
+            else "open"
+            if self._number
+            else "not begun"
+        )
         return f"<Stream of {self._name}: {state}>"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import os
+import pickle
 import re
 import signal
 import threading
@@ -736,3 +738,11 @@ def test_arguments_that_no_call_can_have(calc: Client) -> None:
             return [1, 2][index]
 
     assert list(calc.map("add", Old(), Old())) == [2, 4]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_client_belongs_to_its_process(calc: Client, copied: Callable[[Any], Any]) -> None:
+    parts = [] if copied is copy.copy else [calc.add, calc.stream("count_to", 3)]
+    for each in (calc, app.client(), *parts):
+        with pytest.raises(errors.SerializationError, match=r"Client of .* belongs to this process .* makes its own"):
+            copied(each)

@@ -433,6 +433,9 @@ def test_a_stream_ends_with_its_worker() -> None:
         with pytest.raises(errors.StreamLostError, match=r"worker|no such stream"):
             for _ in stream:
                 pass
+        with pytest.raises(errors.StreamLostError, match="has ended early"):
+            next(stream)
+        assert repr(stream) == "<Stream of breaks: ended early>"
 
 
 def test_the_stream_of_a_server_that_ends_is_lost() -> None:
@@ -444,6 +447,19 @@ def test_the_stream_of_a_server_that_ends_is_lost() -> None:
         with pytest.raises(errors.StreamLostError):
             for _ in stream:
                 pass
+        client.close()
+        with pytest.raises(errors.StreamLostError, match="has ended early"):
+            next(stream)
+
+
+def test_the_stream_of_a_client_that_is_closed_is_no_whole_one(server: Server) -> None:
+    with Client(server.address, timeout=WAIT) as client:
+        stream = client.count(10**9)
+        assert next(stream) == 0
+    with pytest.raises(errors.ClosedError):
+        deque(stream, 0)
+    with pytest.raises(errors.StreamLostError, match="has ended early"):
+        next(stream)
 
 
 def test_a_call_of_a_plain_handler_is_no_stream(client: Client) -> None:
@@ -852,6 +868,27 @@ def test_closing_a_stream_wakes_the_task_that_waits_for_it(client: Client, tmp_p
         await stream.aclose()
         with pytest.raises(errors.ClosedError, match="was closed while its next part was awaited"):
             await asyncio.wait_for(task, WAIT)
+
+    asyncio.run(main())
+    eventually(lambda: noted(tmp_path, "closed"), WAIT)
+
+
+@pytest.mark.parametrize("how", ["time", "task"])
+def test_a_stream_whose_wait_was_given_up_is_never_taken_for_a_whole_one(
+    client: Client, tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        stream = client.stream("adawdles", tmp_path, timeout=0.2 if how == "time" else WAIT)
+        with pytest.raises(errors.RecvTimeoutError if how == "time" else asyncio.TimeoutError):
+            await asyncio.wait_for(anext(stream), WAIT if how == "time" else 0.2)
+        for _ in range(2):
+            with pytest.raises(errors.StreamLostError, match=r"adawdles\(\): the stream has ended early") as caught:
+                await anext(stream)
+            assert ("RecvTimeoutError" if how == "time" else "CancelledError") in str(caught.value)
+            with pytest.raises(errors.StreamLostError):
+                next(stream)
+        await stream.aclose()
+        assert list(stream) == []  # as he wanted it
 
     asyncio.run(main())
     eventually(lambda: noted(tmp_path, "closed"), WAIT)
