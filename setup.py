@@ -58,6 +58,7 @@ MYPYC_MODULES: list[str] = [
             "callline",
             "callwaiting",
             "collector",
+            "failover",
             "hooks",
             "interrupt",
             "loopreader",

@@ -40,6 +40,7 @@ from spworkers.workers.callwaiting import (
     left_until,
 )
 from spworkers.workers.collector import Collector
+from spworkers.workers.failover import NOWHERE, Failover
 from spworkers.workers.loopreader import LoopReader
 from spworkers.workers.slots import NoPlace
 
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["CallLine"]
 
 _HELD_UP_MOST: Final = 1.0
-_KNOWN: Final = 8  # pipes that are remembered for each server
-_TRIES: Final = 64
-"""So many times for each server a call goes to whoever REQ prefers, while one is there that has not refused it."""
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
 
 
@@ -72,7 +70,7 @@ class CallLine:
         self.port: Port = socket._port
         self._slots = slots
         self._servers = servers
-        self._answering: dict[int, None] = {}  # pipes by which several servers have answered
+        self._failover = Failover(servers)
         self.collector = Collector(self)
         self._half: ReqHalf = cast("ReqHalf", socket._half)
         self._tx, self._rx = self.port.tx, self.port.rx
@@ -358,34 +356,12 @@ class CallLine:
             record.release()
 
     def _goes_elsewhere(self, waiting: Waiting, record: Record) -> bool:
-        """Whether one of several servers is too busy, and the call was sent again, to another.
-
-        To one that is known to answer: REQ itself prefers whoever is ready at once, and who refuses everything is that.
-        """
+        """Whether the call was sent again, to another of several servers."""
         if waiting.serial != record.serial:  # it was; we were interrupted, and look once more
             return True
-        if record.kind == ERROR:
-            self._answering.pop(waiting.pinned, None)
-            return waiting.pinned != 0 and self._again(waiting, 0)  # that connection is lost: any other, then
-        if record.pipe not in self._answering:
-            if len(self._answering) >= _KNOWN * self._servers:  # most of them are connections that were lost
-                self._answering.clear()
-            self._answering[record.pipe] = None
-        if not callformat.is_busy(record.body()):
+        pipe = self._failover.next_pipe(waiting, record, self.port.region.pipes)
+        if pipe == NOWHERE:
             return False
-        busy = waiting.busy
-        if busy is None:
-            busy = waiting.busy = []
-        busy.append(record.pipe)
-        # All of them have said so; or the same ones twice, while others are not there; or many times, while they are.
-        refused = len(set(busy))
-        tries = _TRIES if self.port.region.pipes > refused else 2
-        if refused >= self._servers or len(busy) >= tries * self._servers:
-            return False
-        others = [pipe for pipe in self._answering if pipe not in busy]
-        return self._again(waiting, others[-1] if others else 0)
-
-    def _again(self, waiting: Waiting, pipe: int) -> bool:
         waiting.pinned = pipe
         try:
             return self.publish(waiting, waiting.payload, pipe)
@@ -401,8 +377,8 @@ class CallLine:
                     left = 1.0
                     while not waiting.over and left > 0:
                         left = left_until(deadline)
-                        if left > 0:
-                            doze(self.port, left, waiting.sleeper, self._around)
+                        if left > 0:  # not for ever: a finalizer may have read, and heard the bell, just before
+                            doze(self.port, min(left, _HELD_UP_MOST), waiting.sleeper, self._around)
                         self.drain()
                 finally:
                     self._asker.leave()
