@@ -42,6 +42,7 @@ MYPYC_MODULES: list[str] = [
     "spworkers/ioproc/errands.py",
     "spworkers/ioproc/following.py",
     "spworkers/ioproc/hub.py",
+    "spworkers/ioproc/pipes.py",
     "spworkers/ioproc/ports.py",
     "spworkers/callhead.py",
     "spworkers/demand.py",

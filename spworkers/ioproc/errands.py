@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from spworkers.ring import Courier, FrameWriter, Inlet, Record
 
 if TYPE_CHECKING:
-    from spworkers.ioproc.hub import Hub
+    from spworkers.ioproc.pipes import Pipes
     from spworkers.ioproc.ports import ContextPort
 
 __all__ = ["Errands"]
@@ -27,7 +27,7 @@ class Errands:
         route: by which pipe he carries; 0: he does not.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Pipes) -> None:
         self._hub = hub
         self.courier: Courier | None = None
         self.route = 0

@@ -15,9 +15,10 @@ from spworkers.ioproc.broker import SupervisorLine
 from spworkers.ioproc.control import MAIN, Control, dispatcher
 from spworkers.ioproc.counters import CAUSES, IN_HAND
 from spworkers.ioproc.facts import facts_of
-from spworkers.ioproc.hub import ALL_BITS, Hub
+from spworkers.ioproc.hub import Hub
 from spworkers.ioproc.logs import forward_logs
 from spworkers.ioproc.loop import new_loop, watch_of
+from spworkers.ioproc.pipes import ALL_BITS
 from spworkers.messages import unpack_facts
 from spworkers.options import defaults
 from spworkers.protocol import Machine, machine_for

@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from spworkers.ioproc.hub import READABLE, WRITABLE
+from spworkers.ioproc.pipes import READABLE, WRITABLE
 
 
 class Surroundings:

@@ -43,4 +43,4 @@ def test_few_records_in_a_period_and_then_how_many_were_left_out(caplog: pytest.
 
 
 def test_the_hubs_warnings_are_sparing() -> None:
-    assert any(isinstance(known, Sparing) for known in logging.getLogger("spworkers.ioproc.hub").filters)
+    assert any(isinstance(known, Sparing) for known in logging.getLogger("spworkers.ioproc.pipes").filters)
