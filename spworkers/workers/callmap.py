@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from spworkers.errors import ProtoStateError
 from spworkers.workers.manycalls import END, Asker, ManyCalls
 from spworkers.workers.quickcalls import Opened, Unanswered
 from spworkers.workers.slots import NoPlace
@@ -32,6 +33,7 @@ class CallMap:
         self._timeout = timeout
         self._return_exceptions = return_exceptions
         self._turn = threading.Lock()
+        self._thread = 0  # whose turn it is
         self._over = False
         many.fill()
 
@@ -41,10 +43,20 @@ class CallMap:
     def __next__(self) -> Any:
         if self._over:
             raise StopIteration
+        me = threading.get_ident()
+        if self._thread == me:
+            raise ProtoStateError(
+                f"{self._name}(): the next result of this map was asked for in the middle of asking for it: by its own"
+                " items, a signal's handler or a finalizer"
+            )
         client = self._client
         try:
             with self._turn:
-                result = self._many.next()
+                self._thread = me
+                try:
+                    result = self._many.next()
+                finally:
+                    self._thread = 0
             if result is not END and (client._results or type(result) is Opened):
                 result = client._made(result, self._name, self._timeout)
         except NoPlace:

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from spworkers.errors import CanceledError, SPError
-from spworkers.waiting import FOREVER
+from spworkers.waiting import FOREVER, let_go
 from spworkers.workers.callformat import Part, decode_answer
 from spworkers.workers.callwaiting import ThreadWaiting, left_until
 from spworkers.workers.quickcalls import Opened, Unanswered
@@ -128,13 +128,14 @@ class ManyCalls:
         Args:
             held: there is a place already for the first of them.
         """
-        while self._items is not None and self._away < self._window and len(self._calls) < self._most:
-            if self._quick.closed or not (held or self._slots.take()):
+        while self._away < self._window and len(self._calls) < self._most:
+            items = self._items  # held, as another thread may close the map while they are asked
+            if items is None or self._quick.closed or not (held or self._slots.take()):
                 break
             held = False
             args: tuple[Any, ...] | None = None
             try:
-                args = next(self._items, None)
+                args = next(items, None)
             except Exception as error:
                 self.problem = error
             finally:
@@ -207,7 +208,8 @@ class ManyCalls:
 
     def give_up(self) -> None:
         """Nobody wants the rest."""
-        self._items = None
+        former, self._items = self._items, None
+        let_go(former)  # with it ends the generator that they come of, perhaps
         calls = self._calls
         while calls:
             waiting = calls.pop()

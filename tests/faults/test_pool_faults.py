@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -410,6 +412,32 @@ def test_an_initializer_that_raises() -> None:
                 future.result(WAIT)
         with pytest.raises(sp.RemoteError, match="no model here"):
             pool.submit(tasks.pid)
+
+
+def test_whom_a_broken_pool_refuses_gets_an_error_of_his_own() -> None:
+    """Else its traceback would grow, and keep all that the frames of those who got it had."""
+
+    class Kept: ...
+
+    def told(pool: sp.Pool) -> tuple[sp.RemoteError, weakref.ref[Kept]]:
+        kept = Kept()
+        try:
+            pool.submit(tasks.pid)
+        except sp.RemoteError as error:
+            return error, weakref.ref(kept)
+        raise AssertionError("it took a task")
+
+    with sp.Pool(1, initializer=tasks.broken_set_up) as pool:
+        with pytest.raises(sp.RemoteError, match="no model here") as first:
+            pool.submit(tasks.pid).result(WAIT)
+        (one, kept), (other, _) = told(pool), told(pool)
+        assert one is not other
+        assert str(one) == str(other) == str(first.value)
+        assert one.traceback == first.value.traceback
+        assert str(one.__cause__) == str(first.value.__cause__)
+        del one, other
+        gc.collect()
+        assert kept() is None
 
 
 def test_a_memory_limit_below_what_a_worker_has_at_its_start() -> None:

@@ -200,6 +200,52 @@ def test_threads_may_share_one(calc: Client) -> None:
     assert all(each == sorted(each) for each in found)
 
 
+def test_threads_may_share_one_that_a_failure_of_theirs_ends(calc: Client, tmp_path: Any) -> None:
+    """The items' generator ends, and lets go of the GIL, while others are about to ask it."""
+    path = tmp_path / "lines"
+    path.write_text("abc\n" * 2000)
+
+    def items() -> Iterator[Any]:
+        with open(path) as file:
+            for number, _ in enumerate(file):
+                yield "no number" if number == 300 else number
+
+    def take(results: Iterator[Any], got: list[int]) -> None:
+        try:
+            got.extend(results)
+        except errors.SPError as error:
+            ended.append(error)
+
+    for _ in range(150):
+        ended: list[errors.SPError] = []
+        results = calc.map("add", items(), in_flight=16)
+        found: list[list[int]] = [[], [], [], []]
+        threads = [threading.Thread(target=take, args=(results, each)) for each in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT)
+        assert errors.BadArgumentsError in [type(error) for error in ended]
+        assert {type(error) for error in ended} <= {errors.BadArgumentsError, errors.CanceledError}
+        assert set(range(280)) <= set(itertools.chain(*found)) <= set(range(2000))
+    assert calc.add(20, 30) == 50
+
+
+def test_one_that_is_asked_in_the_middle_of_being_asked_says_so(calc: Client) -> None:
+    told: list[str] = []
+
+    def items() -> Iterator[int]:
+        yield 0
+        with pytest.raises(errors.ProtoStateError) as caught:
+            next(results)
+        told.append(str(caught.value))
+        yield 1
+
+    results = calc.map("add", items(), in_flight=1)
+    assert list(results) == [0, 1]
+    assert "add(): the next result of this map was asked for in the middle of asking for it" in told[0]
+
+
 def test_another_thread_may_close_it(calc: Client, tmp_path: Any) -> None:
     path = str(tmp_path / "go")
     results: Any = calc.map("wait_for", [path])

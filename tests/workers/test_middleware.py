@@ -107,6 +107,22 @@ def test_the_request_is_known_to_its_handler() -> None:
     assert current_request() is None
 
 
+@pytest.mark.parametrize("name", ["args", "kwargs", "notes"])
+def test_what_a_hook_puts_elsewhere_may_look_at_the_request_at_its_end(name: str) -> None:
+    class Looks:
+        def __del__(self) -> None:
+            seen.append(repr(getattr(request, name)))
+
+    def of(value: object) -> object:
+        return [value] if name == "args" else {"it": value}
+
+    seen: list[str] = []
+    request = RequestInfo("add", 1, [], {})
+    setattr(request, name, of(Looks()))
+    setattr(request, name, of(5))
+    assert seen == [repr(of(5))]
+
+
 def test_before_may_refuse() -> None:
     class Guard(Middleware):
         def before(self, request: RequestInfo) -> None:

@@ -33,6 +33,7 @@ from spworkers.errors import (
     SPError,
 )
 from spworkers.ring import drain, ring_bell
+from spworkers.waiting import let_go
 from spworkers.workers.pool.crew import Worker
 from spworkers.workers.pool.deaths import Starts, error_of_death
 from spworkers.workers.pool.dispatch import Dispatcher
@@ -160,9 +161,13 @@ class Engine(Reader):
 
     def refuse(self) -> None:
         """Raise why no more jobs are taken."""
+        from copy import copy
+
         self.check_fork()
         if self.failure is not None:
-            raise self.failure
+            own = copy(self.failure)  # its traceback will have the frames of who gets it
+            own.__cause__ = self.failure.__cause__
+            raise own
         raise ShutdownError(f"cannot schedule new futures after shutdown: pool {self.name} was shut down")
 
     def cancel(self, job: Job) -> bool:
@@ -471,8 +476,9 @@ class Engine(Reader):
         error: SPError = RemoteError(kind, f"the pool's {what} failed: {message}", text)
         if what == MEMORY:
             error = BadValueError(message)
-        self.failure = error
+        former, self.failure = self.failure, error
         self._tell(lambda: self._cannot_start(error))
+        let_go(former)
 
     @staticmethod
     def values_of_setup(body: bytes) -> tuple[str, str, str, str]:
