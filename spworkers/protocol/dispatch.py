@@ -18,7 +18,7 @@ CONCURRENT: how many that run beside each other). A worker's answer names the re
   time is counted from when the request became its worker's oldest, so that one that was only prefetched is not blamed.
   A handler may have a time and retries of its own (LIMITS: name → time, retries, whether it runs concurrently).
 * **its asker stops waiting** (a call carries how long it waits) **or gives it up** (a cancellation): it is taken from
-  the backlog, or its worker is told to stop. `staffing.py` says how.
+  the backlog, or its worker is told to stop. `timekeeping.py` says how.
 * **a request kills QUARANTINE workers in a row**, whoever asks: it is not handed out any more, until that is set anew.
 * **a pipe goes**: its requests are forgotten, and answers to those that run already are dropped; unless
 * **a request comes again while it is in progress** (a REQ that sends again, by the same way or by another): it joins
