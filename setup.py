@@ -90,6 +90,7 @@ MYPYC_MODULES: list[str] = [
             "deaths",
             "unpacking",
             "reader",
+            "settling",
             "engine",
         )
     ),
