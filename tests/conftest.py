@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
-from helpers import eventually
+from helpers import eventually, shared_memory
 
 # A check that somebody waits for gives the same result each time; `tox -e chance` looks further, by chance.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
@@ -26,7 +26,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 GRACE = 10.0
 """Seconds that processes have to leave after the test is over."""
 
-SHM = Path("/dev/shm")
 
 # Where a file's tests need not run everywhere; tox.ini says which marks run where. What these test lies on the wire, in
 # shared memory or in a browser, and whether the protocols are compiled is tested by others through the same paths.
@@ -102,11 +101,11 @@ def _no_litter_of_others() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_left_at_the_end() -> Iterator[None]:
     mark = os.environ[MARK] = uuid.uuid4().hex
-    shm = _shared_memory()
+    shm = shared_memory()
     yield
     ours = {os.getpid(), *(pid for pid in _descendants() if not _left_over(pid))}
     _expect_nothing(
-        lambda: [*(p for p in _marked(mark) if p.pid not in ours), *(SHM / name for name in _shared_memory() - shm)],
+        lambda: [*(p for p in _marked(mark) if p.pid not in ours), *(shared_memory() - shm)],
         "left at the end",
     )
 
@@ -168,10 +167,6 @@ def _lasting(process: psutil.Process) -> bool:
         return False
     except psutil.NoSuchProcess:
         return True
-
-
-def _shared_memory() -> set[str]:
-    return set(os.listdir(SHM)) if SHM.is_dir() else set()
 
 
 def _describe(thing: object) -> str:

@@ -19,11 +19,32 @@ import pytest
 import spworkers
 from spworkers.testing.waiting import PAUSE, aeventually, eventually
 
-__all__ = ["ENV", "HOME", "PAUSE", "aeventually", "alone", "eventually", "interrupted_at", "printed", "soak", "soaking"]
+__all__ = [
+    "ENV",
+    "HOME",
+    "PAUSE",
+    "aeventually",
+    "alone",
+    "eventually",
+    "interrupted_at",
+    "printed",
+    "shared_memory",
+    "soak",
+    "soaking",
+]
 
 HOME = str(Path(spworkers.__file__).parents[1])  # of the package that is tested: installed, or the source tree
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([HOME, os.environ.get("PYTHONPATH", "")])}
 """For processes that are to import it, too."""
+
+
+SHM = Path("/dev/shm")
+OURS = ("spworkers", "psm_", "sem.", "pym-")  # what we, or Python's multiprocessing, call things there
+
+
+def shared_memory() -> set[Path]:
+    """What has a name in shared memory, and is not that of other programs of this machine."""
+    return {path for path in SHM.iterdir() if path.name.startswith(OURS)} if SHM.is_dir() else set()
 
 
 def printed(script: Path, *arguments: str) -> str:

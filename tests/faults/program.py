@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -138,11 +137,6 @@ def lives(process: psutil.Process) -> bool:
 def stopped(process: psutil.Process) -> bool:
     """Whether it was stopped."""
     return bool(process.status() == psutil.STATUS_STOPPED)
-
-
-def shared_memory() -> set[str]:
-    """What has a name in /dev/shm."""
-    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def killed(pid: int) -> psutil.Process:

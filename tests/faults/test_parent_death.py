@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.program import BOUND, Program, gone, lives, shared_memory
-from helpers import eventually
+from faults.program import BOUND, Program, gone, lives
+from helpers import eventually, shared_memory
 from sockets.kit import ask, background, serve
 
 import spworkers as sp
