@@ -39,7 +39,8 @@ DRAINING: Final[dict[str, Any]] = {"message": "the server takes no new requests,
 LOST: Final[dict[str, Any]] = {"message": "the worker that made this stream is gone"}
 """Why a stream has no next part."""
 NO_STREAM: Final[dict[str, Any]] = {
-    "message": "there is no such stream here: it has ended, was closed, or another server (behind a device?) has it"
+    "message": "there is no such stream here: its worker is gone, it has ended, was closed, or another server"
+    " (behind a device?) has it"
 }
 """Why a stream has no next part."""
 

@@ -169,6 +169,37 @@ class CallLine:
         """Have this thread wait until what it waits for is over: it has an answer, or its time is over."""
         self._guests[waiting] = None
         try:
+            while not waiting.over:
+                self._read(waiting, deadline)
+                if not waiting.over and left_until(deadline) <= 0:
+                    self.too_late(waiting)
+                    # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
+                    if not waiting.over:
+                        waiting.sleeper.rest(GLIMPSE)
+        finally:
+            del self._guests[waiting]
+            self.hand_on()
+
+    def take_place(self, deadline: float) -> bool:
+        """A place among the calls in flight, as soon as those who came before have one.
+
+        Who waits for one reads: what gives one back may be an answer that is here already, and that nobody reads. A
+        callback in the collector's thread does not wait: the places of other futures come back behind it.
+
+        Returns:
+            False: there was none in time, or all is closed.
+        """
+        if self._slots.take():
+            return True
+        if self.collector.is_here():
+            self._slots.borrow()
+            return True
+        waiting = ThreadWaiting(0, self.port.sleepers.mine())
+        return self._slots.wait(waiting, lambda: self._await_place(waiting, deadline))
+
+    def _await_place(self, waiting: ThreadWaiting, deadline: float) -> None:
+        self._guests[waiting] = None
+        try:
             self._read(waiting, deadline)
         finally:
             del self._guests[waiting]
@@ -217,7 +248,7 @@ class CallLine:
         """
         slots, collector = self._slots, self.collector
         waiting = FutureWaiting(name, call_id, collector.completed, self._done, collector.help, read, explain, deadline)
-        if not (slots.take() or slots.wait(left_until(deadline))):
+        if not self.take_place(deadline):
             raise NoPlace
         try:
             collector.begin(future=True)
@@ -369,7 +400,7 @@ class CallLine:
             return False
 
     def _read(self, waiting: ThreadWaiting, deadline: float) -> None:
-        """Until its answer is there, by reading or by another's reading."""
+        """Until what it waits for is there, by reading or by another's reading; its time is over; or all is closed."""
         pause = HELD_UP
         while not waiting.over:
             if self._asker.take():
@@ -380,6 +411,8 @@ class CallLine:
                         if left > 0:  # not for ever: a finalizer may have read, and heard the bell, just before
                             doze(self.port, min(left, _HELD_UP_MOST), waiting.sleeper, self._around)
                         self.drain()
+                        if self.port.closed:
+                            break
                 finally:
                     self._asker.leave()
             elif (left := left_until(deadline)) > 0:
@@ -387,11 +420,8 @@ class CallLine:
                 if not waiting.over:
                     pause = min(2.0 * pause, _HELD_UP_MOST)
                     self.drain()
-            if not waiting.over and left_until(deadline) <= 0:
-                self.too_late(waiting)
-                # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
-                if not waiting.over:
-                    waiting.sleeper.rest(GLIMPSE)
+            if self.port.closed or left_until(deadline) <= 0:
+                return
 
     @contextmanager
     def reading(self) -> Iterator[bool]:

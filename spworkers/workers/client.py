@@ -185,10 +185,15 @@ class Client(Caller):
         return self._result_of(value, name, waiting.call_id, reply.pipe, timeout)
 
     def _wait_for_slot(self, deadline: float, what: str) -> None:
-        if not self._slots.wait(left_until(deadline)):
+        if not self._line.take_place(deadline):
             raise self._no_slot(what)
 
-    def _no_slot(self, what: str) -> RecvTimeoutError:
+    def _no_slot(self, what: str) -> BaseException:
+        self._check_open(what)
+        try:
+            self._req._port.check_open()
+        except SPError as error:  # the program ends, or has forked us
+            return self._explained(error, what, 0, 0.0)
         return RecvTimeoutError(
             f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
         )
@@ -245,7 +250,9 @@ class Client(Caller):
             self._raise(error, what, len(payload), patience)
 
     def _give_up_stream(self, call_id: int, pipe: int) -> None:
-        if not self._closed and not self._line.end_call(call_id) and pipe:
+        if self._closed or self._line.port.pid != os.getpid():  # in a forked child it is its parent's
+            return
+        if not self._line.end_call(call_id) and pipe:
             self._line.give_up_stream(call_id, pipe)
 
     def _check_open(self, what: str) -> None:

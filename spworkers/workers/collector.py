@@ -139,6 +139,10 @@ class Collector:
             self._look(min(self._expire(), left))
         return True
 
+    def is_here(self) -> bool:
+        """This is its thread."""
+        return get_ident() == self._ident
+
     def close(self) -> None:
         """End the thread, after it has completed what can be completed."""
         with self._lock:

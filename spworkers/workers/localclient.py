@@ -27,6 +27,7 @@ class LocalClient(Caller):
     def __init__(self, app: App) -> None:
         super().__init__()
         self._runner = Runner(app)
+        self._runner.local = True
         self._runner.start()
         self._closed = False
 

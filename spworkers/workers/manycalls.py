@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spworkers.errors import CanceledError, SPError
 from spworkers.waiting import FOREVER, let_go
 from spworkers.workers.callformat import Part, decode_answer
-from spworkers.workers.callwaiting import ThreadWaiting, left_until
+from spworkers.workers.callwaiting import ThreadWaiting
 from spworkers.workers.quickcalls import Opened, Unanswered
 from spworkers.workers.slots import NoPlace
 
@@ -107,6 +107,8 @@ class ManyCalls:
         self.patience: Final = patience
         self._window: Final = window
         self._most: Final = LATE * window
+        self._next: tuple[Any, ...] | None = None  # an item that was asked for, and not sent yet
+        self._over = False
         self._calls: deque[ManyWaiting] = deque()
         self._away = 0  # of them, those without an answer
         self.problem: Exception | None = None
@@ -122,30 +124,41 @@ class ManyCalls:
         self._away -= 1
         self._slots.give()
 
-    def fill(self, held: bool = False) -> None:
-        """Send as many as may be on their way. What goes wrong with one of them is told when it is its turn.
+    def fill(self) -> None:
+        """Send as many as may be on their way. What goes wrong with one of them is told when it is its turn."""
+        while self._away < self._window and len(self._calls) < self._most and not self._quick.closed:
+            if self._next is None and not (self._slots.free and self._ask()):
+                return
+            if not self._slots.take():
+                return
+            self._send_next()
 
-        Args:
-            held: there is a place already for the first of them.
-        """
-        while self._away < self._window and len(self._calls) < self._most:
-            items = self._items  # held, as another thread may close the map while they are asked
-            if items is None or self._quick.closed or not (held or self._slots.take()):
-                break
-            held = False
-            args: tuple[Any, ...] | None = None
-            try:
-                args = next(items, None)
-            except Exception as error:
-                self.problem = error
-            finally:
-                if args is None:
-                    self._items = None
-                    self._slots.give()
-            if args is not None:
-                self._send(args)
-        if held:
+    def _ask(self) -> bool:
+        """Ask for the next item. It may call the client itself, and so is asked for without a place. False: it was the
+        last one."""
+        items = self._items  # held, as another thread may close the map meanwhile
+        if items is None:
+            return False
+        args: tuple[Any, ...] | None = None
+        try:
+            args = next(items, None)
+        except Exception as error:
+            self.problem = error
+        finally:
+            if args is None:
+                self._items = None
+        self._next = args
+        return args is not None
+
+    def _send_next(self) -> None:
+        """Send a call of the item that was asked for; there is a place for it."""
+        args, self._next = self._next, None
+        if args is None or self._over:
             self._slots.give()
+            return
+        self._send(args)
+        if self._over:  # in this moment
+            self.give_up()
 
     def _send(self, args: tuple[Any, ...]) -> None:
         """Send one call; its slot goes with it."""
@@ -193,11 +206,13 @@ class ManyCalls:
         """Send at least one, when other calls of the client leave a place for it. False: there are no more."""
         deadline = FOREVER if self.patience == FOREVER else monotonic() + self.patience
         while not self._calls:
-            if self._items is None:
+            if self._next is None and not self._ask():
                 return False
-            if self._quick.closed or not self._slots.wait(left_until(deadline)):
+            if self._quick.closed or not self._line.take_place(deadline):
                 raise NoPlace
-            self.fill(held=True)
+            self._send_next()
+            if self._over:
+                return False
         return True
 
     def _move(self, sleeper: ThreadSleeper) -> None:
@@ -208,6 +223,8 @@ class ManyCalls:
 
     def give_up(self) -> None:
         """Nobody wants the rest."""
+        self._over = True
+        self._next = None
         former, self._items = self._items, None
         let_go(former)  # with it ends the generator that they come of, perhaps
         calls = self._calls

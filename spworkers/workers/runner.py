@@ -14,6 +14,7 @@ import logging
 import time
 import traceback
 from asyncio import CancelledError as AsyncCancelledError
+from asyncio.events import _get_running_loop
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from contextvars import Context, copy_context
@@ -237,6 +238,8 @@ class _HandlerJob(Job):
         return Answer(b"", False, silent=self._handler.kind != "raw")
 
     def _failed(self, error: BaseException) -> Answer:
+        if self._runner.local and isinstance(error, KeyboardInterrupt):
+            raise error
         name = self._handler.name
         if self._handler.raw:
             _log.error("%s: %s %s failed", self._runner.app.name, self._handler.kind_text, name, exc_info=error)
@@ -288,11 +291,13 @@ class Runner:
         self.app = app
         self.raw_handler: AnyHandler | None = app.parts[part].handler if part else app.raw_handler
         self._only_raw = bool(part)
+        self.local = False
+        """Handlers run in a thread of their caller's, where Ctrl-C is his."""
         self.state = State()
         self.hooks = Hooks([Retry(), *app.middleware]) if hooks is None else hooks
         self.portal = Portal()
         self.streams = Streams()
-        self._closings: set[Future[None]] = set()  # of async streams
+        self._closings: dict[Future[None], Any] = {}  # of async streams, and in which loop
         built_in = {name: Handler(what, name=name) for name, what in self._built_in().items()}
         self._handlers: dict[str, AnyHandler] = {**app.handlers, **built_in}
 
@@ -326,7 +331,8 @@ class Runner:
         """Close the streams and run the `on_stop` functions, all of them: what one raises is logged."""
         for stream in self.streams.pop(0):
             self.close(stream)
-        wait(list(self._closings), CLOSING)
+        here = _get_running_loop()  # in which nothing can be waited for
+        wait([closing for closing, loop in list(self._closings.items()) if here is None or loop is not here], CLOSING)
         for hook in self.app.stoppers:
             try:
                 self._wait_for(hook(self.state))
@@ -459,13 +465,22 @@ class Runner:
             self.close(stream)
 
     def close(self, stream: SyncStream | AsyncStream, seconds: float = 0.0) -> None:
-        """Close a stream that is not open any more, within so many seconds: here, or in the portal if it is async."""
+        """Close a stream that is not open any more, within so many seconds: here, or where its event loop is."""
+        import asyncio
+
         if isinstance(stream, SyncStream):
             stream.close(seconds)
-        else:
-            closing = self.portal.begin(stream.close(seconds))
-            self._closings.add(closing)
-            closing.add_done_callback(self._closings.discard)
+            return
+        loop = stream.loop
+        if loop is not None and not loop.is_running():  # a user's own, who has called by `acall`
+            stream.forsake()
+            return
+        closing = asyncio.run_coroutine_threadsafe(stream.close(seconds), loop or self.portal.loop)
+        self._closings[closing] = loop
+        closing.add_done_callback(self._closed)
+
+    def _closed(self, closing: Future[None]) -> None:
+        self._closings.pop(closing, None)
 
     # --- built-in handlers
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from spworkers._locks import Gates
+if TYPE_CHECKING:
+    from spworkers.workers.callwaiting import ThreadWaiting
 
 __all__ = ["NoPlace", "Places", "Slots"]
 
 
 class NoPlace(Exception):
     """The client is closed, or has as many calls in flight as it may."""
-
-
-class InLine:
-    """Somebody who waits for a place."""
-
-    def __init__(self) -> None:
-        self.given = False
-        self.gates: Final = Gates()
-
-    def has(self) -> bool:
-        """It has one."""
-        return self.given
 
 
 class Slots:
@@ -35,7 +25,13 @@ class Slots:
 
     def __init__(self, places: int) -> None:
         self._free = [None] * places
-        self._line: deque[InLine] = deque()
+        self._line: deque[ThreadWaiting] = deque()
+        self._borrowed: list[None] = []
+
+    @property
+    def free(self) -> bool:
+        """There is a place at this moment."""
+        return len(self._free) > 0
 
     def take(self) -> bool:
         """A place, if there is one."""
@@ -45,16 +41,21 @@ class Slots:
             return False
         return True
 
-    def wait(self, seconds: float) -> bool:
-        """A place, or False after that time; math.inf: for ever."""
-        if self.take():
-            return True
-        mine = InLine()
+    def wait(self, mine: ThreadWaiting, sit: Callable[[], None]) -> bool:
+        """A place, as soon as those who came before have one.
+
+        Args:
+            mine: what is over then.
+            sit: waits until it is, or for as long as it pleases.
+
+        Returns:
+            False: there was none in that time.
+        """
         self._line.append(mine)
         try:
             taken = self.take()
-            if not taken and mine.gates.wait(mine.has, seconds):
-                return True
+            if not taken:
+                sit()
         except BaseException:
             if not self._leave(mine):
                 self.give()
@@ -65,7 +66,7 @@ class Slots:
             self.give()
         return True
 
-    def _leave(self, mine: InLine) -> bool:
+    def _leave(self, mine: ThreadWaiting) -> bool:
         """Get out of the line. False: a place was given in this moment."""
         try:
             self._line.remove(mine)
@@ -73,8 +74,19 @@ class Slots:
             return False
         return True
 
+    def borrow(self) -> None:
+        """One more place than there are; the next that is given back is it."""
+        self._borrowed.append(None)
+
     def give(self) -> None:
         """A place is free again."""
+        if self._borrowed:
+            try:
+                self._borrowed.pop()
+            except IndexError:  # another thread was faster
+                pass
+            else:
+                return
         while True:
             if not self._line:  # asked by an exception, that was a fifth of what a call costs its client
                 self._free.append(None)
@@ -84,8 +96,7 @@ class Slots:
                 first = self._line.popleft()
             except IndexError:
                 continue
-            first.given = True
-            first.gates.open()  # Ctrl-C may come here: then it looks by itself before long
+            first.end(None, None)
             return
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from spworkers.closing import AsyncClosing
 from spworkers.errors import (
@@ -14,7 +14,8 @@ from spworkers.errors import (
     ClosedError,
     ProtoOpError,
     ProtoStateError,
-    RecvTimeoutError,
+    RemoteError,
+    SerializationError,
     StreamLostError,
 )
 from spworkers.workers import callformat
@@ -29,8 +30,8 @@ __all__ = ["Stream"]
 
 T = TypeVar("T")
 
-_CUTS = (CanceledError, ClosedError, RecvTimeoutError, StreamLostError)
-"""Errors that are no part's, but say that there will be none."""
+_ENDS = (RemoteError, ProtoOpError)
+"""Errors that are the end of a stream which has no more: its generator raised one, or it is no stream."""
 
 
 class Stream(AsyncClosing, Generic[T]):
@@ -172,8 +173,10 @@ class Stream(AsyncClosing, Generic[T]):
         self._finish()
         if self._closed and isinstance(error, ClosedError):
             raise ClosedError(f"{self._name}(): the stream was closed while its next part was awaited") from None
-        if not isinstance(error, Exception) or isinstance(error, _CUTS):
+        if not isinstance(error, _ENDS):
             self._cut = type(error).__name__
+            if self._number:  # the request for the part may have been given up before it was sent
+                self._caller._give_up_stream(self._call_id, self._pipe)
         if isinstance(error, CanceledError):
             raise StreamLostError(f"{self._name}(): the connection to the server of this stream is lost") from error
 
@@ -195,6 +198,9 @@ class Stream(AsyncClosing, Generic[T]):
     async def aclose(self) -> None:
         """As `close`, which waits for nothing."""
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise SerializationError(f"{self!r} can be neither copied nor pickled: its items come to one place")
 
     def __del__(self) -> None:
         if not getattr(self, "_over", True):

@@ -179,11 +179,14 @@ class AsyncStream(_Stream):
     def __init__(self, opening: Opening, generator: AsyncGenerator[Any, Any]) -> None:
         super().__init__(opening)
         self._generator = generator
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """In which it runs."""
         self._item: asyncio.Task[Any] | None = None  # the next item, on its way
 
     async def take(self) -> Answer:
         """The next part. What it waits for goes on if this is cancelled, until `close`."""
         begun = time.monotonic()
+        self.loop = asyncio.get_running_loop()
         while not self._over:
             if self._item is None:
                 self._item = self._begin(self._next())
@@ -237,6 +240,10 @@ class AsyncStream(_Stream):
                 await self._begin(self._aclose())
         finally:
             self.context.run(self._end)
+
+    def forsake(self) -> None:
+        """As `close`, when its loop has ended: that has closed the generator."""
+        self.context.run(self._end)
 
     async def _aclose(self) -> None:
         await self._generator.aclose()

@@ -231,6 +231,76 @@ def test_threads_may_share_one_that_a_failure_of_theirs_ends(calc: Client, tmp_p
     assert calc.add(20, 30) == 50
 
 
+@pytest.mark.parametrize("limit", [1, 2, 4, 128])
+def test_other_calls_of_its_client_beside_it(address: str, limit: int) -> None:
+    """Answers to it give back their places, though nobody asks it for results meanwhile."""
+    with Client(address, timeout=WAIT, in_flight=limit) as client:
+        for n in client.map("add", range(300), range(300)):
+            assert client.add(n, 1) == n + 1
+        pairs = zip(client.map("add", range(300)), client.map("add", range(300), range(300)), strict=True)
+        assert all(two == 2 * one for one, two in pairs)
+        results = client.map("add", range(1000))
+        assert next(results) == 0
+        assert client.submit("add", 2, 3).result(WAIT) == 5
+        assert list(client.stream("count_to", 3)) == [0, 1, 2]
+        assert len(client.handlers()) > 3
+        assert list(results) == list(range(1, 1000))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_its_items_may_call_its_client(address: str, limit: int) -> None:
+    with Client(address, timeout=WAIT, in_flight=limit) as client:
+
+        def items() -> Iterator[int]:
+            for n in range(100):
+                yield client.add(n, 1)
+
+        assert list(client.map("add", items(), in_flight=limit)) == list(range(1, 101))
+
+
+def test_callbacks_of_futures_may_submit_more_than_there_are_places(address: str) -> None:
+    done: list[int] = []
+    with Client(address, timeout=WAIT, in_flight=2) as client:
+
+        def further(future: Any) -> None:
+            done.append(future.result())
+            if future.result() < 100:
+                client.submit("add", future.result(), 10).add_done_callback(further)
+
+        for n in range(6):
+            client.submit("add", n).add_done_callback(further)
+        eventually(lambda: sum(each >= 100 for each in done) == 6, WAIT)
+    assert sorted(done) == [10 * turn + n for turn in range(11) for n in range(6)]
+
+
+def test_who_is_not_given_a_place_is_told(address: str, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    with Client(address, timeout=WAIT, in_flight=2) as client:
+        results = client.map("wait_for", [path] * 2)
+        with pytest.raises(errors.RecvTimeoutError, match=r"add\(\): 2 calls were in flight until its time was over"):
+            client.call("add", 1, timeout=0.05)
+        open(path, "w").close()
+        assert list(results) == [path] * 2
+        assert len(client._slots._free) == 2
+
+
+def test_in_a_forked_child_who_finds_no_place_is_told_whose_client_it_is(address: str, tmp_path: Any) -> None:
+    path = str(tmp_path / "go")
+    with Client(address, in_flight=1) as client:
+        results = client.map("wait_for", [path])
+        child = os.fork()
+        if child == 0:
+            try:
+                client.call("add", 1)
+            except errors.ForkedError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        open(path, "w").close()
+        assert list(results) == [path]
+
+
 def test_one_that_is_asked_in_the_middle_of_being_asked_says_so(calc: Client) -> None:
     told: list[str] = []
 

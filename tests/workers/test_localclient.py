@@ -239,6 +239,26 @@ def test_results_that_cannot_be_sent_are_told(calc: LocalClient) -> None:
         calc.unsendable()
 
 
+def test_ctrl_c_in_a_handler_is_the_callers() -> None:
+    own = App("interrupted")
+
+    @own.handler
+    def plain() -> None:
+        raise KeyboardInterrupt
+
+    @own.handler
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with own.client() as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.plain()
+        got: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            got.extend(client.numbers())
+
+
 def test_arguments_that_cannot_be_sent_never_leave(calc: LocalClient) -> None:
     with pytest.raises(errors.SerializationError):
         calc.later(object())

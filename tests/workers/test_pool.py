@@ -794,6 +794,14 @@ def test_msgpack() -> None:
             own.submit(tasks.echo, tasks.Unpicklable()).result(WAIT)
 
 
+def test_a_function_that_has_every_attribute_can_be_named() -> None:
+    """`client.add` says to every name that it is a handler's."""
+    with sp.Pool(1) as own, sp.App("calc").client() as calc:
+        for function in (calc.add, functools.partial(calc.add, 1)):
+            with pytest.raises(sp.SerializationError, match=r"LocalClient .* belongs to this process"):
+                own.submit(function, 2).result(WAIT)
+
+
 # --- the end
 
 

@@ -5,24 +5,37 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable
+import time
 
 import pytest
 from helpers import eventually
 
-from spworkers._locks import Gates
+from spworkers.waiting import Sleepers
 from spworkers.workers.calltasks import place
+from spworkers.workers.callwaiting import ThreadWaiting, left_until
 from spworkers.workers.slots import Places, Slots
 
 WAIT = 20.0
 
 
+def wait(slots: Slots, seconds: float) -> bool:
+    """As a client's line does it, which reads meanwhile."""
+    mine = ThreadWaiting(0, Sleepers().mine())
+    deadline = time.monotonic() + seconds
+
+    def sit() -> None:
+        while not mine.over and left_until(deadline) > 0:
+            mine.sleeper.rest(left_until(deadline))
+
+    return slots.take() or slots.wait(mine, sit)
+
+
 def test_no_more_than_there_are() -> None:
     slots = Slots(2)
     assert [slots.take() for _ in range(3)] == [True, True, False]
-    assert not slots.wait(0.01)
+    assert not wait(slots, 0.01)
     slots.give()
-    assert slots.wait(0.0)
+    assert wait(slots, 0.0)
     assert not slots.take()
 
 
@@ -30,7 +43,7 @@ def test_who_waits_gets_what_is_given_back() -> None:
     slots = Slots(1)
     assert slots.take()
     got: list[bool] = []
-    threads = [threading.Thread(target=lambda: got.append(slots.wait(math.inf))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: got.append(wait(slots, WAIT))) for _ in range(3)]
     for thread in threads:
         thread.start()
     eventually(lambda: len(slots._line) == 3, WAIT)
@@ -48,7 +61,7 @@ def test_places_go_in_the_order_of_coming() -> None:
     assert slots.take()
 
     def work(number: int) -> None:
-        assert slots.wait(WAIT)
+        assert wait(slots, WAIT)
         order.append(number)
         slots.give()
 
@@ -58,7 +71,7 @@ def test_places_go_in_the_order_of_coming() -> None:
         threads[-1].start()
         eventually(lambda number=number: len(slots._line) == number + 1, WAIT)  # type: ignore[misc]
     slots.give()
-    assert slots.wait(WAIT)
+    assert wait(slots, WAIT)
     assert order == [0, 1, 2, 3]
     for thread in threads:
         thread.join(WAIT)
@@ -69,7 +82,7 @@ def test_who_has_gone_keeps_no_place() -> None:
     assert slots.take()
     for _ in range(200):
         got: list[bool] = []
-        leaver = threading.Thread(target=lambda got=got: got.append(slots.wait(0.0005)))  # type: ignore[misc]
+        leaver = threading.Thread(target=lambda got=got: got.append(wait(slots, 0.0005)))  # type: ignore[misc]
         leaver.start()
         slots.give()
         leaver.join(WAIT)
@@ -80,39 +93,32 @@ def test_who_has_gone_keeps_no_place() -> None:
     assert slots.take()
 
 
-def test_an_interrupted_wait_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_wait_keeps_no_place() -> None:
     slots = Slots(1)
     assert slots.take()
+    mine = ThreadWaiting(0, Sleepers().mine())
 
-    def interrupted(gates: Gates, there: Callable[[], bool], seconds: float) -> bool:
+    def interrupted() -> None:
         slots.give()  # in this very moment
-        assert there()
+        assert mine.over
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Gates, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        slots.wait(WAIT)
+        slots.wait(mine, interrupted)
     assert slots.take()
     assert not slots.take()
 
 
-def test_a_place_that_is_given_is_given_though_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C as the next in line is woken: he looks by himself before long."""
-    slots, got = Slots(1), list[bool]()
+def test_what_is_borrowed_is_given_back_first() -> None:
+    slots = Slots(1)
     assert slots.take()
-    thread = threading.Thread(target=lambda: got.append(slots.wait(WAIT)))
-    thread.start()
-    eventually(lambda: len(slots._line) == 1 and len(slots._line[0].gates) == 1, WAIT)
-
-    def interrupted(gates: Gates) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Gates, "open", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            slots.give()
-    thread.join(WAIT)
-    assert got == [True]
+    slots.borrow()
+    slots.borrow()
+    for _ in range(2):
+        slots.give()
+        assert not slots.take()
+    slots.give()
+    assert [slots.take(), slots.take()] == [True, False]
 
 
 def test_many_in_and_out() -> None:
@@ -121,7 +127,7 @@ def test_many_in_and_out() -> None:
 
     def work() -> None:
         for _ in range(300):
-            assert slots.wait(WAIT)
+            assert wait(slots, WAIT)
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])

@@ -894,6 +894,58 @@ def test_a_stream_whose_wait_was_given_up_is_never_taken_for_a_whole_one(
     eventually(lambda: noted(tmp_path, "closed"), WAIT)
 
 
+@pytest.mark.parametrize("name", ["count", "acount"])
+def test_a_stream_that_was_given_up_while_it_waited_for_a_place_is_closed(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    with Client(server.address, timeout=WAIT, in_flight=1) as client:
+        stream = client.stream(name, 10**9, timeout=0.1)
+        assert next(stream) == 0
+        other = client.submit("nap", WAIT)
+        with pytest.raises(errors.RecvTimeoutError, match="1 calls were in flight"):
+            deque(stream, 0)
+        eventually(lambda: server.stats()["streams"] == 0, WAIT)
+        assert other.cancel()
+
+
+def test_more_streams_than_places_that_are_cancelled_at_once_are_closed(server: Server) -> None:
+    async def read(client: Client) -> None:
+        async for _ in client.stream("acount", 10**9):
+            pass
+
+    async def main() -> None:
+        with Client(server.address, timeout=WAIT, in_flight=4) as client:
+            tasks = [asyncio.create_task(read(client)) for _ in range(20)]
+            await aeventually(lambda: server.stats()["streams"] == 20, WAIT)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await aeventually(lambda: server.stats()["streams"] == 0, WAIT)
+
+    asyncio.run(main())
+
+
+def test_without_a_process_a_stream_that_is_given_up_is_closed_in_its_loop(tmp_path: Path) -> None:
+    with app.client() as client:
+
+        async def main() -> None:
+            stream = client.stream("adawdles", tmp_path)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.2)
+            other = client.stream("acount", 10**9, tmp_path)
+            assert await anext(other) == 0
+            await other.aclose()
+            await aeventually(lambda: noted(tmp_path, "closed") == 2, WAIT)
+            left = client.stream("acount", 10**9, tmp_path)
+            assert await anext(left) == 0
+            lefts.append(left)
+
+        lefts: list[Stream[int]] = []
+        asyncio.run(main())
+        lefts[0].close()  # with its loop its generator has ended
+        assert noted(tmp_path, "closed") == 3
+
+
 def test_only_one_may_wait_for_the_next_part(client: Client, tmp_path: Path) -> None:
     stream = client.stream("adawdles", tmp_path)
     thread, _ = wait_in(lambda: next(stream))

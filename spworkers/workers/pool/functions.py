@@ -8,6 +8,7 @@ within is not looked at: `globals.py` says what is.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import types
 from collections import OrderedDict
@@ -131,8 +132,7 @@ def name_of(function: Any) -> str:
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
     if name is None:
-        inner = getattr(function, "func", None)  # functools.partial
-        if inner is not None and inner is not function:
-            return f"partial of {name_of(inner)}"
+        if isinstance(function, functools.partial):
+            return f"partial of {name_of(function.func)}"
         return f"{type(function).__qualname__} object"
     return f"{module}.{name}" if module not in {None, "builtins", "__main__"} else str(name)
