@@ -8,10 +8,19 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["log_from", "log_option"]
+__all__ = ["FORMAT", "Lines", "log_from", "log_option"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
-_FORMAT: Final = "%(asctime)s %(processName)s %(levelname)s %(name)s: %(message)s"
+FORMAT: Final = "%(asctime)s %(processName)s%(about)s %(levelname)s %(name)s: %(message)s"
+
+
+class Lines(logging.Formatter):
+    """Lines that name the request, where there is one, by its handler and its id."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        request = getattr(record, "request", "")
+        record.about = f" [{getattr(record, 'handler', '')} {request}]" if request else ""
+        return super().format(record)
 
 
 def log_option(default: str) -> Callable[[Any], Any]:
@@ -22,4 +31,6 @@ def log_option(default: str) -> Callable[[Any], Any]:
 
 def log_from(level: str) -> None:
     """Log to standard error from this level on."""
-    logging.basicConfig(level=level.upper(), format=_FORMAT)
+    lines = logging.StreamHandler()
+    lines.setFormatter(Lines(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[lines])

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from spworkers.workers import shapes
 from spworkers.workers.bounds import Bounded, bounded
+from spworkers.workers.generics import hints_of
 from spworkers.workers.models import Model, model_shape
 from spworkers.workers.shapes import Shape
 
@@ -170,8 +171,12 @@ def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: di
     if hasattr(origin, "__value__"):  # an alias with parameters, as newer numpy's NDArray[...] is one
         return shape_of(origin.__value__, known)
     if isinstance(origin, type):
-        # numpy.ndarray[...], a generic dataclass or model
-        return model_shape(annotation, origin, shape_of) or _class(origin, known)
+        model = model_shape(annotation, origin, shape_of)
+        if model is not None:
+            return model
+        if dataclasses.is_dataclass(origin):
+            return _dataclass(annotation, known)
+        return _typed_dict(annotation, known) if _is_typed_dict(origin) else _class(origin, known)  # numpy.ndarray[...]
     raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
 
 
@@ -209,7 +214,7 @@ def _class(annotation: type, known: dict[Any, Shape]) -> Shape:
         return model
     if dataclasses.is_dataclass(annotation):
         return _dataclass(annotation, known)
-    if issubclass(annotation, dict) and hasattr(annotation, "__required_keys__"):
+    if _is_typed_dict(annotation):
         return _typed_dict(annotation, known)
     if annotation.__module__.partition(".")[0] == "numpy":
         return _numpy(annotation)
@@ -227,9 +232,12 @@ def _numpy(annotation: Any) -> Shape:
 
 
 def _dataclass(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    shape = known[annotation] = shapes.Fields(annotation.__qualname__, annotation)
-    hints = typing.get_type_hints(annotation, include_extras=True)
-    fields = [field for field in dataclasses.fields(annotation) if field.init]
+    if annotation in known:
+        return known[annotation]
+    origin = typing.get_origin(annotation) or annotation
+    shape = known[annotation] = shapes.Fields(origin.__qualname__, origin)
+    hints = hints_of(annotation)
+    fields = [field for field in dataclasses.fields(origin) if field.init]
     shape.fields = {field.name: shape_of(hints[field.name], known) for field in fields}
     missing = dataclasses.MISSING
     shape.required = frozenset(
@@ -238,14 +246,21 @@ def _dataclass(annotation: Any, known: dict[Any, Shape]) -> Shape:
     return shape
 
 
+def _is_typed_dict(kind: type) -> bool:
+    return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+
+
 def _typed_dict(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    shape = known[annotation] = shapes.Fields(annotation.__qualname__, None)
-    hints = typing.get_type_hints(annotation, include_extras=True)
+    if annotation in known:
+        return known[annotation]
+    origin = typing.get_origin(annotation) or annotation
+    shape = known[annotation] = shapes.Fields(origin.__qualname__, None)
+    hints = hints_of(annotation)
     shape.fields = {name: shape_of(hint, known) for name, hint in hints.items()}
     # __required_keys__ is wrong where annotations are text (as `from __future__ import annotations` makes them).
     optional = {
         name for name, hint in hints.items() if getattr(typing.get_origin(hint), "_name", None) == "NotRequired"
     }
     required = {name for name, hint in hints.items() if getattr(typing.get_origin(hint), "_name", None) == "Required"}
-    shape.required = frozenset((annotation.__required_keys__ - optional) | required)
+    shape.required = frozenset((origin.__required_keys__ - optional) | required)
     return shape

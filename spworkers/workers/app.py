@@ -393,6 +393,11 @@ _PART_PROTOCOLS: Final = {"respondent": "respondent", "consumer": "pull", "subsc
 def _check_hook(function: Hook, which: str) -> Hook:
     if not callable(function):
         raise BadValueError(f"an {which} function is one, called with the worker's state, not {function!r:.80}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadValueError(
+            f"{which} function {function.__name__} is a generator function, whose body nobody would run: on_start"
+            " prepares, on_stop clears up"
+        )
     return function
 
 

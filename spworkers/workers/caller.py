@@ -170,7 +170,9 @@ class Caller(AsyncClosing):
         return self._result(reply, name, call_id, timeout)
 
     def submit(self, name: str, /, *args: Any, timeout: Seconds = None, **kwargs: Any) -> Future[Any]:
-        """As `call`, without waiting: the result, or the error, is the future's; `cancel()` gives the call up."""
+        """As `call`, without waiting for the answer: the result, or the error, is the future's; `cancel()` gives the
+        call up. It waits for a place while as many calls as the client may have (`in_flight`) are on their way.
+        """
         deadline = deadline_of(timeout, self._patience)
         call_id, payload = self._encode(name, args, kwargs, deadline)
         return self._submit(payload, deadline, name, lambda reply: self._result(reply, name, call_id, timeout), call_id)

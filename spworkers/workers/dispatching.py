@@ -56,7 +56,12 @@ def _grace(value: Any, who: str) -> float:
 
 
 def _prefetch(value: Any, who: str) -> int:
-    return AUTO if type(value) is int and value == AUTO else check_count(value, who, 1)
+    if type(value) is int and value == AUTO:
+        return AUTO
+    try:
+        return check_count(value, who, 1)
+    except BadValueError as error:
+        raise BadValueError(f"{error}; or {AUTO}, by each worker's pace") from None
 
 
 def _limits(value: Any, who: str) -> dict[str, list[Any]]:

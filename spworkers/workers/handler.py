@@ -142,7 +142,9 @@ class Handler(Generic[P, R]):
         self.streams = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
         self.concurrent = inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
         if raw and self.streams:
-            raise BadValueError(f"raw handler {self.name} is a generator function: a raw request has one answer")
+            raise BadValueError(
+                f"{self.kind_text} {self.name} is a generator function: a request of bytes has one answer at most"
+            )
         self.parameters = Parameters(function, self.name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

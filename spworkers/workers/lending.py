@@ -62,6 +62,7 @@ _SETTINGS: Final = (
 )
 """What is done to worker processes of ours, and to nobody else's."""
 
+_UNHEARD: Final = 5.0  # seconds after which an executor that has not begun is spoken of
 _ATTEND: Final = 0.02  # seconds of one request after another between two looks at what else the I/O process says
 
 _numbers: Final = itertools.count(1)
@@ -86,7 +87,8 @@ def refuse_unsupported(
     own = _workers_of(executor)
     if workers is not None and own is not None and workers != own:
         raise UnsupportedOptionError(
-            f"workers={workers}: this {kind} has {own} of its own: leave workers= out, or give the number to the {kind}"
+            f"workers={workers}: this {kind} has {own} of its own, whose number is said where they are made: leave"
+            " workers= out"
         )
     for name in _SETTINGS:
         if given.get(name) not in (None, False):
@@ -233,7 +235,14 @@ class ExecutorGroup:
 
     def _try(self) -> None:
         try:
-            found = self._executor.submit(elsewhere.try_start, self._errand).result()
+            future = self._executor.submit(elsewhere.try_start, self._errand)
+            there = threading.Event()
+            future.add_done_callback(lambda _: there.set())
+            if not there.wait(_UNHEARD):
+                _log.warning(
+                    "%s: %.80r has not loaded it for %g s: has it a free worker?", self._name, self._executor, _UNHEARD
+                )
+            found = future.result()
         except Exception as error:
             text = "".join(traceback.format_exception(error))
             what = f"{self._executor!r:.80} cannot run {self._name}: {error}"
@@ -391,17 +400,16 @@ class ExecutorGroup:
 
     def _gave_up(self, task: _Task, error: BaseException) -> None:
         """The executor did not run it to its end."""
-        kind, detail = _reason(error, self._executor, task.attempt)
+        body = task.request.body
+        handler = callformat.handler_of(body)
+        kind, detail = _reason(error, self._executor, task.attempt, handler)
         if _is_broken(error):
             with self._lock:
                 first, self._broken = not self._broken, True
             if first:
                 _log.error("%s: every request from now on fails: %s", self._name, detail["message"])
-        body = task.request.body
         reply = None if self._part else callformat.CALL_ERRORS.error_reply(body, 0, kind, detail)
-        _log.warning(
-            "%s: %s was not answered: %s", self._name, callformat.handler_of(body) or "a request", detail["message"]
-        )
+        _log.warning("%s: %s was not answered: %s", self._name, handler or "a request", detail["message"])
         self._answer(task, Ran(reply or b"", False, silent=reply is None))
 
     # --- what is given up
@@ -522,14 +530,17 @@ def _is_broken(error: BaseException) -> bool:
     return isinstance(error, BrokenExecutor) and not isinstance(error, SPError)
 
 
-def _reason(error: BaseException, executor: Executor, attempts: int) -> tuple[str, dict[str, Any]]:
+def _reason(error: BaseException, executor: Executor, attempts: int, handler: str) -> tuple[str, dict[str, Any]]:
     """Why a request was not run to its end, as the call format has it."""
+    text = str(error) if isinstance(error, SPError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (QuarantinedError, TaskTimeoutError, WorkerDiedError)) and error.task:
+        # To a Pool it is a function of ours.
+        text = text.replace(error.task, f"{handler}()" if handler else "the request")
     if isinstance(error, TaskTimeoutError):
-        return "timeout", {"message": str(error), "deaths": attempts, "seconds": error.seconds}
+        return "timeout", {"message": text, "deaths": attempts, "seconds": error.seconds}
     detail: dict[str, Any] = {"deaths": error.deaths if isinstance(error, QuarantinedError) else attempts}
     if isinstance(error, WorkerDiedError):
         detail.update(pid=error.pid, status=error.status)
-    text = str(error) if isinstance(error, SPError) else f"{type(error).__name__}: {error}"
     if _is_broken(error):
         text += "; this executor is broken for good: serve the app anew with another, or with an sp.Pool, which goes on"
     return "died", {"message": f"the {type(executor).__name__} did not run it to its end: {text}", **detail}

@@ -98,7 +98,12 @@ class Settings:
                 nearest = closest(name, NAMES)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise BadOptionError(f"{who}: there is no option {name!r}{hint}", name, nearest)
-        return cls(**{name: _CHECKS[name](value, f"{who}: {name}") for name, value in given.items()})
+        found = cls(**{name: _CHECKS[name](value, f"{who}: {name}") for name, value in given.items()})
+        if found.max_tasks_jitter is not None and found.max_tasks is None:
+            raise BadValueError(
+                f"{who}: max_tasks_jitter is {found.max_tasks_jitter}, but there is no max_tasks to add it to"
+            )
+        return found
 
     def to_map(self) -> dict[str, Any]:
         """Itself, for a worker."""

@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import pickle
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import cloudpickle
@@ -213,6 +214,20 @@ def test_hooks_stay_functions(app: App) -> None:
 
     assert app.starters == (begin,)
     assert app.stoppers == (end,)
+
+
+def test_hooks_are_no_generator_functions(app: App) -> None:
+    def both(state: Any) -> Iterator[None]:
+        yield
+
+    async def aboth(state: Any) -> AsyncIterator[None]:
+        yield
+
+    for function in (both, aboth):
+        with pytest.raises(BadValueError, match=r"on_start function a?both is a generator function, whose body nobody"):
+            app.on_start(function)
+        with pytest.raises(BadValueError, match=r"on_stop function"):
+            app.on_stop(function)
 
 
 def test_a_handler_pickles_by_its_name() -> None:

@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import pathlib
+import sys
 import typing
 import uuid
 from typing import Any
@@ -72,6 +73,28 @@ T = typing.TypeVar("T", int, str)
 NOON = datetime.time(12)
 DAY = datetime.date(2026, 11, 23)
 KEY = uuid.UUID(int=7)
+
+
+Item = typing.TypeVar("Item")
+Other = typing.TypeVar("Other")
+
+
+@dataclasses.dataclass
+class Pair(typing.Generic[Item, Other]):
+    first: Item
+    more: list[Item] = dataclasses.field(default_factory=list)
+    other: Other | None = None
+    next: Pair[Item, Other] | None = None
+
+
+@dataclasses.dataclass
+class Numbers(Pair[int, str], typing.Generic[Item]):
+    last: Item | None = None
+
+
+@dataclasses.dataclass
+class Named(Numbers[str]):
+    name: str = ""
 
 
 def fitted(annotation: Any, value: Any) -> Any:
@@ -452,3 +475,46 @@ def test_annotated_bounds(annotation: Any, fits: list[Any], words: list[tuple[An
         with pytest.raises(BadArgumentsError) as caught:
             fitted(annotation, value)
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("annotation", [Pair[int, str], Numbers[str], Named])
+def test_the_parameters_of_a_generic_dataclass_are_put_in(annotation: Any) -> None:
+    made = typing.get_origin(annotation) or annotation
+    inner = {"first": 1, "more": [2], "other": "x"}
+    found = fitted(annotation, {**inner, "next": inner})
+    assert type(found) is made
+    assert found.next == Pair(1, [2], "x")
+    for wrong, where in (
+        ({"first": "text"}, r"first: expected int"),
+        ({"first": 1, "more": ["a"]}, r"more\[0\]: expected int"),
+        ({"first": 1, "other": 5}, r"other: expected .*str"),
+        ({"first": 1, "next": {"first": "text"}}, r"next"),
+    ):
+        with pytest.raises(BadArgumentsError, match=where):
+            fitted(annotation, wrong)
+
+
+def test_a_generic_dataclass_without_parameters_takes_anything_there() -> None:
+    assert fitted(Pair, {"first": "text", "more": [1, "a"]}) == Pair("text", [1, "a"])
+
+
+def test_what_derives_from_one_with_parameters_of_its_own() -> None:
+    assert fitted(Numbers[bytes], {"first": 1, "last": b"x"}) == Numbers(1, last=b"x")
+    for annotation in (Numbers[bytes], Named):
+        with pytest.raises(BadArgumentsError, match="last: expected"):
+            fitted(annotation, {"first": 1, "last": 5})
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a TypedDict may be generic from 3.11 on")
+def test_a_generic_typed_dict() -> None:
+    class Box(typing.TypedDict, typing.Generic[Item]):  # type: ignore[misc]
+        item: Item
+
+    class Labelled(Box[int]):
+        label: str
+
+    assert fitted(Box[int], {"item": 1}) == {"item": 1}
+    assert fitted(Labelled, {"item": 1, "label": "x"}) == {"item": 1, "label": "x"}
+    for annotation, wrong in ((Box[int], {"item": "x"}), (Labelled, {"item": "x", "label": "x"})):
+        with pytest.raises(BadArgumentsError, match="item: expected int"):
+            fitted(annotation, wrong)

@@ -200,6 +200,8 @@ def test_a_dead_worker_is_told(retries: int) -> None:
             with pytest.raises(sp.WorkerDiedError, match="exit code 3") as caught:
                 client.die()
             assert retries or caught.value.status == 3
+            assert "die()" in str(caught.value)
+            assert "Errand" not in str(caught.value)
             assert client.add(1, 2) == 3
 
 
@@ -224,6 +226,22 @@ def test_a_pool_kills_what_runs_too_long() -> None:
         with sp.Client(server.address, timeout=WAIT) as client, pytest.raises(sp.TaskTimeoutError) as caught:
             client.for_ever()
         assert caught.value.seconds == 0.2
+        assert "for_ever() ran longer than its timeout of 0.2 s" in str(caught.value)
+
+
+def test_an_executor_that_does_not_begin_is_spoken_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spworkers.workers.lending._UNHEARD", 0.05)
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(free.wait, WAIT)
+        server = threading.Thread(target=lambda: app.serve("inproc://busy", executor=executor, block=False).close())
+        server.start()
+        eventually(lambda: "has it a free worker?" in caplog.text, WAIT)
+        free.set()
+        server.join(WAIT)
+        assert not server.is_alive()
 
 
 class Failing(Executor):

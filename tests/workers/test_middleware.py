@@ -682,7 +682,7 @@ class Sets(Middleware):
         ("RETRIES", 1.5, "whole number from 0, not 1.5"),
         ("BACKLOG", -1, "whole number from 0, not -1"),
         ("QUARANTINE", "3", "whole number from 0, not '3'"),
-        ("PREFETCH", 0, "whole number from 1, not 0"),
+        ("PREFETCH", 0, "whole number from 1, not 0 .int.; or -1, by each worker's pace"),
         ("CONCURRENT", 1 << 20, "16384 at most"),
         ("ACCESS-LOG", 1, "True or False, not 1"),
         ("LIMITS", [], r"a mapping .* not \[\]"),

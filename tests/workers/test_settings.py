@@ -66,6 +66,11 @@ def test_unknown_ones_are_told_the_nearest() -> None:
         Settings.check({"max_task": 3}, "calc")
 
 
+def test_jitter_of_nothing_is_refused() -> None:
+    with pytest.raises(BadValueError, match="calc: max_tasks_jitter is 3, but there is no max_tasks to add it to"):
+        Settings.check({"max_tasks_jitter": 3}, "calc")
+
+
 def test_they_travel_as_plain_values() -> None:
     settings = Settings.check({"timeout": 1, "memory_limit": "100MB", "max_tasks": 9}, "calc")
     assert Settings(**settings.to_map()) == settings
