@@ -11,15 +11,16 @@ import click
 __all__ = ["FORMAT", "Lines", "log_from", "log_option"]
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
-FORMAT: Final = "%(asctime)s %(processName)s%(about)s %(levelname)s %(name)s: %(message)s"
+FORMAT: Final = "%(asctime)s %(processName)s%(spworkers)s %(levelname)s %(name)s: %(message)s"
 
 
 class Lines(logging.Formatter):
     """Lines that name the request, where there is one, by its handler and its id."""
 
     def format(self, record: logging.LogRecord) -> str:
-        request = getattr(record, "request", "")
-        record.about = f" [{getattr(record, 'handler', '')} {request}]" if request else ""
+        request, handler = getattr(record, "request", ""), getattr(record, "handler", "")
+        ours = isinstance(request, str) and isinstance(handler, str) and request.isalnum() and handler
+        record.spworkers = f" [{handler} {request}]" if ours else ""
         return super().format(record)
 
 

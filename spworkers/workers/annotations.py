@@ -88,7 +88,11 @@ def shape_of(annotation: Any, known: dict[Any, Shape] | None = None) -> Shape:
         UnknownShape: no value that arrives could fit it.
         NameError: a field of a class is annotated with a name that is not defined (yet).
     """
-    known = {} if known is None else known
+    if known is None:
+        try:
+            return shape_of(annotation, {})
+        except RecursionError:
+            raise UnknownShape(f"{annotation!r} holds itself, each time with other parameters, without end") from None
     try:
         return _SIMPLE[annotation]
     except (KeyError, TypeError):  # TypeError: the metadata of an Annotated may be anything, a list too
@@ -231,11 +235,21 @@ def _numpy(annotation: Any) -> Shape:
     return shapes.Instance(annotation)
 
 
+def _key(annotation: Any) -> Any:
+    """The annotation, or what stands for it where the metadata of an Annotated in it cannot be hashed."""
+    try:
+        hash(annotation)
+    except TypeError:
+        return repr(annotation)
+    return annotation
+
+
 def _dataclass(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    if annotation in known:
-        return known[annotation]
+    key = _key(annotation)
+    if key in known:
+        return known[key]
     origin = typing.get_origin(annotation) or annotation
-    shape = known[annotation] = shapes.Fields(origin.__qualname__, origin)
+    shape = known[key] = shapes.Fields(origin.__qualname__, origin)
     hints = hints_of(annotation)
     fields = [field for field in dataclasses.fields(origin) if field.init]
     shape.fields = {field.name: shape_of(hints[field.name], known) for field in fields}
@@ -251,10 +265,11 @@ def _is_typed_dict(kind: type) -> bool:
 
 
 def _typed_dict(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    if annotation in known:
-        return known[annotation]
+    key = _key(annotation)
+    if key in known:
+        return known[key]
     origin = typing.get_origin(annotation) or annotation
-    shape = known[annotation] = shapes.Fields(origin.__qualname__, None)
+    shape = known[key] = shapes.Fields(origin.__qualname__, None)
     hints = hints_of(annotation)
     shape.fields = {name: shape_of(hint, known) for name, hint in hints.items()}
     # __required_keys__ is wrong where annotations are text (as `from __future__ import annotations` makes them).

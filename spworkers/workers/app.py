@@ -393,10 +393,14 @@ _PART_PROTOCOLS: Final = {"respondent": "respondent", "consumer": "pull", "subsc
 def _check_hook(function: Hook, which: str) -> Hook:
     if not callable(function):
         raise BadValueError(f"an {which} function is one, called with the worker's state, not {function!r:.80}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    from spworkers.workers.arguments import plain_function
+
+    plain = plain_function(inspect.unwrap(function))
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        name = getattr(function, "__name__", function)
         raise BadValueError(
-            f"{which} function {function.__name__} is a generator function, whose body nobody would run: on_start"
-            " prepares, on_stop clears up"
+            f"{which} function {name} is a generator function, whose body nobody would run: on_start prepares, on_stop"
+            " clears up"
         )
     return function
 

@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from spworkers.errors import ClosedError, ForkedError, RecvTimeoutError, SendTimeoutError, SPError, from_name
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
 __all__ = ["CallLine"]
 
 _HELD_UP_MOST: Final = 1.0
+GONE: Final = 0
+UNSENT: Final = 1
+SENT: Final = 2
+"""What was withdrawn."""
 _FIRST: Final = 1 << 32  # of the serials; below it are contexts, for the machine
 
 
@@ -183,19 +188,27 @@ class CallLine:
     def take_place(self, deadline: float) -> bool:
         """A place among the calls in flight, as soon as those who came before have one.
 
-        Who waits for one reads: what gives one back may be an answer that is here already, and that nobody reads. A
-        callback in the collector's thread does not wait: the places of other futures come back behind it.
+        Who waits for one reads: what gives one back may be an answer that is here already, and that nobody reads. But
+        who is in the way of those that have one does not wait: a callback in the collector's thread, as other futures
+        give theirs back behind it; and a signal's handler, or finalizer, in the midst of a call of its own thread.
 
         Returns:
             False: there was none in time, or all is closed.
         """
         if self._slots.take():
             return True
-        if self.collector.is_here():
+        if self.collector.is_here() or self._is_inside():
             self._slots.borrow()
             return True
         waiting = ThreadWaiting(0, self.port.sleepers.mine())
         return self._slots.wait(waiting, lambda: self._await_place(waiting, deadline))
+
+    def _is_inside(self) -> bool:
+        """This thread is in the midst of a call already."""
+        me = get_ident()
+        if any(guest.thread == me for guest in list(self._guests)):
+            return True
+        return any(type(waiting) is ThreadWaiting and waiting.thread == me for waiting in list(self._waiting.values()))
 
     def _await_place(self, waiting: ThreadWaiting, deadline: float) -> None:
         self._guests[waiting] = None
@@ -303,26 +316,39 @@ class CallLine:
         while not self.publish(waiting, payload, pipe):
             run(self.port.await_room(len(payload), Deadline(left_until(deadline)), force=True), self.port.sleepers)
 
-    def give_up(self, waiting: Waiting) -> Exception | None:
-        """Nobody waits for this answer any more.
+    def withdraw(self, waiting: Waiting) -> int:
+        """Nobody waits for this answer any more; compiled, no signal's handler runs in here.
 
         Returns:
-            What to say if that is because its time is over; None: the answer has come in this moment.
+            UNSENT, SENT; GONE: the answer has come in this moment, or it was withdrawn before.
         """
         if self._waiting.pop(waiting.serial, None) is None:
-            return None
+            return GONE
         if not self.port.closed:
             if self._tx.revoke(waiting.ticket):
                 if waiting.pinned and waiting.call_id:  # it was for a server that has the stream since long
                     self.give_up_stream(waiting.call_id, waiting.pinned)
-                return SendTimeoutError("no server took the call in time")
+                return UNSENT
             self._tx.publish(_farewell(waiting.call_id), b"", 0, waiting.serial, CANCEL, True)
+        return SENT
+
+    def give_up(self, waiting: Waiting) -> Exception | None:
+        """As `withdraw`.
+
+        Returns:
+            What to say if that is because its time is over; None: the answer has come in this moment.
+        """
+        found = self.withdraw(waiting)
+        if found == GONE:
+            return None
+        if found == UNSENT:
+            return SendTimeoutError("no server took the call in time")
         return RecvTimeoutError("no answer came in time")
 
     def forsake(self, waiting: Waiting) -> None:
         """As `give_up`, by who does not want the answer either should it have come in this moment."""
         waiting.unwanted = True
-        if self.give_up(waiting) is None:
+        if self.withdraw(waiting) == GONE:
             self.refuse(waiting)
 
     def refuse(self, waiting: Waiting) -> None:
@@ -338,9 +364,11 @@ class CallLine:
     def end_call(self, call_id: int) -> bool:
         """End a call for who waits for its answer, and for the server. False: nobody waits."""
         for waiting in list(self._waiting.values()):
-            if waiting.call_id == call_id and self.give_up(waiting) is not None:
-                waiting.end(None, ClosedError("it was given up"))
-                return True
+            if waiting.call_id == call_id:
+                error = ClosedError("it was given up")  # before: Ctrl-C may come in there
+                if self.withdraw(waiting) != GONE:
+                    waiting.end(None, error)
+                    return True
         return False
 
     def too_late(self, waiting: Waiting) -> None:
@@ -473,9 +501,10 @@ class CallLine:
         try:
             if self.port.pid == os.getpid():  # in a forked child they are its parent's
                 for waiting in list(self._waiting.values()):
-                    if self.give_up(waiting) is not None:
+                    error = _closed()
+                    if self.withdraw(waiting) != GONE:
                         told = True
-                        waiting.end(None, _closed())
+                        waiting.end(None, error)
                 if not self.port.closed:
                     for call_id, pipe in streams.items():
                         told = True
@@ -490,9 +519,10 @@ class CallLine:
     def abandon(self) -> None:
         """End all calls that are on their way."""
         for serial in list(self._waiting):
+            error = _forked(self.port.pid) if self.port.pid != os.getpid() else _closed()
             waiting = self._waiting.pop(serial, None)
             if waiting is not None:
-                waiting.end(None, _forked(self.port.pid) if self.port.pid != os.getpid() else _closed())
+                waiting.end(None, error)
 
 
 def _forked(pid: int) -> ForkedError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from spworkers.errors import ProtoStateError
+from spworkers.errors import ProtoStateError, SPError
 from spworkers.workers.manycalls import END, Asker, ManyCalls
 from spworkers.workers.quickcalls import Opened, Unanswered
 from spworkers.workers.slots import NoPlace
@@ -50,6 +50,12 @@ class CallMap:
                 " items, a signal's handler or a finalizer"
             )
         client = self._client
+        port = client._req._port
+        if port.closed:  # in a forked child a thread that is not there may have the turn
+            try:
+                port.check_open()
+            except SPError as closed:
+                raise client._explained(closed, self._name, 0, 0.0) from None
         try:
             with self._turn:
                 self._thread = me

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +56,10 @@ class ManyWaiting(ThreadWaiting):
             self.sleeper.ring()
 
 
+class Closed(Exception):
+    """The map was closed. (Of the library's errors the making is interpreted: a signal's handler may run in there.)"""
+
+
 class Asker:
     """Whoever wants the results of many calls holds this; with its end they are given up.
 
@@ -69,8 +72,10 @@ class Asker:
     def __del__(self) -> None:
         many = self._many
         if many is not None:
-            with suppress(Exception):  # compiled memory would be freed twice
+            try:
                 many.give_up()
+            except Exception:  # compiled memory would be freed twice
+                return
 
 
 class ManyCalls:
@@ -196,6 +201,8 @@ class ManyCalls:
         if reply is None:
             error = waiting.error
             assert error is not None
+            if isinstance(error, Closed):
+                error = CanceledError("the map was closed")
             if isinstance(error, SPError):
                 raise Unanswered(error, waiting.size) from error
             raise error
@@ -231,7 +238,9 @@ class ManyCalls:
         while calls:
             waiting = calls.pop()
             waiting.unwanted = True
-            self._line.refuse(waiting)
-            # What was never sent has no ticket; of an answer that comes in this moment its reader says that it came.
-            if not waiting.over and (self._line.give_up(waiting) is not None or not waiting.ticket):
-                waiting.end(None, CanceledError("the map was closed"))
+            try:
+                self._line.refuse(waiting)
+                self._line.withdraw(waiting)
+            finally:
+                if not waiting.over:  # a reader that has its answer in this moment may say so too
+                    waiting.end(None, Closed())

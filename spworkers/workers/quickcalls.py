@@ -163,7 +163,7 @@ class QuickCalls:
     def end_task(self, waiting: TaskWaiting) -> None:
         """It does not wait any more: if that is for another reason than an answer, the call is given up."""
         if not waiting.over:
-            self._line.give_up(waiting)
+            self._line.withdraw(waiting)
         waiting.reader.waiting -= 1
         if waiting.timer is not None:
             waiting.timer.cancel()

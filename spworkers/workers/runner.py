@@ -332,7 +332,8 @@ class Runner:
         for stream in self.streams.pop(0):
             self.close(stream)
         here = _get_running_loop()  # in which nothing can be waited for
-        wait([closing for closing, loop in list(self._closings.items()) if here is None or loop is not here], CLOSING)
+        closings = list(self._closings.items())
+        wait([each for each, loop in closings if loop is None or (loop is not here and loop.is_running())], CLOSING)
         for hook in self.app.stoppers:
             try:
                 self._wait_for(hook(self.state))
@@ -473,7 +474,10 @@ class Runner:
             return
         loop = stream.loop
         if loop is not None and not loop.is_running():  # a user's own, who has called by `acall`
-            stream.forsake()
+            if loop.is_closed() or _get_running_loop() is not None:
+                stream.forsake()
+            else:
+                loop.run_until_complete(stream.close(seconds))
             return
         closing = asyncio.run_coroutine_threadsafe(stream.close(seconds), loop or self.portal.loop)
         self._closings[closing] = loop

@@ -99,7 +99,7 @@ class Settings:
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise BadOptionError(f"{who}: there is no option {name!r}{hint}", name, nearest)
         found = cls(**{name: _CHECKS[name](value, f"{who}: {name}") for name, value in given.items()})
-        if found.max_tasks_jitter is not None and found.max_tasks is None:
+        if found.max_tasks_jitter and found.max_tasks is None:
             raise BadValueError(
                 f"{who}: max_tasks_jitter is {found.max_tasks_jitter}, but there is no max_tasks to add it to"
             )

@@ -51,26 +51,35 @@ class Slots:
         Returns:
             False: there was none in that time.
         """
+        taken = False
         self._line.append(mine)
         try:
             taken = self.take()
             if not taken:
                 sit()
+            if self._leave(mine):
+                return taken
         except BaseException:
             if not self._leave(mine):
                 self.give()
+            if taken:
+                self.give()
             raise
-        if self._leave(mine):
-            return taken
         if taken:  # and was given another one
             self.give()
         return True
 
     def _leave(self, mine: ThreadWaiting) -> bool:
-        """Get out of the line. False: a place was given in this moment."""
+        """Get out of the line. False: it was given a place.
+
+        Compiled, no signal's handler runs in here: a deque would describe in an error what it cannot remove, and let
+        them run for that, so it is asked before.
+        """
+        if mine.over or mine not in self._line:
+            return False
         try:
             self._line.remove(mine)
-        except ValueError:
+        except ValueError:  # interpreted, another thread may be faster
             return False
         return True
 

@@ -12,6 +12,9 @@ def test_a_line_names_the_request_where_there_is_one() -> None:
     record.processName = "calc-1"
     lines = Lines(FORMAT)
     assert lines.format(record).endswith(" calc-1 INFO calc: it is so")
+    for request in ("", object(), "a\nb", None):  # of other libraries, too
+        record.request = request
+        assert lines.format(record).endswith(" calc-1 INFO calc: it is so")
     record.handler, record.request = "add", ""
     assert lines.format(record).endswith(" calc-1 INFO calc: it is so")
     record.request = f"{7:016x}"

@@ -223,8 +223,12 @@ def test_hooks_are_no_generator_functions(app: App) -> None:
     async def aboth(state: Any) -> AsyncIterator[None]:
         yield
 
-    for function in (both, aboth):
-        with pytest.raises(BadValueError, match=r"on_start function a?both is a generator function, whose body nobody"):
+    class Called:
+        def __call__(self, state: Any) -> Iterator[None]:
+            yield
+
+    for function in (both, aboth, functools.partial(both), functools.partial(aboth, state=None), Called()):
+        with pytest.raises(BadValueError, match=r"on_start function .* is a generator function, whose body nobody"):
             app.on_start(function)
         with pytest.raises(BadValueError, match=r"on_stop function"):
             app.on_stop(function)

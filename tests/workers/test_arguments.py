@@ -505,6 +505,52 @@ def test_what_derives_from_one_with_parameters_of_its_own() -> None:
             fitted(annotation, {"first": 1, "last": 5})
 
 
+@dataclasses.dataclass
+class Left(Pair[Item, str]): ...
+
+
+@dataclasses.dataclass
+class Right(Pair[Item, str]):
+    first: bool  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Both(Left[int], Right[int]): ...
+
+
+@dataclasses.dataclass
+class ByText(Pair["int", "list[str]"]): ...
+
+
+@dataclasses.dataclass
+class Endless(typing.Generic[Item]):
+    more: Endless[list[Item]] | None = None
+
+
+Items = typing_extensions.TypeVarTuple("Items")
+
+
+@dataclasses.dataclass
+class Row(typing.Generic[typing_extensions.Unpack[Items]]):
+    first: int
+
+
+def test_parameters_of_every_kind() -> None:
+    assert fitted(Both, {"first": True}) == Both(True)
+    with pytest.raises(BadArgumentsError, match="first: expected bool"):
+        fitted(Both, {"first": 5})
+    assert fitted(ByText, {"first": 1, "other": ["x"]}) == ByText(1, other=["x"])
+    with pytest.raises(BadArgumentsError, match="first: expected int"):
+        fitted(ByText, {"first": "text"})
+    unhashable = Pair[typing.Annotated[int, ["x"]], str]
+    assert fitted(unhashable, {"first": 1, "next": {"first": 2}}) == Pair(1, next=Pair(2))
+    with pytest.raises(BadArgumentsError, match="first: expected int"):
+        fitted(list[unhashable], [{"first": "text"}])  # type: ignore[valid-type]
+    with pytest.raises(BadValueError, match="holds itself, each time with other parameters, without end"):
+        fitted(Endless[int], {})
+    assert fitted(Row[int, str], {"first": 1}) == Row(1)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="a TypedDict may be generic from 3.11 on")
 def test_a_generic_typed_dict() -> None:
     class Box(typing.TypedDict, typing.Generic[Item]):  # type: ignore[misc]
@@ -513,6 +559,10 @@ def test_a_generic_typed_dict() -> None:
     class Labelled(Box[int]):
         label: str
 
+    class Narrowed(Box[float]):
+        item: bool  # type: ignore[misc]
+
+    assert fitted(Narrowed, {"item": True}) == {"item": True}
     assert fitted(Box[int], {"item": 1}) == {"item": 1}
     assert fitted(Labelled, {"item": 1, "label": "x"}) == {"item": 1, "label": "x"}
     for annotation, wrong in ((Box[int], {"item": "x"}), (Labelled, {"item": "x", "label": "x"})):

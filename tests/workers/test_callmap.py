@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -14,6 +15,7 @@ import pytest
 from helpers import eventually
 
 from spworkers import errors
+from spworkers.workers import callline
 from spworkers.workers.app import App
 from spworkers.workers.client import Client
 from spworkers.workers.manycalls import LATE
@@ -299,6 +301,52 @@ def test_in_a_forked_child_who_finds_no_place_is_told_whose_client_it_is(address
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         open(path, "w").close()
         assert list(results) == [path]
+
+
+@pytest.mark.skipif(
+    str(callline.__file__).endswith(".py"), reason="interpreted, handlers run between any two of its lines"
+)
+@pytest.mark.parametrize("limit", [1, 2])
+def test_signals_at_any_moment_lose_no_place_and_may_call(address: str, limit: int) -> None:
+    """Some raise, some call the same client in the midst of a call, or of a wait for a place."""
+    interrupts = called = 0
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal interrupts, called
+        if (interrupts + called) % 2:
+            called += 1
+            assert client.call("add", 20, 30) == 50
+        else:
+            interrupts += 1
+            raise KeyboardInterrupt
+
+    def work() -> None:
+        while not done.is_set():
+            assert client.add(1, 2) == 3
+
+    done = threading.Event()
+    former = signal.signal(signal.SIGALRM, handler)
+    try:
+        with Client(address, timeout=WAIT, in_flight=limit) as client:
+            threads = [threading.Thread(target=work) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            while interrupts < 150 or called < 100:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + (interrupts + called) % 37 * 0.0001)
+                    assert client.add(3, 4) == 7
+                    assert list(client.map("add", range(20))) == list(range(20))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            done.set()
+            for thread in threads:
+                thread.join(WAIT)
+            gc.collect()
+            eventually(lambda: len(client._slots._free) == limit, WAIT)
+            assert not client._slots._borrowed
+            assert not client._line._waiting
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_one_that_is_asked_in_the_middle_of_being_asked_says_so(calc: Client) -> None:

@@ -69,6 +69,7 @@ def test_unknown_ones_are_told_the_nearest() -> None:
 def test_jitter_of_nothing_is_refused() -> None:
     with pytest.raises(BadValueError, match="calc: max_tasks_jitter is 3, but there is no max_tasks to add it to"):
         Settings.check({"max_tasks_jitter": 3}, "calc")
+    assert Settings.check({"max_tasks_jitter": 0}, "calc").max_tasks_jitter == 0
 
 
 def test_they_travel_as_plain_values() -> None:

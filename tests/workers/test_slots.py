@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import math
+import signal
 import threading
 import time
 
@@ -107,6 +110,39 @@ def test_an_interrupted_wait_keeps_no_place() -> None:
         slots.wait(mine, interrupted)
     assert slots.take()
     assert not slots.take()
+
+
+def test_a_signal_that_comes_as_a_place_is_given_loses_none() -> None:
+    slots = Slots(1)
+    came: list[bool] = []
+
+    def handler(number: int, frame: object) -> None:
+        came.append(True)
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(200):
+            assert slots.take()
+            mine = ThreadWaiting(0, Sleepers().mine())
+            got = False
+            with contextlib.suppress(KeyboardInterrupt):
+                got = slots.wait(mine, functools.partial(_give_and_interrupt, slots))
+            with contextlib.suppress(KeyboardInterrupt):  # at the latest here
+                time.sleep(0)
+            if got:
+                slots.give()
+            assert slots.take()
+            assert not slots.take()
+            slots.give()
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert len(came) == 200
+
+
+def _give_and_interrupt(slots: Slots) -> None:
+    slots.give()
+    signal.raise_signal(signal.SIGALRM)
 
 
 def test_what_is_borrowed_is_given_back_first() -> None:
