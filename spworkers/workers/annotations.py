@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from spworkers.workers import shapes
 from spworkers.workers.bounds import Bounded, bounded
+from spworkers.workers.codec import is_hashable
 from spworkers.workers.generics import hints_of
 from spworkers.workers.models import Model, model_shape
 from spworkers.workers.shapes import Shape
@@ -175,12 +176,7 @@ def _generic(annotation: Any, origin: Any, arguments: tuple[Any, ...], known: di
     if hasattr(origin, "__value__"):  # an alias with parameters, as newer numpy's NDArray[...] is one
         return shape_of(origin.__value__, known)
     if isinstance(origin, type):
-        model = model_shape(annotation, origin, shape_of)
-        if model is not None:
-            return model
-        if dataclasses.is_dataclass(origin):
-            return _dataclass(annotation, known)
-        return _typed_dict(annotation, known) if _is_typed_dict(origin) else _class(origin, known)  # numpy.ndarray[...]
+        return _with_fields(annotation, origin, known) or _class(origin, known)  # numpy.ndarray[...]
     raise UnknownShape(f"{annotation!r} is nothing that a call can carry")
 
 
@@ -205,21 +201,15 @@ def _items(origin: Any, item: Shape) -> Shape:
 
 
 def _class(annotation: type, known: dict[Any, Shape]) -> Shape:
-    if annotation in known:
-        return known[annotation]
     if annotation in _ARRAYS:
         return _items(annotation, _ANY)
     if annotation in _MAPS:
         return shapes.Map(_ANY, _ANY)
     if issubclass(annotation, enum.Enum):
         return shapes.Member(annotation)
-    model = model_shape(annotation, annotation, shape_of)
-    if model is not None:
-        return model
-    if dataclasses.is_dataclass(annotation):
-        return _dataclass(annotation, known)
-    if _is_typed_dict(annotation):
-        return _typed_dict(annotation, known)
+    shape = _with_fields(annotation, annotation, known)
+    if shape is not None:
+        return shape
     if annotation.__module__.partition(".")[0] == "numpy":
         return _numpy(annotation)
     raise UnknownShape(
@@ -235,42 +225,36 @@ def _numpy(annotation: Any) -> Shape:
     return shapes.Instance(annotation)
 
 
-def _key(annotation: Any) -> Any:
-    """The annotation, or what stands for it where the metadata of an Annotated in it cannot be hashed."""
-    try:
-        hash(annotation)
-    except TypeError:
-        return repr(annotation)
-    return annotation
+def _with_fields(annotation: Any, origin: Any, known: dict[Any, Shape]) -> Shape | None:
+    """Of a model, a dataclass or a TypedDict, its parameters given or not; None: it is another class.
+
+    Args:
+        origin: the class itself.
+    """
+    model = model_shape(annotation, origin, shape_of)
+    if model is not None:
+        return model
+    is_dataclass = dataclasses.is_dataclass(origin)
+    if not is_dataclass and not (issubclass(origin, dict) and hasattr(origin, "__required_keys__")):
+        return None
+    key = annotation if is_hashable(annotation) else repr(annotation)  # the metadata of an Annotated may be anything
+    shape = known.get(key)
+    if shape is None:
+        shape = known[key] = shapes.Fields(origin.__qualname__, origin if is_dataclass else None)
+        (_fill_dataclass if is_dataclass else _fill_typed_dict)(shape, origin, hints_of(annotation), known)
+    return shape
 
 
-def _dataclass(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    key = _key(annotation)
-    if key in known:
-        return known[key]
-    origin = typing.get_origin(annotation) or annotation
-    shape = known[key] = shapes.Fields(origin.__qualname__, origin)
-    hints = hints_of(annotation)
+def _fill_dataclass(shape: shapes.Fields, origin: Any, hints: dict[str, Any], known: dict[Any, Shape]) -> None:
     fields = [field for field in dataclasses.fields(origin) if field.init]
     shape.fields = {field.name: shape_of(hints[field.name], known) for field in fields}
     missing = dataclasses.MISSING
     shape.required = frozenset(
         field.name for field in fields if field.default is missing and field.default_factory is missing
     )
-    return shape
 
 
-def _is_typed_dict(kind: type) -> bool:
-    return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
-
-
-def _typed_dict(annotation: Any, known: dict[Any, Shape]) -> Shape:
-    key = _key(annotation)
-    if key in known:
-        return known[key]
-    origin = typing.get_origin(annotation) or annotation
-    shape = known[key] = shapes.Fields(origin.__qualname__, None)
-    hints = hints_of(annotation)
+def _fill_typed_dict(shape: shapes.Fields, origin: Any, hints: dict[str, Any], known: dict[Any, Shape]) -> None:
     shape.fields = {name: shape_of(hint, known) for name, hint in hints.items()}
     # __required_keys__ is wrong where annotations are text (as `from __future__ import annotations` makes them).
     optional = {
@@ -278,4 +262,3 @@ def _typed_dict(annotation: Any, known: dict[Any, Shape]) -> Shape:
     }
     required = {name for name, hint in hints.items() if getattr(typing.get_origin(hint), "_name", None) == "Required"}
     shape.required = frozenset((origin.__required_keys__ - optional) | required)
-    return shape

@@ -172,18 +172,13 @@ class CallLine:
 
     def await_answer(self, waiting: ThreadWaiting, deadline: float) -> None:
         """Have this thread wait until what it waits for is over: it has an answer, or its time is over."""
-        self._guests[waiting] = None
-        try:
-            while not waiting.over:
-                self._read(waiting, deadline)
-                if not waiting.over and left_until(deadline) <= 0:
-                    self.too_late(waiting)
-                    # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
-                    if not waiting.over:
-                        waiting.sleeper.rest(GLIMPSE)
-        finally:
-            del self._guests[waiting]
-            self.hand_on()
+        while not waiting.over:
+            self._sit(waiting, deadline)
+            if not waiting.over and left_until(deadline) <= 0:
+                self.too_late(waiting)
+                # Another thread is about to tell us, or to send it elsewhere: compiled, only a wait lets it run.
+                if not waiting.over:
+                    waiting.sleeper.rest(GLIMPSE)
 
     def take_place(self, deadline: float) -> bool:
         """A place among the calls in flight, as soon as those who came before have one.
@@ -201,7 +196,7 @@ class CallLine:
             self._slots.borrow()
             return True
         waiting = ThreadWaiting(0, self.port.sleepers.mine())
-        return self._slots.wait(waiting, lambda: self._await_place(waiting, deadline))
+        return self._slots.wait(waiting, lambda: self._sit(waiting, deadline))
 
     def _is_inside(self) -> bool:
         """This thread is in the midst of a call already."""
@@ -210,7 +205,8 @@ class CallLine:
             return True
         return any(type(waiting) is ThreadWaiting and waiting.thread == me for waiting in list(self._waiting.values()))
 
-    def _await_place(self, waiting: ThreadWaiting, deadline: float) -> None:
+    def _sit(self, waiting: ThreadWaiting, deadline: float) -> None:
+        """Until what this thread waits for is there, or as `_read` has it."""
         self._guests[waiting] = None
         try:
             self._read(waiting, deadline)
@@ -332,21 +328,8 @@ class CallLine:
             self._tx.publish(_farewell(waiting.call_id), b"", 0, waiting.serial, CANCEL, True)
         return SENT
 
-    def give_up(self, waiting: Waiting) -> Exception | None:
-        """As `withdraw`.
-
-        Returns:
-            What to say if that is because its time is over; None: the answer has come in this moment.
-        """
-        found = self.withdraw(waiting)
-        if found == GONE:
-            return None
-        if found == UNSENT:
-            return SendTimeoutError("no server took the call in time")
-        return RecvTimeoutError("no answer came in time")
-
     def forsake(self, waiting: Waiting) -> None:
-        """As `give_up`, by who does not want the answer either should it have come in this moment."""
+        """As `withdraw`, by who does not want the answer either should it have come in this moment."""
         waiting.unwanted = True
         if self.withdraw(waiting) == GONE:
             self.refuse(waiting)
@@ -376,9 +359,11 @@ class CallLine:
 
         Then whoever has taken that is about to say so, or to send the call elsewhere: look again a `GLIMPSE` later.
         """
-        error = self.give_up(waiting)
-        if error is not None:
-            waiting.end(None, error)
+        found = self.withdraw(waiting)
+        if found == UNSENT:
+            waiting.end(None, SendTimeoutError("no server took the call in time"))
+        elif found == SENT:
+            waiting.end(None, RecvTimeoutError("no answer came in time"))
 
     # --- reading
 

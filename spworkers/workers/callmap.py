@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from spworkers.errors import ProtoStateError, SPError
+from spworkers.errors import ProtoStateError
 from spworkers.workers.manycalls import END, Asker, ManyCalls
 from spworkers.workers.quickcalls import Opened, Unanswered
 from spworkers.workers.slots import NoPlace
@@ -50,12 +50,8 @@ class CallMap:
                 " items, a signal's handler or a finalizer"
             )
         client = self._client
-        port = client._req._port
-        if port.closed:  # in a forked child a thread that is not there may have the turn
-            try:
-                port.check_open()
-            except SPError as closed:
-                raise client._explained(closed, self._name, 0, 0.0) from None
+        if client._req._port.closed:  # in a forked child a thread that is not there may have the turn
+            client._check_usable(self._name)
         try:
             with self._turn:
                 self._thread = me
@@ -67,7 +63,6 @@ class CallMap:
                 result = client._made(result, self._name, self._timeout)
         except NoPlace:
             self.close()
-            client._check_open(self._name)
             raise client._no_slot(self._name) from None
         except Unanswered as unanswered:
             error = client._explained(unanswered.error, self._name, unanswered.size, self._many.patience)

@@ -131,7 +131,6 @@ class Client(Caller):
         try:
             result = quick.call(name, args, kwargs, patience)
         except NoPlace:
-            self._check_open(name)
             raise self._no_slot(name) from None
         except Unanswered as unanswered:
             error, size = unanswered.error, unanswered.size
@@ -184,16 +183,8 @@ class Client(Caller):
             return value
         return self._result_of(value, name, waiting.call_id, reply.pipe, timeout)
 
-    def _wait_for_slot(self, deadline: float, what: str) -> None:
-        if not self._line.take_place(deadline):
-            raise self._no_slot(what)
-
-    def _no_slot(self, what: str) -> BaseException:
-        self._check_open(what)
-        try:
-            self._req._port.check_open()
-        except SPError as error:  # the program ends, or has forked us
-            return self._explained(error, what, 0, 0.0)
+    def _no_slot(self, what: str) -> RecvTimeoutError:
+        self._check_usable(what)
         return RecvTimeoutError(
             f"{what}(): {self._limit} calls were in flight until its time was over; raise in_flight"
         )
@@ -202,8 +193,8 @@ class Client(Caller):
         if self._closed:
             self._check_open(what)
         patience = left_until(deadline)
-        if not self._slots.take():
-            self._wait_for_slot(deadline, what)
+        if not self._line.take_place(deadline):
+            raise self._no_slot(what)
         try:
             return self._line.call(payload, deadline, call_id, pipe)
         except SPError as error:
@@ -258,6 +249,14 @@ class Client(Caller):
     def _check_open(self, what: str) -> None:
         if self._closed:
             raise ClosedError(f"{what}(): the client of {', '.join(self._addresses)} is closed")
+
+    def _check_usable(self, what: str) -> None:
+        """Raise if it is closed, if the program ends, or if it belongs to the process that has forked us."""
+        self._check_open(what)
+        try:
+            self._req._port.check_open()
+        except SPError as error:
+            self._raise(error, what, 0, 0.0)
 
     def _raise(self, error: BaseException, what: str, size: int, patience: float) -> NoReturn:
         raise self._explained(error, what, size, patience)

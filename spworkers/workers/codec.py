@@ -324,7 +324,7 @@ class _Unhashable(Exception):
     """What Python has no place for in a set or as a key."""
 
     def __init__(self, values: Sequence[Any], error: TypeError) -> None:
-        culprit = next(value for value in values if not _is_hashable(value))
+        culprit = next(value for value in values if not is_hashable(value))
         name = culprit.type_name if isinstance(culprit, Struct) else type(culprit).__name__
         super().__init__(
             f"a {name} that is in a set, or the key of a dict, cannot be there once it was sent ({error}):"
@@ -332,7 +332,7 @@ class _Unhashable(Exception):
         )
 
 
-def _is_hashable(value: Any) -> bool:
+def is_hashable(value: Any) -> bool:
     try:
         hash(value)
     except TypeError:

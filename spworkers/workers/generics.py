@@ -8,6 +8,8 @@ import types
 import typing
 from typing import Any
 
+from spworkers.workers.codec import is_hashable
+
 __all__ = ["hints_of"]
 
 
@@ -95,12 +97,4 @@ def _filled(hint: Any, given: dict[Any, Any]) -> Any:
     try:
         return hint[arguments]
     except TypeError:  # a Union wants them hashable, and the metadata of an Annotated may be anything
-        return hint[tuple(each if _is_hashable(each) else each.__origin__ for each in arguments)]
-
-
-def _is_hashable(annotation: Any) -> bool:
-    try:
-        hash(annotation)
-    except TypeError:
-        return False
-    return True
+        return hint[tuple(each if is_hashable(each) else each.__origin__ for each in arguments)]

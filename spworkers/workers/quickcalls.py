@@ -109,13 +109,12 @@ class QuickCalls:
         """
         call_id, deadline = self._number(patience)
         content = content_of_call(name, args, kwargs)
-        slots = self._slots
-        if self.closed or not (slots.take() or self._line.take_place(deadline)):
+        if self.closed or not self._line.take_place(deadline):
             raise NoPlace
         try:
             answer = self._line.ask(call_id, patience_on_wire(patience), content, deadline)
         finally:
-            slots.give()
+            self._slots.give()
         if isinstance(answer, bytes):
             return decode(answer)
         if isinstance(answer, Exception):

@@ -210,13 +210,7 @@ class Stream(AsyncClosing, Generic[T]):
                 return
 
     def __repr__(self) -> str:
-        state = (
-            "ended early"
-            if self._cut
-            else "at its end"
-            if self._over and not self._items
-            else "open"
-            if self._number
-            else "not begun"
-        )
+        state = "open" if self._number else "not begun"
+        if self._over and not self._items:
+            state = "ended early" if self._cut else "at its end"
         return f"<Stream of {self._name}: {state}>"
