@@ -15,6 +15,7 @@ from spworkers.workers.callformat import (
     content_of_call,
     decode_answer,
     encode_call,
+    is_part,
     patience_on_wire,
 )
 from spworkers.workers.callwaiting import left_until
@@ -119,7 +120,12 @@ class QuickCalls:
             return decode(answer)
         if isinstance(answer, Exception):
             raise Unanswered(answer, CALL_HEAD + len(content)) from answer
-        value = decode_answer(answer.body, name, call_id)
+        try:
+            value = decode_answer(answer.body, name, call_id)
+        except BaseException:  # Ctrl-C: some of that is interpreted, and nobody else knows of the stream yet
+            if is_part(answer.body) and not self._line.port.closed:
+                self._line.give_up_stream(call_id, answer.pipe)
+            raise
         return Opened(call_id, value, answer.pipe) if isinstance(value, Part) else value
 
     # --- tasks of asyncio
